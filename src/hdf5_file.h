@@ -1,0 +1,55 @@
+// HDF5 files, as much of them as we need. Only hdf5_file.cpp includes <hdf5.h>.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace fl_sim {
+
+// An open file; closed by the destructor. Every failure throws Error with the file's name and the path inside it.
+// Paths are absolute ("/rounds/loss"); groups on the way are made as needed. Not copyable.
+class Hdf5File {
+ public:
+  // A new file; whatever stood at `path` is replaced.
+  static Hdf5File create(const std::string& path);
+  // An existing file, for reading. Throws Error if it is missing or not an HDF5 file.
+  static Hdf5File open(const std::string& path);
+
+  Hdf5File(Hdf5File&& other) noexcept;
+  Hdf5File& operator=(Hdf5File&&) = delete;
+  ~Hdf5File();
+
+  // Datasets. `shape` empty: one dimension of the data's size.
+  void write(const std::string& path, std::span<const double> data, const std::vector<int64_t>& shape = {});
+  void write(const std::string& path, std::span<const float> data, const std::vector<int64_t>& shape = {});
+  void write(const std::string& path, std::span<const int64_t> data, const std::vector<int64_t>& shape = {});
+  void write(const std::string& path, std::span<const std::string> data);  // [n] UTF-8 strings
+  void write(const std::string& path, const std::string& text);            // a scalar UTF-8 string
+
+  // Attributes of a group or dataset that exists, or of a group that is made.
+  void write_attribute(const std::string& path, const std::string& name, const std::string& text);
+  void write_attribute(const std::string& path, const std::string& name, double value);
+  void write_attribute(const std::string& path, const std::string& name, int64_t value);
+
+  bool has(const std::string& path) const;
+  std::vector<std::string> names(const std::string& group) const;  // of a group's members, sorted
+  std::vector<int64_t> shape(const std::string& path) const;
+  std::vector<double> read_doubles(const std::string& path) const;    // any numeric type, converted
+  std::vector<float> read_floats(const std::string& path) const;
+  std::vector<int64_t> read_integers(const std::string& path) const;  // any integer type, converted
+  std::string read_text(const std::string& path) const;
+  std::string read_text_attribute(const std::string& path, const std::string& name) const;
+
+  // Flushes to the file system and closes, reporting errors that a destructor could not. fsync is the caller's.
+  void close();
+
+ private:
+  Hdf5File(std::string path, int64_t id) : path_(std::move(path)), id_(id) {}
+
+  std::string path_;
+  int64_t id_;  // hid_t; -1 once closed
+};
+
+}  // namespace fl_sim

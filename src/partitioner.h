@@ -1,0 +1,69 @@
+// Which client holds which training sample, and the interface of the methods that decide it.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "job.h"
+#include "registry.h"
+#include "rng.h"
+
+namespace fl_sim {
+
+// Disjoint lists of sample indices, one per client, in CSR form. Samples may be left over.
+struct Partition {
+  std::vector<int64_t> offsets = {0};  // [clients + 1]
+  std::vector<int64_t> indices;        // client k holds indices[offsets[k] .. offsets[k + 1]), ascending
+
+  int64_t clients() const { return static_cast<int64_t>(offsets.size()) - 1; }
+  int64_t size(int64_t client) const {
+    return offsets[static_cast<size_t>(client) + 1] - offsets[static_cast<size_t>(client)];
+  }
+  std::span<const int64_t> of(int64_t client) const {
+    return std::span(indices).subspan(static_cast<size_t>(offsets[static_cast<size_t>(client)]),
+                                      static_cast<size_t>(size(client)));
+  }
+};
+
+// The CSR form of one list per client; sorts each list.
+Partition make_partition(std::vector<std::vector<int64_t>> lists);
+
+// Throws Error unless the lists are disjoint and within [0, samples).
+void check_partition(const Partition& partition, int64_t samples);
+
+// What a partitioner may look at.
+struct PartitionRequest {
+  std::span<const int64_t> labels;  // [n] in [0, classes)
+  int64_t classes = 0;
+  int64_t clients = 0;              // wanted, at least 1
+  std::span<const int64_t> owners;  // [n] natural client of each sample, or empty
+};
+
+// A pure function of the request, the job's options and the stream. Plug-ins live in partitioners/.
+class Partitioner {
+ public:
+  static constexpr const char* kKind = "partitioner";
+  struct Setup {
+    const Job& job;
+  };
+
+  virtual ~Partitioner() = default;
+
+  // Throws Error that says why a request cannot be met and what would work; never loops for ever.
+  virtual Partition split(const PartitionRequest& request, Rng& rng) const = 0;
+};
+
+// How far clients' labels are from the whole training set's: distances between label distributions.
+struct Skew {
+  std::vector<int64_t> histogram;       // [clients, classes] counts, row by row
+  std::vector<double> jensen_shannon;   // [clients] distance, base 2: 0 to 1
+  std::vector<double> hellinger;        // [clients] 0 to 1
+  std::vector<double> earth_mover;      // [clients] total variation form: half the L1 distance, 0 to 1
+  int64_t min_size = 0, lower_quartile = 0, median = 0, upper_quartile = 0, max_size = 0;
+  double mean_jensen_shannon = 0, max_jensen_shannon = 0;
+};
+Skew measure_skew(const Partition& partition, std::span<const int64_t> labels, int64_t classes);
+
+}  // namespace fl_sim
