@@ -4,12 +4,14 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace fl_sim {
 
-// An open file; closed by the destructor. Every failure throws Error with the file's name and the path inside it.
-// Paths are absolute ("/rounds/loss"); groups on the way are made as needed. Not copyable.
+// An open file; closed by the destructor. Every failure throws Error with the file's name and the
+// path inside it. Paths are absolute ("/rounds/loss"); groups on the way are made as needed. Not
+// copyable.
 class Hdf5File {
  public:
   // A new file; whatever stood at `path` is replaced.
@@ -21,10 +23,13 @@ class Hdf5File {
   Hdf5File& operator=(Hdf5File&&) = delete;
   ~Hdf5File();
 
-  // Datasets. `shape` empty: one dimension of the data's size.
-  void write(const std::string& path, std::span<const double> data, const std::vector<int64_t>& shape = {});
-  void write(const std::string& path, std::span<const float> data, const std::vector<int64_t>& shape = {});
-  void write(const std::string& path, std::span<const int64_t> data, const std::vector<int64_t>& shape = {});
+  // Datasets. `shape` by default: one dimension of the data's size; empty: a scalar.
+  void write(const std::string& path, std::span<const double> data,
+             const std::vector<int64_t>& shape = {-1});
+  void write(const std::string& path, std::span<const float> data,
+             const std::vector<int64_t>& shape = {-1});
+  void write(const std::string& path, std::span<const int64_t> data,
+             const std::vector<int64_t>& shape = {-1});
   void write(const std::string& path, std::span<const std::string> data);  // [n] UTF-8 strings
   void write(const std::string& path, const std::string& text);            // a scalar UTF-8 string
 
@@ -36,13 +41,14 @@ class Hdf5File {
   bool has(const std::string& path) const;
   std::vector<std::string> names(const std::string& group) const;  // of a group's members, sorted
   std::vector<int64_t> shape(const std::string& path) const;
-  std::vector<double> read_doubles(const std::string& path) const;    // any numeric type, converted
+  std::vector<double> read_doubles(const std::string& path) const;  // any numeric type, converted
   std::vector<float> read_floats(const std::string& path) const;
   std::vector<int64_t> read_integers(const std::string& path) const;  // any integer type, converted
   std::string read_text(const std::string& path) const;
   std::string read_text_attribute(const std::string& path, const std::string& name) const;
 
-  // Flushes to the file system and closes, reporting errors that a destructor could not. fsync is the caller's.
+  // Flushes to the file system and closes, reporting errors that a destructor could not. fsync is
+  // the caller's.
   void close();
 
  private:
