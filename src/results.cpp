@@ -1,0 +1,263 @@
+#include "results.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+#include <zlib.h>
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <span>
+#include <utility>
+
+#include "check.h"
+#include "hdf5_file.h"
+
+namespace fl_sim {
+namespace {
+
+namespace fs = std::filesystem;
+
+static_assert(std::endian::native == std::endian::little, "checksums are of little-endian bytes");
+
+class Checksum {
+ public:
+  void add(std::span<const std::byte> bytes) {
+    const auto* data = reinterpret_cast<const Bytef*>(bytes.data());
+    crc_ = crc32_z(crc_, data, bytes.size());
+    adler_ = adler32_z(adler_, data, bytes.size());
+  }
+  std::string text() const {
+    char digits[17];
+    std::snprintf(digits, sizeof digits, "%08lx%08lx", crc_, adler_);
+    return digits;
+  }
+
+ private:
+  uLong crc_ = 0, adler_ = 1;  // where zlib starts
+};
+
+template <class Record, class Value>
+void write_column(Hdf5File& file, const std::string& path, const std::vector<Record>& records,
+                  Value Record::*member) {
+  std::vector<Value> column;
+  column.reserve(records.size());
+  for (const Record& record : records) column.push_back(record.*member);
+  file.write(path, column);
+}
+
+void write_rounds(Hdf5File& file, const std::vector<RoundRecord>& rounds) {
+  write_column(file, "/rounds/round", rounds, &RoundRecord::round);
+  write_column(file, "/rounds/seconds", rounds, &RoundRecord::seconds);
+  write_column(file, "/rounds/train_loss", rounds, &RoundRecord::train_loss);
+  write_column(file, "/rounds/test_loss", rounds, &RoundRecord::test_loss);
+  write_column(file, "/rounds/test_accuracy", rounds, &RoundRecord::test_accuracy);
+  write_column(file, "/rounds/cohort", rounds, &RoundRecord::cohort);
+  write_column(file, "/rounds/failed", rounds, &RoundRecord::failed);
+  write_column(file, "/rounds/samples", rounds, &RoundRecord::samples);
+  write_column(file, "/rounds/bytes_down", rounds, &RoundRecord::bytes_down);
+  write_column(file, "/rounds/bytes_up", rounds, &RoundRecord::bytes_up);
+  write_column(file, "/rounds/bytes_state", rounds, &RoundRecord::bytes_state);
+}
+
+void write_clients(Hdf5File& file, const std::vector<ClientRecord>& clients) {
+  write_column(file, "/clients/round", clients, &ClientRecord::round);
+  write_column(file, "/clients/client", clients, &ClientRecord::client);
+  write_column(file, "/clients/rank", clients, &ClientRecord::rank);
+  write_column(file, "/clients/samples", clients, &ClientRecord::samples);
+  write_column(file, "/clients/steps", clients, &ClientRecord::steps);
+  write_column(file, "/clients/status", clients, &ClientRecord::status);
+  write_column(file, "/clients/weight", clients, &ClientRecord::weight);
+  write_column(file, "/clients/loss", clients, &ClientRecord::loss);
+  write_column(file, "/clients/loss_before", clients, &ClientRecord::loss_before);
+  write_column(file, "/clients/loss_after", clients, &ClientRecord::loss_after);
+  write_column(file, "/clients/delta_norm", clients, &ClientRecord::delta_norm);
+  write_column(file, "/clients/seconds", clients, &ClientRecord::seconds);
+  static_assert(static_cast<int64_t>(ClientStatus::kTrained) == 0 &&
+                static_cast<int64_t>(ClientStatus::kDiverged) == 1);
+  file.write_attribute("/clients/status", "codes", "0 trained, 1 diverged");
+}
+
+void write_ranks(Hdf5File& file, const std::vector<RankRecord>& ranks) {
+  std::vector<std::string> hosts, devices;
+  for (const RankRecord& rank : ranks) {
+    hosts.emplace_back(rank.host, strnlen(rank.host, sizeof rank.host));
+    devices.emplace_back(rank.device, strnlen(rank.device, sizeof rank.device));
+  }
+  write_column(file, "/ranks/rank", ranks, &RankRecord::rank);
+  file.write("/ranks/host", hosts);
+  file.write("/ranks/device", devices);
+  write_column(file, "/ranks/compute_seconds", ranks, &RankRecord::compute_seconds);
+  write_column(file, "/ranks/wait_seconds", ranks, &RankRecord::wait_seconds);
+  write_column(file, "/ranks/comm_seconds", ranks, &RankRecord::comm_seconds);
+  write_column(file, "/ranks/evaluate_seconds", ranks, &RankRecord::evaluate_seconds);
+}
+
+// A measure of skew, one value a client, with its mean and maximum.
+void write_measure(Hdf5File& file, const std::string& name, const std::vector<double>& values) {
+  double sum = 0, largest = 0;
+  for (const double value : values) {
+    sum += value;
+    largest = std::max(largest, value);
+  }
+  file.write("/partition/" + name, values);
+  file.write_attribute("/partition", name + "_mean",
+                       values.empty() ? 0 : sum / static_cast<double>(values.size()));
+  file.write_attribute("/partition", name + "_max", largest);
+}
+
+void write_partition(Hdf5File& file, const Partition& partition, const Skew& skew) {
+  std::vector<int64_t> sizes;
+  for (int64_t client = 0; client < partition.clients(); ++client)
+    sizes.push_back(partition.size(client));
+  const int64_t classes = sizes.empty() ? 0 : std::ssize(skew.histogram) / std::ssize(sizes);
+  file.write("/partition/offsets", partition.offsets);
+  file.write("/partition/indices", partition.indices);
+  file.write("/partition/size", sizes);
+  file.write("/partition/histogram", skew.histogram, {std::ssize(sizes), classes});
+  write_measure(file, "jensen_shannon", skew.jensen_shannon);
+  write_measure(file, "hellinger", skew.hellinger);
+  write_measure(file, "earth_mover", skew.earth_mover);
+  file.write_attribute("/partition", "checksum", partition_checksum(partition));
+}
+
+void write_model(Hdf5File& file, const std::vector<NamedTensor>& model) {
+  for (const NamedTensor& tensor : model)
+    file.write("/model/" + tensor.name, tensor.values, tensor.shape);
+  file.write_attribute("/model", "checksum", model_checksum(model));
+}
+
+void write_attributes(Hdf5File& file, const std::string& group,
+                      const std::map<std::string, std::string>& values) {
+  for (const auto& [name, value] : values) file.write_attribute(group, name, value);
+}
+
+std::string directory_of(const std::string& path) {
+  const fs::path parent = fs::path(path).parent_path();
+  return parent.empty() ? "." : parent.string();
+}
+
+// What is in memory of the kernel only is lost when the machine is.
+void sync(const std::string& path) {
+  const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  FL_CHECK(descriptor >= 0, path, ": cannot be synced (", std::strerror(errno), ")");
+  const int result = fsync(descriptor);
+  const int error = errno;
+  close(descriptor);
+  // EINVAL: a file system that cannot sync directories.
+  FL_CHECK(result == 0 || error == EINVAL, path, ": cannot be synced (", std::strerror(error), ")");
+}
+
+}  // namespace
+
+std::string model_checksum(const std::vector<NamedTensor>& model) {
+  std::map<std::string, const NamedTensor*> by_name;
+  for (const NamedTensor& tensor : model) by_name[tensor.name] = &tensor;
+  Checksum checksum;
+  for (const auto& [name, tensor] : by_name) checksum.add(std::as_bytes(std::span(tensor->values)));
+  return checksum.text();
+}
+
+std::string partition_checksum(const Partition& partition) {
+  Checksum checksum;
+  checksum.add(std::as_bytes(std::span(partition.offsets)));
+  checksum.add(std::as_bytes(std::span(partition.indices)));
+  return checksum.text();
+}
+
+Results::Results(std::string path, bool overwrite) : path_(std::move(path)) {
+  FL_CHECK(!path_.empty(),
+           "output is empty (must be the name of the results file, such as results/run.h5)");
+  FL_CHECK(!fs::is_directory(path_, error), path_,
+           " is a directory (output must be a file, such as ", path_, "/run.h5)");
+  FL_CHECK(overwrite || !fs::exists(path_, error), path_,
+           " exists (choose another --output, or --overwrite)");
+  const std::string directory = directory_of(path_);
+  fs::create_directories(directory, error);
+  FL_CHECK(!error, directory, " cannot be made (", error.message(), "); choose another --output");
+  // Trying is the only test that holds for root, full quotas and read-only file systems.
+  const std::string trial = path_ + ".tmp";
+  const int descriptor = open(trial.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+  FL_CHECK(descriptor >= 0, trial, " cannot be written (", std::strerror(errno),
+           "); choose another --output");
+  close(descriptor);
+  fs::remove(trial, error);
+}
+
+void Results::set_job(std::string text, std::map<std::string, std::string> values) {
+  job_text_ = std::move(text);
+  job_ = std::move(values);
+}
+
+void Results::set_provenance(std::map<std::string, std::string> values) {
+  provenance_ = std::move(values);
+}
+
+void Results::set_partition(Partition partition, Skew skew) {
+  partition_ = std::move(partition);
+  skew_ = std::move(skew);
+}
+
+void Results::set_ranks(std::vector<RankRecord> ranks) { ranks_ = std::move(ranks); }
+
+void Results::set_model(std::vector<NamedTensor> model) {
+  std::vector<std::string> names;
+  for (const NamedTensor& tensor : model) {
+    FL_CHECK(
+        !tensor.name.empty() && tensor.name != "." && tensor.name.find('/') == std::string::npos,
+        "a parameter of the model is named '", tensor.name,
+        "' (must not be empty, '.' or contain '/')");
+    names.push_back(tensor.name);
+  }
+  std::sort(names.begin(), names.end());
+  const auto twice = std::adjacent_find(names.begin(), names.end());
+  FL_CHECK(twice == names.end(), "two parameters of the model are named '", *twice,
+           "' (names must differ)");
+  model_ = std::move(model);
+}
+
+void Results::add_round(const RoundRecord& round) { rounds_.push_back(round); }
+
+void Results::add_clients(const std::vector<ClientRecord>& clients) {
+  clients_.insert(clients_.end(), clients.begin(), clients.end());
+}
+
+bool Results::due() const { return Clock::now() >= next_write_; }
+
+void Results::save(bool force) {
+  if (!force && !due()) return;
+  const Clock::time_point start = Clock::now();
+  const std::string temporary = path_ + ".tmp";
+  std::error_code error;
+  try {
+    write(temporary);
+    sync(temporary);
+  } catch (...) {
+    fs::remove(temporary, error);
+    throw;
+  }
+  fs::rename(temporary, path_, error);
+  FL_CHECK(!error, path_, " cannot be written (", error.message(), "); the results are in ",
+           temporary);
+  sync(directory_of(path_));
+  const Clock::time_point end = Clock::now();
+  next_write_ = end + 100 * (end - start);
+}
+
+void Results::write(const std::string& path) const {
+  Hdf5File file = Hdf5File::create(path);
+  file.write("/job/text", job_text_);
+  write_attributes(file, "/job", job_);
+  write_attributes(file, "/provenance", provenance_);
+  write_rounds(file, rounds_);
+  write_clients(file, clients_);
+  write_ranks(file, ranks_);
+  write_partition(file, partition_, skew_);
+  write_model(file, model_);
+  file.close();
+}
+
+}  // namespace fl_sim

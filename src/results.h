@@ -1,0 +1,81 @@
+// The results file: what was run, what was measured, and the trained model, as columns in HDF5.
+//
+//   /rounds /clients /ranks     one dataset a column, one entry a row
+//   /partition                  which client held what, and how skewed that was
+//   /model                      one float32 dataset a parameter, PyTorch's state_dict names and
+//   shapes /job /provenance            one string attribute a value; /job/text is the job as INI
+//
+// Everything is kept in memory and written as a whole to "<path>.tmp", synced and renamed, so the
+// file is readable at any moment, whatever happens to the run, and an older file stays until the
+// first write.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "partitioner.h"
+#include "records.h"
+
+namespace fl_sim {
+
+struct NamedTensor {
+  std::string name;            // "conv1.weight": no slashes
+  std::vector<int64_t> shape;  // empty: a scalar
+  std::vector<float> values;   // row by row
+};
+
+// 16 hexadecimal digits: zlib's crc32, then adler32, of the tensors' little-endian bytes, one
+// tensor after the other in the order of their names. In Python, with h5py:
+// b"".join(f["model"][k][()].tobytes() for k in sorted(f["model"])).
+std::string model_checksum(const std::vector<NamedTensor>& model);
+
+// The same of the int64 offsets followed by the indices.
+std::string partition_checksum(const Partition& partition);
+
+// Rank 0's results. Failures to write throw Error.
+class Results {
+ public:
+  // Makes the directory if need be and throws Error if `path` cannot be written, or exists and may
+  // not be replaced.
+  Results(std::string path, bool overwrite);
+
+  void set_job(std::string text, std::map<std::string, std::string> values);
+  void set_provenance(std::map<std::string, std::string> values);
+  void set_partition(Partition partition, Skew skew);
+  void set_ranks(std::vector<RankRecord> ranks);
+  void set_model(std::vector<NamedTensor> model);
+  void add_round(const RoundRecord& round);
+  void add_clients(const std::vector<ClientRecord>& clients);
+
+  // Whether a hundred times the last write's duration has passed since: writing then costs one
+  // percent of the run.
+  bool due() const;
+
+  // Writes the file if due or if `force`.
+  void save(bool force);
+
+  const std::string& path() const { return path_; }
+  const std::vector<RoundRecord>& rounds() const { return rounds_; }
+  const std::vector<ClientRecord>& clients() const { return clients_; }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  void write(const std::string& path) const;
+
+  std::string path_;
+  std::string job_text_;
+  std::map<std::string, std::string> job_, provenance_;
+  Partition partition_;
+  Skew skew_;
+  std::vector<RankRecord> ranks_;
+  std::vector<NamedTensor> model_;
+  std::vector<RoundRecord> rounds_;
+  std::vector<ClientRecord> clients_;
+  Clock::time_point next_write_ = Clock::time_point::min();
+};
+
+}  // namespace fl_sim
