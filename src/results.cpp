@@ -169,6 +169,7 @@ std::string partition_checksum(const Partition& partition) {
 }
 
 Results::Results(std::string path, bool overwrite) : path_(std::move(path)) {
+  std::error_code error;
   FL_CHECK(!path_.empty(),
            "output is empty (must be the name of the results file, such as results/run.h5)");
   FL_CHECK(!fs::is_directory(path_, error), path_,
