@@ -1,0 +1,280 @@
+#include "results.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <random>
+#include <thread>
+
+#include "check.h"
+#include "hdf5_file.h"
+
+namespace fl_sim {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+// A directory of the test's own, empty.
+std::string fresh_directory(const std::string& name) {
+  const std::string path = testing::TempDir() + "fl_sim_results_" + name;
+  fs::remove_all(path);
+  fs::create_directories(path);
+  return path;
+}
+
+template <class Action>
+std::string error_of(const Action& action) {
+  try {
+    action();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+std::vector<NamedTensor> example_model() {
+  return {{"fc.weight", {2, 3}, {1, 2, 3, 4, 5, 6}},
+          {"fc.bias", {2}, {0.5f, -0.5f}},
+          {"temperature", {}, {1}}};
+}
+
+RoundRecord example_round(int64_t number) {
+  RoundRecord round;
+  round.round = number;
+  round.seconds = 0.25;
+  round.train_loss = 1.0 / static_cast<double>(number);
+  round.cohort = 2;
+  round.samples = 100;
+  round.bytes_up = number * 1000;
+  return round;
+}
+
+ClientRecord example_client(int64_t round, int64_t client) {
+  ClientRecord record;
+  record.round = round;
+  record.client = client;
+  record.rank = 1;
+  record.samples = 50;
+  record.status =
+      static_cast<int64_t>(client == 0 ? ClientStatus::kTrained : ClientStatus::kDiverged);
+  record.weight = 0.5;
+  record.loss = 0.7;
+  return record;
+}
+
+void fill(Results& results) {
+  results.set_job("rounds = 2\n", {{"rounds", "2"}, {"local.lr", "0.1"}});
+  results.set_provenance({{"revision", "abc"}, {"start", "2024-01-01T00:00:00Z"}});
+  Skew skew;
+  skew.histogram = {2, 1, 0, 1};
+  skew.jensen_shannon = {0.1, 0.3};
+  skew.hellinger = {0.2, 0.4};
+  skew.earth_mover = {0.25, 0.75};
+  results.set_partition({.offsets = {0, 3, 4}, .indices = {0, 2, 5, 1}}, skew);
+  for (int64_t round = 1; round <= 2; ++round) {
+    results.add_round(example_round(round));
+    results.add_clients({example_client(round, 0), example_client(round, 1)});
+  }
+  RankRecord rank;
+  rank.rank = 1;
+  std::memset(rank.host, 'h', sizeof rank.host);  // as long as can be: no terminating zero
+  std::strcpy(rank.device, "cpu");
+  results.set_ranks({RankRecord(), rank});
+  results.set_model(example_model());
+}
+
+TEST(Results, EveryColumnOfATableIsThereAndOfOneLength) {
+  const std::string path = fresh_directory("layout") + "/made/on/the/way/run.h5";
+  Results results(path, false);
+  fill(results);
+  results.save(true);
+
+  const Hdf5File file = Hdf5File::open(path);
+  EXPECT_THAT(file.names("/"),
+              ElementsAre("clients", "job", "model", "partition", "provenance", "ranks", "rounds"));
+  EXPECT_THAT(file.names("/rounds"),
+              testing::UnorderedElementsAre("round", "seconds", "train_loss", "test_loss",
+                                            "test_accuracy", "cohort", "failed", "samples",
+                                            "bytes_down", "bytes_up", "bytes_state"));
+  EXPECT_THAT(file.names("/clients"),
+              testing::UnorderedElementsAre("round", "client", "rank", "samples", "steps", "status",
+                                            "weight", "loss", "loss_before", "loss_after",
+                                            "delta_norm", "seconds"));
+  EXPECT_THAT(file.names("/ranks"),
+              testing::UnorderedElementsAre("rank", "host", "device", "compute_seconds",
+                                            "wait_seconds", "comm_seconds", "evaluate_seconds"));
+  for (const auto& [group, rows] :
+       std::map<std::string, int64_t>{{"/rounds", 2}, {"/clients", 4}, {"/ranks", 2}}) {
+    for (const std::string& column : file.names(group)) {
+      EXPECT_THAT(file.shape(group + "/" + column), ElementsAre(rows)) << group << "/" << column;
+    }
+  }
+  EXPECT_THAT(file.read_integers("/rounds/round"), ElementsAre(1, 2));
+  EXPECT_THAT(file.read_doubles("/rounds/train_loss"), ElementsAre(1, 0.5));
+  EXPECT_THAT(file.read_doubles("/rounds/test_accuracy"),
+              ElementsAre(testing::IsNan(), testing::IsNan()));
+  EXPECT_THAT(file.read_integers("/rounds/bytes_up"), ElementsAre(1000, 2000));
+  EXPECT_THAT(file.read_integers("/clients/client"), ElementsAre(0, 1, 0, 1));
+  EXPECT_THAT(file.read_integers("/clients/status"), ElementsAre(0, 1, 0, 1));
+  EXPECT_EQ(file.read_text_attribute("/clients/status", "codes"), "0 trained, 1 diverged");
+}
+
+TEST(Results, JobProvenancePartitionAndModelAreThere) {
+  const std::string path = fresh_directory("groups") + "/run.h5";
+  Results results(path, false);
+  fill(results);
+  results.save(true);
+
+  const Hdf5File file = Hdf5File::open(path);
+  EXPECT_EQ(file.read_text("/job/text"), "rounds = 2\n");
+  EXPECT_EQ(file.read_text_attribute("/job", "local.lr"), "0.1");
+  EXPECT_EQ(file.read_text_attribute("/provenance", "revision"), "abc");
+  EXPECT_THAT(file.read_integers("/partition/offsets"), ElementsAre(0, 3, 4));
+  EXPECT_THAT(file.read_integers("/partition/indices"), ElementsAre(0, 2, 5, 1));
+  EXPECT_THAT(file.read_integers("/partition/size"), ElementsAre(3, 1));
+  EXPECT_THAT(file.shape("/partition/histogram"), ElementsAre(2, 2));
+  EXPECT_THAT(file.read_doubles("/partition/earth_mover"), ElementsAre(0.25, 0.75));
+  EXPECT_THAT(file.names("/model"), ElementsAre("fc.bias", "fc.weight", "temperature"));
+  EXPECT_THAT(file.shape("/model/fc.weight"), ElementsAre(2, 3));
+  EXPECT_THAT(file.shape("/model/temperature"), ElementsAre());
+  EXPECT_THAT(file.read_floats("/model/fc.weight"), ElementsAre(1, 2, 3, 4, 5, 6));
+  EXPECT_EQ(file.read_text_attribute("/model", "checksum"), model_checksum(example_model()));
+}
+
+// The digits are those of Python's zlib on the same bytes.
+TEST(Results, ChecksumsAreZlibsAndDoNotDependOnTheOrder) {
+  EXPECT_EQ(model_checksum({}), "0000000000000001");
+  std::vector<NamedTensor> model = example_model();
+  const std::string checksum = model_checksum(model);
+  EXPECT_EQ(checksum, "1015f16658cc05dd");
+  std::swap(model[0], model[2]);
+  EXPECT_EQ(model_checksum(model), checksum);
+  model[0].values[0] = 1.0000001f;
+  EXPECT_NE(model_checksum(model), checksum);
+  EXPECT_EQ(partition_checksum({.offsets = {0, 3, 4}, .indices = {0, 2, 5, 1}}),
+            "2a53c27501f00010");
+}
+
+TEST(Results, AnExistingFileIsRefusedUnlessOverwritten) {
+  const std::string path = fresh_directory("exists") + "/run.h5";
+  std::ofstream(path) << "precious";
+  EXPECT_EQ(error_of([&] { Results(path, false); }),
+            path + " exists (choose another --output, or --overwrite)");
+  Results results(path, true);
+  std::string content;
+  std::ifstream(path) >> content;
+  EXPECT_EQ(content, "precious") << "the old file must stay until the first save";
+  results.save(true);
+  EXPECT_TRUE(Hdf5File::open(path).has("/rounds/round"));
+}
+
+TEST(Results, WhatCannotBeWrittenIsFoundBeforeTraining) {
+  const std::string directory = fresh_directory("unwritable");
+  std::ofstream(directory + "/file") << "in the way";
+  EXPECT_THAT(error_of([&] { Results(directory + "/file/sub/run.h5", false); }),
+              HasSubstr("/file/sub"));
+  EXPECT_THAT(error_of([&] { Results(directory + "/file/run.h5", false); }), HasSubstr("/file"));
+  EXPECT_THAT(error_of([&] { Results(directory, false); }), HasSubstr("is a directory"));
+  EXPECT_THAT(error_of([] { Results("/proc/run.h5", false); }), HasSubstr("/proc/run.h5"));
+  EXPECT_THAT(error_of([] { Results("", false); }), HasSubstr("output is empty"));
+}
+
+TEST(Results, NothingIsLeftBeside) {
+  const std::string directory = fresh_directory("beside");
+  Results results(directory + "/run.h5", false);
+  EXPECT_TRUE(fs::is_empty(directory)) << "the constructor must leave nothing";
+  results.save(true);
+  EXPECT_EQ(std::distance(fs::directory_iterator(directory), {}), 1);
+}
+
+TEST(Results, AFailedWriteIsAnErrorAndKeepsTheOldFile) {
+  const std::string directory = fresh_directory("failed");
+  const std::string path = directory + "/run.h5";
+  Results results(path, false);
+  fill(results);
+  results.save(true);
+  fs::create_directory(path + ".tmp");  // in the way
+  results.add_round(example_round(3));
+  EXPECT_THAT(error_of([&] { results.save(true); }), HasSubstr(path));
+  EXPECT_THAT(Hdf5File::open(path).read_integers("/rounds/round"), ElementsAre(1, 2));
+}
+
+TEST(Results, ParametersThatHdf5CannotNameAreRefused) {
+  Results results(fresh_directory("names") + "/run.h5", false);
+  for (const std::string name : {"", ".", "a/b"}) {
+    EXPECT_THAT(error_of([&] {
+                  results.set_model({{name, {1}, {0}}});
+                }),
+                HasSubstr("'" + name + "'"));
+  }
+  EXPECT_THAT(error_of([&] {
+                results.set_model({{"a", {1}, {0}}, {"a", {1}, {0}}});
+              }),
+              HasSubstr("'a'"));
+}
+
+TEST(Results, SavingWaitsAHundredTimesAsLongAsItTook) {
+  const std::string path = fresh_directory("due") + "/run.h5";
+  Results results(path, false);
+  EXPECT_TRUE(results.due());
+  results.add_clients(
+      std::vector<ClientRecord>(200'000));  // slow enough that the machine's load does not matter
+  results.save(false);
+  EXPECT_FALSE(results.due());
+  results.add_round(example_round(1));
+  results.save(false);
+  EXPECT_THAT(Hdf5File::open(path).read_integers("/rounds/round"), ElementsAre());
+  results.save(true);
+  EXPECT_THAT(Hdf5File::open(path).read_integers("/rounds/round"), ElementsAre(1));
+}
+
+// The process is killed at any moment of its writing; the file must be whole, and never be older
+// than before.
+TEST(Results, AKilledRunLeavesAReadableFile) {
+  const std::string path = fresh_directory("killed") + "/run.h5";
+  std::mt19937 random(1);
+  for (int kill_number = 0; kill_number < 20; ++kill_number) {
+    fs::remove(path);
+    const pid_t child = fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+      try {
+        Results results(path, true);
+        fill(results);
+        for (int64_t round = 3;; ++round) {
+          results.save(true);
+          results.add_round(example_round(round));
+          results.add_clients({example_client(round, 0), example_client(round, 1)});
+        }
+      } catch (...) {
+        _exit(1);
+      }
+    }
+    for (int wait = 0; wait < 1000 && !fs::exists(path); ++wait) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    std::this_thread::sleep_for(std::chrono::microseconds(random() % 20'000));
+    ASSERT_EQ(kill(child, SIGKILL), 0);
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    ASSERT_TRUE(WIFSIGNALED(status)) << "the child ended by itself";
+
+    const Hdf5File file = Hdf5File::open(path);
+    const std::vector<int64_t> rounds = file.read_integers("/rounds/round");
+    ASSERT_GE(rounds.size(), 2u);
+    EXPECT_EQ(rounds.back(), std::ssize(rounds));
+    EXPECT_EQ(file.read_integers("/clients/round").size(), 2 * rounds.size());
+    EXPECT_EQ(file.read_text_attribute("/model", "checksum"), model_checksum(example_model()));
+  }
+}
+
+}  // namespace
+}  // namespace fl_sim
