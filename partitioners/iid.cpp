@@ -1,0 +1,43 @@
+// IID: the training set in random order, cut into equal parts.
+// McMahan et al., "Communication-efficient learning of deep networks from decentralized data",
+// AISTATS 2017, section 3.
+#include "check.h"
+#include "partitioner.h"
+
+namespace fl_sim {
+namespace {
+
+class Iid final : public Partitioner {
+ public:
+  explicit Iid(const Setup&) {}
+
+  static PluginInfo describe() {
+    return {.summary = "equal random parts",
+            .source =
+                "McMahan et al., Communication-efficient learning of deep networks from "
+                "decentralized data, AISTATS 2017, section 3",
+            .rule =
+                "A random permutation of the samples, cut into parts whose sizes differ by at most "
+                "one."};
+  }
+
+  Partition split(const PartitionRequest& request, Rng& rng) const override {
+    const int64_t n = static_cast<int64_t>(request.labels.size());
+    FL_CHECK(request.clients <= n, "iid: clients is ", request.clients, " (must be at most ", n,
+             ", the number of training samples)");
+    const std::vector<int64_t> order = rng.permutation(n);
+    std::vector<std::vector<int64_t>> lists(request.clients);
+    auto next = order.begin();
+    for (int64_t k = 0; k < request.clients; ++k) {
+      const auto end = next + n / request.clients + (k < n % request.clients ? 1 : 0);
+      lists[k].assign(next, end);
+      next = end;
+    }
+    return make_partition(std::move(lists));
+  }
+};
+
+FL_REGISTER(Partitioner, "iid", Iid);
+
+}  // namespace
+}  // namespace fl_sim

@@ -1,0 +1,25 @@
+// The IDX format of MNIST and its kin (Y. LeCun, http://yann.lecun.com/exdb/mnist/): bytes 0, 0,
+// type, number of dimensions; the sizes as big-endian int32; the values, big-endian. Plain or
+// compressed with gzip.
+#pragma once
+
+#include <torch/types.h>
+
+#include <cstdint>
+#include <string>
+
+#include "dataset.h"
+
+namespace fl_sim {
+
+// The array in an IDX file, in the type it is stored in. Memory grows with what the file holds,
+// whatever its header claims. Throws Error, naming the file, unless it is whole and holds exactly
+// what the header says.
+torch::Tensor read_idx(const std::string& path);
+
+// Inputs [n, 1, height, width] uint8 and labels [n] int64 from a file of images and a file of
+// labels. Throws Error, naming the file, unless they belong together and labels are in [0,
+// classes).
+Samples read_idx_samples(const std::string& images, const std::string& labels, int64_t classes);
+
+}  // namespace fl_sim
