@@ -116,8 +116,9 @@ std::string bar_line(const RoundRecord& round, int64_t rounds, double seconds_le
   const double done =
       rounds > 0 ? static_cast<double>(round.round) / static_cast<double>(rounds) : 1;
   const int filled = static_cast<int>(std::clamp(done, 0.0, 1.0) * width);
-  return "[" + std::string(static_cast<size_t>(filled), '#') +
-         std::string(static_cast<size_t>(width - filled), ' ') + "]  " + text;
+  std::string bar(static_cast<size_t>(width), ' ');
+  std::fill_n(bar.begin(), filled, '#');
+  return message("[", bar, "]  ", text);
 }
 
 Progress::Progress(bool quiet, bool terminal, LogLevel level, int64_t rounds)

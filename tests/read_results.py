@@ -9,8 +9,8 @@ INT, FLOAT, TEXT = "int64", "float64", "text"
 TABLES = {
     "rounds": dict(round=INT, seconds=FLOAT, train_loss=FLOAT, test_loss=FLOAT, test_accuracy=FLOAT, cohort=INT,
                    failed=INT, samples=INT, bytes_down=INT, bytes_up=INT, bytes_state=INT),
-    "clients": dict(round=INT, client=INT, rank=INT, samples=INT, steps=INT, status=INT, weight=FLOAT, loss=FLOAT,
-                    loss_before=FLOAT, loss_after=FLOAT, delta_norm=FLOAT, seconds=FLOAT),
+    "clients": dict(round=INT, client=INT, rank=INT, samples=INT, steps=INT, samples_seen=INT, status=INT,
+                    weight=FLOAT, loss=FLOAT, loss_before=FLOAT, loss_after=FLOAT, delta_norm=FLOAT, seconds=FLOAT),
     "ranks": dict(rank=INT, host=TEXT, device=TEXT, compute_seconds=FLOAT, wait_seconds=FLOAT, comm_seconds=FLOAT,
                   evaluate_seconds=FLOAT),
 }
@@ -95,8 +95,9 @@ def main(path):
         assert np.all((clients["client"] >= 0) & (clients["client"] < count)), "a client that the partition lacks"
         sizes = file["partition/size"][:]
         assert np.array_equal(clients["samples"], sizes[clients["client"]]), "/clients/samples is not the partition's"
-        assert np.array_equal(tables["ranks"]["rank"], np.arange(len(tables["ranks"]["rank"]))), "ranks are not 0, 1, ..."
-        assert np.all(np.isin(clients["rank"], tables["ranks"]["rank"])), "a client trained on a rank that is not there"
+        ranks = tables["ranks"]["rank"]
+        assert np.array_equal(ranks, np.arange(len(ranks))), "ranks are not 0, 1, ..."
+        assert np.all(np.isin(clients["rank"], ranks)), "a client trained on a rank that is not there"
 
         check_attributes(file["job"])
         check_attributes(file["provenance"])

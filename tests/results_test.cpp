@@ -105,9 +105,9 @@ TEST(Results, EveryColumnOfATableIsThereAndOfOneLength) {
                                             "test_accuracy", "cohort", "failed", "samples",
                                             "bytes_down", "bytes_up", "bytes_state"));
   EXPECT_THAT(file.names("/clients"),
-              testing::UnorderedElementsAre("round", "client", "rank", "samples", "steps", "status",
-                                            "weight", "loss", "loss_before", "loss_after",
-                                            "delta_norm", "seconds"));
+              testing::UnorderedElementsAre("round", "client", "rank", "samples", "steps",
+                                            "samples_seen", "status", "weight", "loss",
+                                            "loss_before", "loss_after", "delta_norm", "seconds"));
   EXPECT_THAT(file.names("/ranks"),
               testing::UnorderedElementsAre("rank", "host", "device", "compute_seconds",
                                             "wait_seconds", "comm_seconds", "evaluate_seconds"));
