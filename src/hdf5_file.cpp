@@ -359,4 +359,10 @@ void Hdf5File::close() {
   require(H5Fclose(std::exchange(id_, -1)), path_, "cannot be written");
 }
 
+std::string hdf5_library_version() {
+  unsigned major = 0, minor = 0, release = 0;
+  H5get_libversion(&major, &minor, &release);
+  return message(major, ".", minor, ".", release);
+}
+
 }  // namespace fl_sim

@@ -58,4 +58,6 @@ class Hdf5File {
   int64_t id_;  // hid_t; -1 once closed
 };
 
+std::string hdf5_library_version();  // "1.10.8"
+
 }  // namespace fl_sim

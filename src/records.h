@@ -18,6 +18,7 @@ struct ClientRecord {
   int64_t rank = 0;
   int64_t samples = 0;             // training samples that it holds
   int64_t steps = 0;               // local optimiser steps
+  int64_t samples_seen = 0;        // processed in this round, over all its steps
   int64_t status = 0;              // ClientStatus
   double weight = 0;               // p_k over the planned cohort
   double loss = kNotMeasured;         // mean over all samples seen
@@ -37,9 +38,9 @@ struct RoundRecord {
   int64_t cohort = 0;              // clients asked
   int64_t failed = 0;              // clients left out
   int64_t samples = 0;             // training samples processed
-  int64_t bytes_down = 0;          // model and shared state to the hosts
-  int64_t bytes_up = 0;            // sums from the hosts
-  int64_t bytes_state = 0;         // client state moved between hosts
+  int64_t bytes_down = 0;          // what a real server would send to the cohort: model and shared state
+  int64_t bytes_up = 0;            // what the cohort would send back: deltas and further vectors
+  int64_t bytes_state = 0;         // client state that moved between ranks; depends on their number
 };
 
 // Where one rank's time went, in seconds of the whole run.

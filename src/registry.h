@@ -39,6 +39,8 @@ struct Option {
   std::string meaning;                       // one line
   Range range = {};                          // numbers only
   std::vector<std::string> choices = {};     // text only; empty: anything
+  // Read only where the key `first` has one of the values `second`; refused elsewhere. Empty: always read.
+  std::pair<std::string, std::vector<std::string>> only_with = {};
 };
 
 struct PluginInfo {
@@ -46,7 +48,7 @@ struct PluginInfo {
   std::string source = {};           // authors, title, venue, algorithm number; empty where there is none
   std::string rule = {};             // what it computes, for --explain
   std::vector<Option> options = {};  // keys are "<plug-in>.<option>"
-  std::string weighting = "samples";  // algorithms: what `weighting = auto` means
+  std::map<std::string, std::string> defaults = {};  // of engine keys, where they differ for this plug-in
 };
 
 // Everything that is registered: kind, then name.

@@ -69,6 +69,7 @@ void write_clients(Hdf5File& file, const std::vector<ClientRecord>& clients) {
   write_column(file, "/clients/rank", clients, &ClientRecord::rank);
   write_column(file, "/clients/samples", clients, &ClientRecord::samples);
   write_column(file, "/clients/steps", clients, &ClientRecord::steps);
+  write_column(file, "/clients/samples_seen", clients, &ClientRecord::samples_seen);
   write_column(file, "/clients/status", clients, &ClientRecord::status);
   write_column(file, "/clients/weight", clients, &ClientRecord::weight);
   write_column(file, "/clients/loss", clients, &ClientRecord::loss);

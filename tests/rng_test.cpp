@@ -67,6 +67,20 @@ TEST(Rng, EveryPartOfTheNameCounts) {
   EXPECT_EQ(blocks.size(), 7u);
 }
 
+// Names enter the counter as 32-bit hashes; those that the program uses must not collide. Add
+// yours.
+TEST(Rng, PurposesInUseDiffer) {
+  const std::vector<const char*> purposes = {"check",   "dropout", "fcube",     "partition",
+                                             "sampler", "shuffle", "synthetic", "weights"};
+  std::set<std::pair<uint64_t, uint64_t>> blocks;
+  for (const char* purpose : purposes) {
+    Rng rng(0, purpose);
+    const uint64_t first = rng.bits64();
+    blocks.emplace(first, rng.bits64());
+  }
+  EXPECT_EQ(blocks.size(), purposes.size());
+}
+
 // A stream is philox of a counter that counts up, so none of its blocks of four words repeats.
 TEST(Rng, WordsComeBlockByBlockWithoutRepetition) {
   Rng rng(0, "shuffle");

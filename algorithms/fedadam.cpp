@@ -1,0 +1,46 @@
+// FedAdam: FedAvg's mean delta as a pseudo-gradient for Adam on the server.
+// Reddi et al., "Adaptive federated optimization", ICLR 2021, Algorithm 2: v0 = tau^2 and no bias correction.
+#include "fl_sim.h"
+
+namespace fl_sim {
+
+class FedAdam final : public Algorithm {
+ public:
+  explicit FedAdam(const Setup& setup)
+      : local_(setup), optimizer_(setup, setup.job.get<bool>("fedadam.bias-correction")) {
+    const auto rule = setup.job.get<std::string>("server.optimizer");
+    FL_CHECK(rule == "adam", "server.optimizer is ", rule, " (fedadam is adam; choose algorithm fedavg for another)");
+  }
+
+  static PluginInfo describe() {
+    return {.summary = "FedAvg with Adam on the server",
+            .source = "Reddi et al., Adaptive federated optimization, ICLR 2021, Algorithm 2",
+            .rule = "m+ = beta1 m + (1-beta1) D;  v+ = beta2 v + (1-beta2) D^2;  "
+                    "w+ = w + server.lr m+ / (sqrt(v+) + tau)\n"
+                    "with D the weighted mean of w_k - w, m0 = 0, v0 = tau^2. "
+                    "Papers and frameworks differ in server.lr and server.tau: set them.",
+            .options = {{.name = "bias-correction",
+                         .type = Option::Type::kFlag,
+                         .default_value = "false",
+                         .meaning = "divide m and v by 1 - beta^t and start v at 0, as Adam does (Reddi et al. do not)"}},
+            .defaults = {{"server.optimizer", "adam"}, {"server.lr", "0.1"}}};
+  }
+
+  void init(ServerState& server) const override { optimizer_.init(server); }
+
+  Update train(ClientGroup& group, const GlobalModel& global) const override {
+    return local_.train(group, global);
+  }
+
+  void aggregate(ServerState& server, const Sum& sum) const override {
+    optimizer_.step(server, sum.delta);
+  }
+
+ private:
+  LocalTraining local_;
+  ServerOptimizer optimizer_;
+};
+
+FL_REGISTER(Algorithm, "fedadam", FedAdam);
+
+}  // namespace fl_sim

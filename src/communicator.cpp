@@ -1,0 +1,341 @@
+#include "communicator.h"
+
+#include <mpi.h>
+#if defined(OPEN_MPI)
+#include <mpi-ext.h>
+#endif
+#include <sys/statvfs.h>
+#include <torch/cuda.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <climits>
+#include <cstdlib>
+#include <cstring>
+#include <thread>
+
+#include "check.h"
+
+namespace fl_sim {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+void check_mpi(int code, const char* what) {
+  if (code == MPI_SUCCESS) return;
+  char text[MPI_MAX_ERROR_STRING];
+  int length = 0;
+  MPI_Error_string(code, text, &length);
+  throw Error(message(what, " failed: ", std::string(text, static_cast<size_t>(length))));
+}
+
+int count_of(int64_t n) {
+  FL_CHECK(n >= 0 && n <= INT_MAX, "a message of ", n, " elements is too large for MPI");
+  return static_cast<int>(n);
+}
+
+constexpr int64_t kChunk = int64_t{1} << 27;  // elements in one collective, so that counts fit int
+
+MPI_Datatype mpi_type(torch::ScalarType type) {
+  switch (type) {
+    case torch::kInt64: return MPI_INT64_T;
+    case torch::kFloat32: return MPI_FLOAT;
+    case torch::kFloat64: return MPI_DOUBLE;
+    case torch::kUInt8: return MPI_UINT8_T;
+    default: throw Error(message("tensors of type ", c10::toString(type), " cannot travel"));
+  }
+}
+
+char* bytes_of(const torch::Tensor& tensor) { return static_cast<char*>(tensor.data_ptr()); }
+
+// Sleeps a little longer each time, from 20 to 200 microseconds.
+class BackOff {
+ public:
+  void pause() {
+    std::this_thread::sleep_for(std::chrono::microseconds(pause_));
+    pause_ = std::min(pause_ + 20, 200);
+  }
+
+ private:
+  int pause_ = 20;
+};
+
+void wait(MPI_Request& request) {
+  BackOff back_off;
+  for (int done = 0;;) {
+    check_mpi(MPI_Test(&request, &done, MPI_STATUS_IGNORE), "MPI_Test");
+    if (done) return;
+    back_off.pause();
+  }
+}
+
+}  // namespace
+
+struct Communicator::Impl {
+  MPI_Comm world = MPI_COMM_NULL, node = MPI_COMM_NULL;
+  std::vector<MPI_Win> windows;
+  struct Send {
+    MPI_Request request;
+    torch::Tensor keep_alive;
+  };
+  std::vector<Send> sends;
+  std::vector<torch::Tensor> staging;  // pinned host buffers, reused
+  bool always_stage = false;
+
+  // Where MPI can read and write the tensor's bytes.
+  torch::Tensor host_buffer(const torch::Tensor& tensor, bool direct) {
+    FL_CHECK(tensor.is_contiguous(), "only contiguous tensors can travel");
+    if (tensor.is_cuda()) torch::cuda::synchronize(tensor.device().index());
+    if (direct || (tensor.is_cpu() && !always_stage)) return tensor;
+    for (torch::Tensor& buffer : staging) {
+      if (buffer.sizes() == tensor.sizes() && buffer.scalar_type() == tensor.scalar_type()) return buffer;
+    }
+    staging.push_back(torch::empty(tensor.sizes(), torch::dtype(tensor.scalar_type()).pinned_memory(tensor.is_cuda())));
+    return staging.back();
+  }
+};
+
+Communicator::Communicator() : impl_(std::make_unique<Impl>()) {
+  check_mpi(MPI_Comm_dup(MPI_COMM_WORLD, &impl_->world), "MPI_Comm_dup");
+  MPI_Comm_set_errhandler(impl_->world, MPI_ERRORS_RETURN);
+  MPI_Comm_rank(impl_->world, &rank_);
+  MPI_Comm_size(impl_->world, &size_);
+  check_mpi(MPI_Comm_split_type(impl_->world, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &impl_->node),
+            "MPI_Comm_split_type");
+  MPI_Comm_rank(impl_->node, &node_rank_);
+  MPI_Comm_size(impl_->node, &node_size_);
+  const int first = node_rank_ == 0 ? 1 : 0;
+  MPI_Allreduce(&first, &nodes_, 1, MPI_INT, MPI_SUM, impl_->world);
+}
+
+Communicator::~Communicator() {
+  for (MPI_Win& window : impl_->windows) MPI_Win_free(&window);
+  MPI_Comm_free(&impl_->node);
+  MPI_Comm_free(&impl_->world);
+}
+
+GpuComm Communicator::choose_gpu_comm(const std::string& mode, torch::Device device) {
+  bool aware = false;
+  std::string reason = "MPI was built without CUDA support";
+#if defined(MPIX_CUDA_AWARE_SUPPORT) && MPIX_CUDA_AWARE_SUPPORT
+  aware = MPIX_Query_cuda_support() == 1;
+  reason = aware ? "MPI reads device memory" : "MPI has CUDA support, but it is off at run time";
+#endif
+  if (device.is_cpu()) {
+    impl_->always_stage = mode == "host";
+    FL_CHECK(mode != "direct", "gpu-comm is direct, but ranks compute on CPUs (choose auto or host)");
+    return {.direct = false, .reason = mode == "host" ? "host memory, copied as asked for" : "host memory"};
+  }
+  FL_CHECK(mode != "direct" || aware, "gpu-comm is direct, but ", reason, " (choose auto or host)");
+  if (mode == "host") return {.direct = false, .reason = "staged through pinned host memory, as asked for"};
+  if (!aware) return {.direct = false, .reason = "staged through pinned host memory: " + reason};
+  return {.direct = true, .reason = "device pointers: " + reason};
+}
+
+void Communicator::meet(const std::function<bool()>& work) {
+  const auto start = Clock::now();
+  double worked = 0;
+  MPI_Request request;
+  check_mpi(MPI_Ibarrier(impl_->world, &request), "MPI_Ibarrier");
+  BackOff back_off;
+  bool more = static_cast<bool>(work);
+  for (int done = 0;;) {
+    check_mpi(MPI_Test(&request, &done, MPI_STATUS_IGNORE), "MPI_Test");
+    if (done) break;
+    if (more) {
+      const auto work_start = Clock::now();
+      more = work();
+      worked += seconds_since(work_start);
+    } else {
+      back_off.pause();
+    }
+  }
+  clock_.wait += seconds_since(start) - worked;
+}
+
+void Communicator::broadcast(torch::Tensor& tensor) {
+  const auto start = Clock::now();
+  torch::Tensor buffer = impl_->host_buffer(tensor, direct_);
+  const bool staged = buffer.data_ptr() != tensor.data_ptr();
+  if (staged && rank_ == 0) buffer.copy_(tensor);
+  const auto size = static_cast<int64_t>(tensor.element_size());
+  for (int64_t first = 0; first < tensor.numel(); first += kChunk) {
+    const int64_t n = std::min(kChunk, tensor.numel() - first);
+    check_mpi(MPI_Bcast(bytes_of(buffer) + first * size, count_of(n), mpi_type(tensor.scalar_type()), 0, impl_->world),
+              "MPI_Bcast");
+  }
+  if (staged && rank_ != 0) tensor.copy_(buffer);
+  clock_.communicate += seconds_since(start);
+}
+
+void Communicator::broadcast(std::string& bytes) {
+  const auto start = Clock::now();
+  auto size = static_cast<int64_t>(bytes.size());
+  check_mpi(MPI_Bcast(&size, 1, MPI_INT64_T, 0, impl_->world), "MPI_Bcast");
+  bytes.resize(static_cast<size_t>(size));
+  for (int64_t first = 0; first < size; first += kChunk) {
+    const int64_t n = std::min(kChunk, size - first);
+    check_mpi(MPI_Bcast(bytes.data() + first, count_of(n), MPI_BYTE, 0, impl_->world), "MPI_Bcast");
+  }
+  clock_.communicate += seconds_since(start);
+}
+
+void Communicator::sum_to_root(torch::Tensor& tensor) {
+  if (size_ == 1) return;
+  const auto start = Clock::now();
+  torch::Tensor buffer = impl_->host_buffer(tensor, direct_);
+  const bool staged = buffer.data_ptr() != tensor.data_ptr();
+  if (staged) buffer.copy_(tensor);
+  const auto size = static_cast<int64_t>(tensor.element_size());
+  for (int64_t first = 0; first < tensor.numel(); first += kChunk) {
+    const int count = count_of(std::min(kChunk, tensor.numel() - first));
+    char* data = bytes_of(buffer) + first * size;
+    check_mpi(MPI_Reduce(rank_ == 0 ? MPI_IN_PLACE : data, rank_ == 0 ? data : nullptr, count,
+                         mpi_type(tensor.scalar_type()), MPI_SUM, 0, impl_->world),
+              "MPI_Reduce");
+  }
+  if (staged && rank_ == 0) tensor.copy_(buffer);
+  clock_.communicate += seconds_since(start);
+}
+
+std::vector<std::string> Communicator::gather(const std::string& bytes) {
+  const auto start = Clock::now();
+  const int own = count_of(static_cast<int64_t>(bytes.size()));
+  std::vector<int> sizes(static_cast<size_t>(size_)), offsets(static_cast<size_t>(size_));
+  check_mpi(MPI_Gather(&own, 1, MPI_INT, sizes.data(), 1, MPI_INT, 0, impl_->world), "MPI_Gather");
+  std::string all;
+  if (rank_ == 0) {
+    int64_t total = 0;
+    for (size_t i = 0; i < sizes.size(); ++i) {
+      offsets[i] = count_of(total);
+      total += sizes[i];
+    }
+    all.resize(static_cast<size_t>(count_of(total)));
+  }
+  check_mpi(MPI_Gatherv(bytes.data(), own, MPI_BYTE, all.data(), sizes.data(), offsets.data(), MPI_BYTE, 0, impl_->world),
+            "MPI_Gatherv");
+  std::vector<std::string> parts;
+  if (rank_ == 0) {
+    for (size_t i = 0; i < sizes.size(); ++i) {
+      parts.push_back(all.substr(static_cast<size_t>(offsets[i]), static_cast<size_t>(sizes[i])));
+    }
+  }
+  clock_.communicate += seconds_since(start);
+  return parts;
+}
+
+void Communicator::send(torch::Tensor tensor, int to) {
+  const auto start = Clock::now();
+  torch::Tensor buffer = tensor.is_cpu() ? tensor.contiguous() : tensor.cpu();
+  impl_->sends.push_back({MPI_REQUEST_NULL, buffer});
+  check_mpi(MPI_Isend(buffer.data_ptr(), count_of(buffer.numel()), mpi_type(buffer.scalar_type()), to, 0, impl_->world,
+                      &impl_->sends.back().request),
+            "MPI_Isend");
+  clock_.communicate += seconds_since(start);
+}
+
+void Communicator::receive(torch::Tensor& tensor, int from) {
+  const auto start = Clock::now();
+  torch::Tensor buffer = tensor.is_cpu() && tensor.is_contiguous()
+                             ? tensor
+                             : torch::empty(tensor.sizes(), torch::dtype(tensor.scalar_type()));
+  MPI_Request request;
+  check_mpi(MPI_Irecv(buffer.data_ptr(), count_of(buffer.numel()), mpi_type(buffer.scalar_type()), from, 0,
+                      impl_->world, &request),
+            "MPI_Irecv");
+  wait(request);
+  if (buffer.data_ptr() != tensor.data_ptr()) tensor.copy_(buffer);
+  clock_.communicate += seconds_since(start);
+}
+
+void Communicator::finish_sends() {
+  const auto start = Clock::now();
+  for (Impl::Send& send : impl_->sends) wait(send.request);
+  impl_->sends.clear();
+  clock_.communicate += seconds_since(start);
+}
+
+torch::Tensor Communicator::share_on_node(const torch::Tensor& tensor, bool allowed, bool& shared) {
+  // What it is: type, dimensions and sizes, as the node's first rank knows them, and whether a window has room.
+  int64_t shape[12] = {};
+  if (node_rank_ == 0) {
+    FL_CHECK(tensor.is_cpu() && tensor.is_contiguous() && tensor.dim() <= 8,
+             "only contiguous host tensors can be shared on a node");
+    shape[0] = static_cast<int64_t>(tensor.scalar_type());
+    shape[1] = tensor.dim();
+    std::copy(tensor.sizes().begin(), tensor.sizes().end(), shape + 2);
+    const auto bytes = static_cast<uint64_t>(tensor.nbytes());
+    struct statvfs space {};
+    shape[10] = allowed && statvfs("/dev/shm", &space) == 0 && space.f_bavail * space.f_frsize > bytes + bytes / 16 + (16 << 20);
+  }
+  check_mpi(MPI_Bcast(shape, 12, MPI_INT64_T, 0, impl_->node), "MPI_Bcast");
+  shared = true;
+  if (node_size_ == 1) return tensor;
+  const auto type = static_cast<torch::ScalarType>(shape[0]);
+  const std::vector<int64_t> sizes(shape + 2, shape + 2 + shape[1]);
+  shared = shape[10] != 0;
+  torch::Tensor result;
+  if (shared) {
+    const int64_t bytes = c10::multiply_integers(sizes) * static_cast<int64_t>(c10::elementSize(type));
+    void* data = nullptr;
+    MPI_Win window;
+    check_mpi(MPI_Win_allocate_shared(node_rank_ == 0 ? bytes : 0, 1, MPI_INFO_NULL, impl_->node, &data, &window),
+              "MPI_Win_allocate_shared");
+    impl_->windows.push_back(window);
+    MPI_Aint size = 0;
+    int unit = 0;
+    check_mpi(MPI_Win_shared_query(window, 0, &size, &unit, &data), "MPI_Win_shared_query");
+    result = torch::from_blob(data, sizes, torch::dtype(type));
+    if (node_rank_ == 0) result.copy_(tensor);
+    MPI_Win_fence(0, window);
+  } else {
+    result = node_rank_ == 0 ? tensor : torch::empty(sizes, torch::dtype(type));
+    const auto element = static_cast<int64_t>(result.element_size());
+    for (int64_t first = 0; first < result.numel(); first += kChunk) {
+      const int64_t n = std::min(kChunk, result.numel() - first);
+      check_mpi(MPI_Bcast(bytes_of(result) + first * element, count_of(n), mpi_type(type), 0, impl_->node), "MPI_Bcast");
+    }
+  }
+  return result;
+}
+
+void Communicator::abort(int code) {
+  MPI_Abort(impl_->world, code);
+  std::_Exit(code);
+}
+
+MpiSession::MpiSession() {
+  setenv("OMPI_MCA_mpi_yield_when_idle", "1", /*overwrite=*/0);  // more ranks than cores is common here
+  int provided = 0;
+  MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided);
+}
+
+MpiSession::~MpiSession() { MPI_Finalize(); }
+
+std::string mpi_library_version() {
+  char text[MPI_MAX_LIBRARY_VERSION_STRING];
+  int length = 0;
+  MPI_Get_library_version(text, &length);
+  const std::string version(text, static_cast<size_t>(length));
+  return version.substr(0, version.find_first_of(",\n"));
+}
+
+std::string host_name() {
+  char name[256] = {};
+  gethostname(name, sizeof name - 1);
+  return name;
+}
+
+bool launched_as_root() {
+  for (const char* variable : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"}) {
+    if (const char* rank = std::getenv(variable)) return std::strcmp(rank, "0") == 0;
+  }
+  return true;
+}
+
+}  // namespace fl_sim

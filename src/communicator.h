@@ -1,0 +1,94 @@
+// Ranks and what passes between them. Only communicator.cpp includes <mpi.h>.
+//
+// Nobody spins: before each collective the ranks meet in a non-blocking barrier that they poll with sleeps in between,
+// so that a waiting rank leaves its core to the others; the collective itself then is a short blocking call.
+#pragma once
+
+#include <torch/types.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace fl_sim {
+
+// Where a rank's time goes. Seconds.
+struct RankClock {
+  double wait = 0, communicate = 0;
+};
+
+// How the tensors of a device reach MPI.
+struct GpuComm {
+  bool direct = false;
+  std::string reason;  // for the run's header
+};
+
+class Communicator {
+ public:
+  // All ranks of the run; MPI must have been started (MpiSession).
+  Communicator();
+  ~Communicator();
+  Communicator(const Communicator&) = delete;
+  Communicator& operator=(const Communicator&) = delete;
+
+  int rank() const { return rank_; }
+  int size() const { return size_; }
+  int node_rank() const { return node_rank_; }  // among the ranks of this machine
+  int node_size() const { return node_size_; }
+  int nodes() const { return nodes_; }
+
+  // `mode` is gpu-comm's auto, host or direct. Throws Error if direct is asked for and MPI cannot.
+  GpuComm choose_gpu_comm(const std::string& mode, torch::Device device);
+  void set_gpu_comm(const GpuComm& choice) { direct_ = choice.direct; }
+
+  // Waits until every rank is here. Meanwhile calls `work` while it returns true (it did something and has more), with
+  // a poll in between, and sleeps otherwise.
+  void meet(const std::function<bool()>& work = {});
+
+  // Collectives; every rank calls them in the same order, with the same sizes. Tensors may be on a device.
+  void broadcast(torch::Tensor& tensor);                       // from rank 0 into everyone's
+  void broadcast(std::string& bytes);                          // from rank 0
+  void sum_to_root(torch::Tensor& tensor);                     // rank 0's becomes the sum, int64 or float32
+  std::vector<std::string> gather(const std::string& bytes);   // to rank 0, by rank; empty elsewhere
+
+  // Point to point. Sends complete in finish_sends().
+  void send(torch::Tensor tensor, int to);
+  void receive(torch::Tensor& tensor, int from);
+  void finish_sends();
+
+  // A copy of rank 0's-on-this-node tensor that all ranks of a node share in memory. `tensor` counts on the node's
+  // first rank only, and must be on the CPU. `shared` tells whether it was possible: where the node's shared memory is
+  // too small, or `allowed` is false on its first rank, each rank gets a copy of its own.
+  torch::Tensor share_on_node(const torch::Tensor& tensor, bool allowed, bool& shared);
+
+  RankClock& clock() { return clock_; }
+
+  // Ends every rank, with exit code `code`.
+  [[noreturn]] void abort(int code);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+  int rank_ = 0, size_ = 1, node_rank_ = 0, node_size_ = 1, nodes_ = 1;
+  bool direct_ = false;
+  RankClock clock_;
+};
+
+// MPI from construction to destruction. Without mpirun the run has one rank.
+class MpiSession {
+ public:
+  MpiSession();
+  ~MpiSession();
+  MpiSession(const MpiSession&) = delete;
+  MpiSession& operator=(const MpiSession&) = delete;
+};
+
+std::string mpi_library_version();  // "Open MPI v4.1.4"
+std::string host_name();
+
+// Whether this process is rank 0, as its launcher's environment says; true without a launcher. For before MPI starts.
+bool launched_as_root();
+
+}  // namespace fl_sim

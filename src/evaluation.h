@@ -1,0 +1,58 @@
+// The server's evaluation on the test set, cut into small pieces so that it fits into the time that rank 0 waits.
+#pragma once
+
+#include <torch/types.h>
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+
+#include "dataset.h"
+#include "network.h"
+
+namespace fl_sim {
+
+struct TestResult {
+  int64_t round = 0;
+  double loss = 0;      // mean over the test set
+  double accuracy = 0;  // fraction
+};
+
+class Evaluator {
+ public:
+  // The test samples should be on the rows' device. `done` is called once per model, in order.
+  Evaluator(const Network& network, Samples test, double scale, double shift,
+            std::function<void(const TestResult&)> done);
+
+  // Queues the model [1, P] after `round`; the rows are copied.
+  void add(int64_t round, const torch::Tensor& rows);
+
+  // Evaluates one batch, some milliseconds. Returns whether there is more to do.
+  bool step();
+
+  // Evaluates all that is queued.
+  void finish();
+
+  double seconds() const { return seconds_; }  // spent so far
+
+ private:
+  // A fixed size, since results may depend on it in the last bits; about 5 ms for a small convolutional network.
+  static constexpr int64_t kBatch = 25;
+
+  struct Model {
+    int64_t round;
+    torch::Tensor rows;
+    int64_t next = 0;  // sample
+    double loss = 0;   // summed
+    int64_t correct = 0;
+  };
+
+  const Network& network_;
+  Samples test_;
+  double scale_, shift_;
+  std::function<void(const TestResult&)> done_;
+  std::deque<Model> queue_;
+  double seconds_ = 0;
+};
+
+}  // namespace fl_sim

@@ -1,0 +1,154 @@
+#include "experiment.h"
+
+#include <malloc.h>
+#include <torch/cuda.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "check.h"
+#include "test_hooks.h"
+
+namespace fl_sim {
+namespace {
+
+Dataset read_dataset(const Job& job) {
+  const auto [name, argument] = split_name(job.get<std::string>("dataset"));
+  Dataset data = make<DatasetSource>(name, {job, argument})->read();
+  check_dataset(data, name);
+  return data;
+}
+
+// A whole number that may be spelled "auto"; -1 then.
+int64_t number_or_auto(const Job& job, const std::string& key, int64_t least) {
+  const auto text = job.get<std::string>(key);
+  if (text == "auto") return -1;
+  const bool digits = !text.empty() && text.size() < 18 && text.find_first_not_of("0123456789") == std::string::npos;
+  FL_CHECK(digits && std::stoll(text) >= least, key, " is '", text, "' (must be auto or a whole number of at least ",
+           least, ")");
+  return std::stoll(text);
+}
+
+void resolve_clients(Job& job, const Dataset& data) {
+  const bool natural = job.get<std::string>("partitioner") == "natural" && !data.owner.empty();
+  const int64_t owners = natural ? 1 + *std::max_element(data.owner.begin(), data.owner.end()) : 0;
+  int64_t clients = number_or_auto(job, "clients", 1);
+  if (clients < 0) clients = natural ? owners : 100;
+  job.set("clients", std::to_string(clients));
+  const auto cohort = job.get<int64_t>("cohort");
+  FL_CHECK(cohort <= clients, "cohort is ", cohort, " (must be 1 to ", clients, ", the number of clients)");
+}
+
+void resolve_device(Job& job) {
+  if (job.get<std::string>("device") == "auto") job.set("device", torch::cuda::is_available() ? "cuda" : "cpu");
+}
+
+// Called on every rank: a rank without a GPU says so itself.
+torch::Device device_of(const Job& job, int node_rank) {
+  if (job.get<std::string>("device") == "cpu") return torch::kCPU;
+  FL_CHECK(torch::cuda::is_available(), "device is cuda, but LibTorch sees no CUDA device here (choose --device cpu, or "
+           "build against a CUDA LibTorch and check the driver)");
+  const auto devices = static_cast<int>(torch::cuda::device_count());
+  return torch::Device(torch::kCUDA, static_cast<c10::DeviceIndex>(node_rank % devices));
+}
+
+// Clients per group: on a CPU one client's weights stay in the cache; a GPU wants a large stack, of at most 2^28 numbers
+// with gradients and momentum, and no more groups than the cohort fills.
+void resolve_group_size(Job& job, const Network& network) {
+  int64_t size = number_or_auto(job, "group-size", 1);
+  if (size < 0) {
+    const int64_t fit = (int64_t{1} << 28) / (3 * network.layout().row());
+    const bool stack = job.get<std::string>("device") == "cuda" && network.stackable();
+    size = stack ? std::clamp<int64_t>(fit, 1, std::min<int64_t>(128, job.get<int64_t>("cohort"))) : 1;
+  }
+  FL_CHECK(size == 1 || network.stackable(), "group-size is ", size, ", but model ", job.get<std::string>("model"),
+           " trains one client at a time (set group-size to 1)");
+  job.set("group-size", std::to_string(size));
+}
+
+Partition split(const Job& job, const Dataset& data) {
+  const torch::Tensor labels = data.train.labels.contiguous();
+  const std::span<const int64_t> label_span(labels.data_ptr<int64_t>(), static_cast<size_t>(labels.numel()));
+  Rng rng(static_cast<uint64_t>(job.get<int64_t>("seed")), "partition");
+  const PartitionRequest request{label_span, data.classes, job.get<int64_t>("clients"), data.owner};
+  Partition partition = make<Partitioner>(job.get<std::string>("partitioner"), {job})->split(request, rng);
+  check_partition(partition, data.train.size());
+  FL_CHECK(partition.clients() == request.clients, "partitioner ", job.get<std::string>("partitioner"), " made ",
+           partition.clients(), " clients instead of ", request.clients);
+  return partition;
+}
+
+std::unique_ptr<Network> build_network(const Job& job, const std::vector<int64_t>& input_shape, int64_t classes) {
+  const auto [name, argument] = split_name(job.get<std::string>("model"));
+  auto network = make<Network>(name, {job, argument, input_shape, classes});
+  check_network(*network, name, input_shape, classes);
+  return network;
+}
+
+void broadcast_vector(Communicator& comm, std::vector<int64_t>& values) {
+  std::string bytes(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(int64_t));
+  comm.broadcast(bytes);
+  values.resize(bytes.size() / sizeof(int64_t));
+  std::memcpy(values.data(), bytes.data(), bytes.size());
+}
+
+}  // namespace
+
+void build_parts(Experiment& e) {
+  const int64_t samples = e.partition.offsets.back();
+  FL_CHECK(samples > 0, "no client has a training sample");
+  const auto [sampler, unused] = split_name(e.job.get<std::string>("sampler"));
+  e.sampler = make<Sampler>(sampler, {e.job, e.partition.clients()});
+  e.algorithm = make<Algorithm>(e.job.get<std::string>("algorithm"),
+                                {e.job, *e.network, e.partition.clients(), samples});
+}
+
+Experiment make_experiment(Job job, Dataset data) {
+  Experiment e;
+  resolve_clients(job, data);
+  resolve_device(job);
+  e.partition = split(job, data);
+  e.network = build_network(job, data.train.sample_shape(), data.classes);
+  resolve_group_size(job, *e.network);
+  e.job = std::move(job);
+  e.data = std::move(data);
+  build_parts(e);
+  return e;
+}
+
+Experiment set_up(const Job& job, Communicator& comm) {
+  Experiment e;
+  if (comm.rank() == 0) {
+    e = make_experiment(job, read_dataset(job));
+    e.device = device_of(e.job, comm.node_rank());
+  }
+  if (comm.size() > 1) {
+    std::string text = comm.rank() == 0 ? e.job.text() : "";
+    comm.broadcast(text);
+    if (comm.rank() != 0) e.job = Job::from_text(text);
+    // The first rank of each further node reads the files too.
+    if (comm.rank() != 0 && comm.node_rank() == 0) e.data = read_dataset(e.job);
+
+    torch::Tensor facts = torch::tensor({e.data.scale, e.data.shift, static_cast<double>(e.data.classes)}, torch::kFloat64);
+    comm.broadcast(facts);
+    e.data.scale = facts[0].item<double>();
+    e.data.shift = facts[1].item<double>();
+    e.data.classes = facts[2].item<int64_t>();
+    const bool no_window = TestHooks::get().no_window;
+    e.data.train.inputs = comm.share_on_node(e.data.train.inputs, !no_window, e.data_shared);
+    e.data.train.labels = comm.share_on_node(e.data.train.labels, !no_window, e.data_shared);
+    if (comm.rank() != 0) e.data.test = {};
+    malloc_trim(0);  // the private copy goes back to the system
+
+    broadcast_vector(comm, e.partition.offsets);
+    broadcast_vector(comm, e.partition.indices);
+    if (comm.rank() != 0) {
+      e.network = build_network(e.job, e.data.train.sample_shape(), e.data.classes);
+      e.device = device_of(e.job, comm.node_rank());
+      build_parts(e);
+    }
+  }
+  return e;
+}
+
+}  // namespace fl_sim

@@ -1,0 +1,106 @@
+// fl_sim: parse the job, start MPI, run, report errors.
+#include <ATen/Parallel.h>
+#include <malloc.h>
+#include <torch/cuda.h>
+
+#include <chrono>
+#include <climits>
+#include <cstdlib>
+#include <iostream>
+#include <optional>
+
+#include "check.h"
+#include "communicator.h"
+#include "experiment.h"
+#include "progress.h"
+#include "provenance.h"
+#include "report.h"
+#include "results.h"
+#include "simulation.h"
+
+namespace fl_sim {
+namespace {
+
+// Arithmetic that gives the same bits every time; has to be said before CUDA starts.
+void be_deterministic() {
+  setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", 0);
+  at::globalContext().setDeterministicCuDNN(true);
+  at::globalContext().setBenchmarkCuDNN(false);
+  at::globalContext().setAllowTF32CuDNN(false);
+  at::globalContext().setAllowTF32CuBLAS(false);
+}
+
+void run(const std::vector<std::string>& arguments, Communicator& comm) {
+  const std::string started = utc_now();
+  Job job;
+  std::optional<Results> results;
+  if (comm.rank() == 0) {
+    job = Job::parse(arguments);
+    results.emplace(job.get<std::string>("output"), job.get<bool>("overwrite"));
+  }
+  Experiment experiment = set_up(job, comm);
+  job = experiment.job;
+  at::set_num_threads(static_cast<int>(job.get<int64_t>("threads")));
+  const GpuComm gpu_comm = comm.choose_gpu_comm(job.get<std::string>("gpu-comm"), experiment.device);
+  const std::vector<std::string> places = comm.gather(host_name() + " " + experiment.device.str());
+  if (comm.rank() != 0) {
+    Simulation(experiment, comm, nullptr, nullptr).run();
+    return;
+  }
+
+  const torch::Tensor labels = experiment.data.train.labels.contiguous();
+  const Skew skew = measure_skew(experiment.partition, {labels.data_ptr<int64_t>(), static_cast<size_t>(labels.numel())},
+                                 experiment.data.classes);
+  std::map<std::string, std::string> origin = provenance();
+  std::string hosts;
+  for (const std::string& place : places) hosts += (hosts.empty() ? "" : "\n") + place;
+  origin["ranks"] = std::to_string(comm.size());
+  origin["hosts"] = hosts;
+  origin["start"] = started;
+  results->set_job(job.text(), job.values());
+  results->set_partition(experiment.partition, skew);
+  results->set_provenance(origin);
+
+  const int columns = terminal_columns();
+  Progress progress(job.get<bool>("quiet"), columns > 0, parse_log_level(job.get<std::string>("log-level")),
+                    job.get<int64_t>("rounds"));
+  progress.note(header(experiment, comm, gpu_comm, places, skew));
+  const auto start = std::chrono::steady_clock::now();
+  Simulation simulation(experiment, comm, &*results, &progress);
+  const Outcome outcome = simulation.run();
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  progress.finish();
+  progress.note(summary(outcome, seconds, job.get<double>("target-accuracy"), results->path()));
+}
+
+}  // namespace
+}  // namespace fl_sim
+
+int main(int argc, char** argv) {
+  using namespace fl_sim;
+  // Collectives and layers allocate and free large buffers all the time: keep the pages.
+  mallopt(M_MMAP_MAX, 0);
+  mallopt(M_TRIM_THRESHOLD, INT_MAX);
+  const std::vector<std::string> arguments(argv + 1, argv + argc);
+  try {
+    if (launched_as_root() ? answer_question(arguments) : is_question(arguments)) return 0;
+  } catch (const std::exception& error) {
+    std::cerr << "fl_sim: " << error.what() << std::endl;
+    return 1;
+  }
+
+  MpiSession mpi;
+  Communicator comm;
+  try {
+    be_deterministic();
+    at::set_num_threads(1);
+    run(arguments, comm);
+    return 0;
+  } catch (const c10::Error& error) {
+    std::cerr << "fl_sim: rank " << comm.rank() << ": " << error.what_without_backtrace() << std::endl;
+  } catch (const std::exception& error) {
+    std::cerr << "fl_sim: rank " << comm.rank() << ": " << error.what() << std::endl;
+  }
+  if (comm.size() > 1) comm.abort(1);
+  return 1;
+}

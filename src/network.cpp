@@ -1,0 +1,71 @@
+#include "network.h"
+
+#include "check.h"
+
+namespace fl_sim {
+
+Weights::Weights(const ParameterLayout& layout, const torch::Tensor& rows,
+                 const torch::Tensor& gradients)
+    : clients_(rows.size(0)), training_(gradients.defined()) {
+  // One client's tensors have the plain shapes, so that layers call the plain kernels.
+  const auto view = [&](const torch::Tensor& matrix, int64_t index) {
+    const torch::Tensor stacked = layout.view(matrix, index);
+    return (clients_ == 1 ? stacked.squeeze(0) : stacked).detach();
+  };
+  for (int64_t i = 0; i < static_cast<int64_t>(layout.parameters().size()); ++i) {
+    views_.push_back(view(rows, i));
+    if (training_ && layout.parameters()[static_cast<size_t>(i)].trainable) {
+      leaves_.push_back(views_.back().set_requires_grad(true));
+      leaf_gradients_.push_back(view(gradients, i));
+    }
+  }
+}
+
+void Weights::backward(const torch::Tensor& loss) const {
+  const auto computed = torch::autograd::grad({loss}, leaves_, {}, {}, false, /*allow_unused=*/true);
+  for (size_t i = 0; i < leaves_.size(); ++i) {
+    torch::Tensor target = leaf_gradients_[i];
+    if (computed[i].defined()) {
+      target.copy_(computed[i]);
+    } else {
+      target.zero_();  // a parameter that the loss does not depend on
+    }
+  }
+}
+
+torch::Tensor Network::loss(const torch::Tensor& output, const torch::Tensor& labels) const {
+  const int64_t samples = labels.numel();
+  const torch::Tensor losses = torch::nn::functional::cross_entropy(
+      output.reshape({samples, -1}), labels.reshape({samples}),
+      torch::nn::functional::CrossEntropyFuncOptions().reduction(torch::kNone));
+  return losses.view(labels.sizes());
+}
+
+torch::Tensor stack_inputs(const torch::Tensor& inputs, int64_t clients) {
+  if (clients == 1) return inputs;
+  std::vector<int64_t> shape = inputs.sizes().vec();
+  shape[0] /= clients;
+  shape[1] *= clients;
+  return inputs.view(shape);
+}
+
+void check_network(const Network& network, const std::string& name,
+                   const std::vector<int64_t>& input_shape, int64_t outputs) {
+  torch::NoGradGuard no_grad;
+  Rng rng(0, "check");
+  std::vector<int64_t> shape = {2};
+  shape.insert(shape.end(), input_shape.begin(), input_shape.end());
+  const std::string data = message("samples of shape ", torch::IntArrayRef(input_shape), " in ", outputs, " classes");
+  torch::Tensor result;
+  try {
+    const Weights weights(network.layout(), network.initial_row(rng).unsqueeze(0));
+    result = network.forward(weights, torch::zeros(shape));
+  } catch (const c10::Error& error) {
+    throw Error(message("model ", name, " does not fit the data (", data, "): ", error.what_without_backtrace()));
+  }
+  FL_CHECK(result.dim() == 2 && result.size(0) == 2 && result.size(1) == outputs, "model ", name,
+           " does not fit the data (", data, "): for 2 samples it returns ", result.sizes(), ", expected [2, ", outputs,
+           "]");
+}
+
+}  // namespace fl_sim

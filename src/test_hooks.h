@@ -1,0 +1,24 @@
+// Disturbances that tests cause through the environment variable FL_SIM_TEST, to prove that results do not depend on
+// them: "delay=20,deal=random,diverge=2:17".
+//
+//   delay=MS             every rank sleeps a random time of up to MS milliseconds at random moments
+//   deal=random          groups go to random ranks, so that client state has to move
+//   diverge=ROUND:CLIENT the client's update of that round is not a number
+//   no-window            nodes have no shared memory
+#pragma once
+
+#include <cstdint>
+
+namespace fl_sim {
+
+struct TestHooks {
+  int64_t delay_ms = 0;
+  bool random_deal = false;
+  int64_t diverging_round = 0, diverging_client = -1;
+  bool no_window = false;
+
+  static const TestHooks& get();  // read once; throws Error if it cannot be understood
+  void disturb() const;           // sleeps, if delays are asked for
+};
+
+}  // namespace fl_sim
