@@ -1,6 +1,8 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 
 #include "any_job.h"
@@ -169,6 +171,8 @@ TEST(Synthetic, UsersHaveLognormalSizes) {
   const Dataset data = generate("synthetic", "synthetic.iid = true\nsynthetic.users = 400");
   const std::vector<int64_t> sizes = user_sizes(data);
   ASSERT_EQ(sizes.size(), 400u);
+  // Sizes 50 and 51 give 45; nobody of 400 has them (lognormal < 2) in one of 10^8 sets.
+  EXPECT_EQ(*std::min_element(sizes.begin(), sizes.end()), 45);
   for (const auto& [bound, lognormal] : {std::pair{94, 55.0}, std::pair{405, 400.0}}) {
     double below = 0;
     for (const int64_t size : sizes) below += size < bound ? 1 : 0;

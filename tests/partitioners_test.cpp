@@ -144,6 +144,24 @@ TEST(Partitioners, AreFunctionsOfTheSeed) {
   }
 }
 
+// Who gets a sample of a class does not depend on where it stands in the file: the mean position of
+// m of n is n / 2 within (n / sqrt(12)) sqrt((1 - m / n) / m).
+TEST(Partitioners, DealSamplesInRandomOrder) {
+  const std::vector<int64_t> labels = even_labels(2, 2000);
+  for (const auto& [name, lines] :
+       {Example{"iid", ""}, Example{"dirichlet", "dirichlet.alpha = 100"},
+        Example{"label-count", "label-count.k = 2"},
+        Example{"quantity-dirichlet", "quantity-dirichlet.beta = 100"}}) {
+    const Partition p = split(name, lines, {labels, 2, 4, {}});
+    for (int64_t k = 0; k < 4; ++k) {
+      const auto list = p.of(k);
+      const double n = 4000, m = static_cast<double>(list.size());
+      const double mean = std::accumulate(list.begin(), list.end(), 0.0) / m;
+      EXPECT_NEAR(mean, n / 2, kErrors * n / std::sqrt(12.0) * std::sqrt((1 - m / n) / m)) << name;
+    }
+  }
+}
+
 TEST(Iid, SizesDifferByOneAndCover) {
   const std::vector<int64_t> labels = even_labels(10, 10);
   const Partition p = split("iid", "", {labels, 10, 7, {}});
