@@ -124,6 +124,7 @@ Experiment set_up(const Job& job, Communicator& comm) {
   }
   if (comm.size() > 1) {
     std::string text = comm.rank() == 0 ? e.job.text() : "";
+    comm.meet();  // the others sleep until rank 0 has read the data
     comm.broadcast(text);
     if (comm.rank() != 0) e.job = Job::from_text(text);
     // The first rank of each further node reads the files too.

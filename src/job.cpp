@@ -187,14 +187,20 @@ po::options_description boost_options() {
 
 // key = value pairs of what Boost parsed; unknown keys and stray words are errors.
 Values collect(const po::parsed_options& parsed, const std::string& where) {
+  std::set<std::string> flags;
+  for (const auto& [key, option] : all_options()) {
+    if (option.type == Type::kFlag) flags.insert(key);
+  }
   Values values;
   for (const po::option& option : parsed.options) {
     FL_CHECK(option.position_key < 0, "unexpected argument '", option.original_tokens.at(0), "' ", where,
              " (options are written --key value)");
     FL_CHECK(!option.unregistered, unknown_key(option.string_key, where));
-    FL_CHECK(option.value.size() == 1, "option '", option.string_key, "' ", where, " needs one value");
-    FL_CHECK(values.emplace(option.string_key, option.value[0]).second, "option '", option.string_key,
-             "' is set twice ", where, " (keep one)");
+    // A flag that is only named is on; Boost applies that later than we look.
+    const bool is_flag = option.value.empty() && flags.contains(option.string_key);
+    FL_CHECK(is_flag || option.value.size() == 1, "option '", option.string_key, "' ", where, " needs a value");
+    FL_CHECK(values.emplace(option.string_key, is_flag ? "true" : option.value[0]).second, "option '",
+             option.string_key, "' is set twice ", where, " (keep one)");
   }
   return values;
 }
@@ -238,9 +244,12 @@ Values resolve(const Values& command_line, const Values& file) {
   for (const std::string& kind : kKinds) {
     const auto& fallback = read.at(kind).default_value;
     if (!given.contains(kind) && !fallback) continue;  // reported as missing below
-    chosen[kind] = split_name(given.contains(kind) ? given.at(kind) : *fallback).first;
+    const std::string value = given.contains(kind) ? given.at(kind) : *fallback;
+    chosen[kind] = split_name(value).first;
     if (command_line.contains(kind)) rechosen.insert(kind);
     const PluginInfo& info = plugin_info(kind, chosen[kind]);
+    FL_CHECK(info.takes_argument || value == chosen[kind], kind, " is ", value, ", but ", chosen[kind],
+             " takes nothing behind a colon");
     for (const Option& option : info.options) read.emplace(chosen[kind] + "." + option.name, option);
     for (const auto& [key, value] : info.defaults) read.at(key).default_value = value;
   }
@@ -261,7 +270,9 @@ Values resolve(const Values& command_line, const Values& file) {
   for (const auto& [key, option] : read) {
     const auto& [condition, allowed] = option.only_with;
     if (!condition.empty()) {
-      const std::string& actual = given.contains(condition) ? given.at(condition) : read.at(condition).default_value.value();
+      const Option& decides = read.at(condition);
+      const std::string actual =
+          checked(condition, decides, given.contains(condition) ? given.at(condition) : decides.default_value.value());
       if (std::find(allowed.begin(), allowed.end(), actual) == allowed.end()) {
         FL_CHECK(!given.contains(key) || idle(key), key, " is set, but ", condition, " is ", actual,
                  ", which does not read it (remove it, or choose ", list_of(allowed), ")");

@@ -125,10 +125,11 @@ Update LocalTraining::train(ClientGroup& group, const GlobalModel& global,
   const int64_t steps = update.steps.front();
 
   Batches batches(group, global.round, plan_);
-  torch::Tensor gradients = torch::zeros({clients, trained}, group.rows.options());
-  torch::Tensor velocity = momentum_ > 0 ? torch::zeros_like(gradients) : torch::Tensor();
-  torch::Tensor losses = torch::zeros({steps, clients}, group.rows.options());
-  std::vector<std::vector<int64_t>> counts;  // [steps][A]
+  const bool plain = !hook && momentum_ == 0 && weight_decay_ == 0 && clip_norm_ == 0;
+  const torch::Tensor gradients = torch::zeros({clients, trained}, group.rows.options());
+  const torch::Tensor velocity = momentum_ > 0 ? torch::zeros_like(gradients) : torch::Tensor();
+  std::vector<torch::Tensor> losses;         // [steps][A]
+  std::vector<std::vector<int64_t>> counts;  // [steps][A] samples
 
   int64_t active = clients;
   Weights weights(network_.layout(), group.rows, gradients);
@@ -140,8 +141,7 @@ Update LocalTraining::train(ClientGroup& group, const GlobalModel& global,
     }
     Batch batch = batches.at(step, active);
     const torch::Tensor indices = batch.indices.flatten().to(group.rows.device());
-    torch::Tensor x = stack_inputs(
-        fetch_inputs(data.train, indices, data.scale, data.shift, dtype), active);
+    torch::Tensor x = stack_inputs(fetch_inputs(data.train, indices, data.scale, data.shift, dtype), active);
     const torch::Tensor y = data.train.labels.index_select(0, indices).view({-1, active});
 
     torch::Tensor client_losses;  // [A]
@@ -156,11 +156,16 @@ Update LocalTraining::train(ClientGroup& group, const GlobalModel& global,
       weights.counts.clear();
       client_losses = network_.loss(network_.forward(weights, std::move(x)), y).mean(0);
     }
-    weights.backward(client_losses.sum());
+    const torch::Tensor loss = active == 1 ? client_losses.squeeze(0) : client_losses.sum();
+    losses.push_back(client_losses.detach());
     counts.push_back(std::move(batch.counts));
+    if (plain) {
+      weights.descend(loss, lr);
+      continue;
+    }
 
+    weights.backward(loss);
     torch::NoGradGuard no_grad;
-    losses[step].narrow(0, 0, active).copy_(client_losses);
     torch::Tensor g = gradients.narrow(0, 0, active);
     torch::Tensor rows = group.rows.narrow(0, 0, active).narrow(1, 0, trained);
     if (hook) {
@@ -183,21 +188,23 @@ Update LocalTraining::train(ClientGroup& group, const GlobalModel& global,
 
   torch::NoGradGuard no_grad;
   update.delta = group.rows - global.weights;
-  const torch::Tensor log = losses.to(torch::kFloat64).cpu();
-  const double* values = log.data_ptr<double>();
-  for (int64_t c = 0; c < clients; ++c) {
+  std::vector<std::vector<double>> loss_log;  // [steps][A]
+  for (const torch::Tensor& step : losses) {
+    const torch::Tensor values = step.to(torch::kFloat64).cpu().contiguous();
+    loss_log.emplace_back(values.data_ptr<double>(), values.data_ptr<double>() + values.numel());
+  }
+  for (size_t c = 0; c < static_cast<size_t>(clients); ++c) {
     double total = 0;
     int64_t seen = 0;
-    const int64_t own = update.steps[static_cast<size_t>(c)];
-    for (int64_t step = 0; step < own; ++step) {
-      const int64_t count = counts[static_cast<size_t>(step)][static_cast<size_t>(c)];
-      total += values[step * clients + c] * static_cast<double>(count);
-      seen += count;
+    const auto own = static_cast<size_t>(update.steps[c]);
+    for (size_t step = 0; step < own; ++step) {
+      total += loss_log[step][c] * static_cast<double>(counts[step][c]);
+      seen += counts[step][c];
     }
     update.samples_seen.push_back(seen);
     update.loss.push_back(own > 0 ? total / static_cast<double>(seen) : kNotMeasured);
-    update.loss_before.push_back(own > 0 ? values[c] : kNotMeasured);
-    update.loss_after.push_back(own > 0 ? values[(own - 1) * clients + c] : kNotMeasured);
+    update.loss_before.push_back(own > 0 ? loss_log.front()[c] : kNotMeasured);
+    update.loss_after.push_back(own > 0 ? loss_log[own - 1][c] : kNotMeasured);
   }
   return update;
 }

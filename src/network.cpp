@@ -33,6 +33,15 @@ void Weights::backward(const torch::Tensor& loss) const {
   }
 }
 
+void Weights::descend(const torch::Tensor& loss, double lr) const {
+  const auto computed = torch::autograd::grad({loss}, leaves_, {}, {}, false, /*allow_unused=*/true);
+  torch::NoGradGuard no_grad;
+  for (size_t i = 0; i < leaves_.size(); ++i) {
+    torch::Tensor leaf = leaves_[i];
+    if (computed[i].defined()) leaf.add_(computed[i], -lr);
+  }
+}
+
 torch::Tensor Network::loss(const torch::Tensor& output, const torch::Tensor& labels) const {
   const int64_t samples = labels.numel();
   const torch::Tensor losses = torch::nn::functional::cross_entropy(

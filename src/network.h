@@ -40,6 +40,9 @@ class Weights {
   // The gradient of `loss`, a scalar computed with these weights, into the gradient rows.
   void backward(const torch::Tensor& loss) const;
 
+  // weights -= lr * gradient of `loss`, without a detour through the gradient rows.
+  void descend(const torch::Tensor& loss, double lr) const;
+
   // A short batch: how many of its B samples are real for each client, and the same as a mask [B, G] of ones and zeros.
   // Empty and undefined where every sample is real.
   std::vector<int64_t> counts = {};

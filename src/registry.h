@@ -48,6 +48,7 @@ struct PluginInfo {
   std::string source = {};           // authors, title, venue, algorithm number; empty where there is none
   std::string rule = {};             // what it computes, for --explain
   std::vector<Option> options = {};  // keys are "<plug-in>.<option>"
+  bool takes_argument = false;       // is named with one, "torchscript:net.pt"
   std::map<std::string, std::string> defaults = {};  // of engine keys, where they differ for this plug-in
 };
 

@@ -21,6 +21,8 @@ void ServerOptimizer::init(ServerState& server) const {
   const torch::Tensor trainable = server.weights.narrow(1, 0, trainable_);
   server.hidden["server.m"] = torch::zeros_like(trainable);
   server.hidden["server.v"] = torch::full_like(trainable, bias_correction_ ? 0 : tau_ * tau_);
+  // Steps so far: not the round, since a round without accepted clients is no step.
+  if (bias_correction_) server.hidden["server.steps"] = torch::zeros({1}, torch::kInt64);
 }
 
 void ServerOptimizer::step(ServerState& server, const torch::Tensor& delta) const {
@@ -35,8 +37,9 @@ void ServerOptimizer::step(ServerState& server, const torch::Tensor& delta) cons
     v.mul_(beta2_).addcmul_(d, d, 1 - beta2_);
     double m_scale = 1, v_scale = 1;
     if (bias_correction_) {
-      m_scale = 1 / (1 - std::pow(beta1_, static_cast<double>(server.round)));
-      v_scale = 1 / (1 - std::pow(beta2_, static_cast<double>(server.round)));
+      const auto t = static_cast<double>(server.hidden.at("server.steps").add_(1).item<int64_t>());
+      m_scale = 1 / (1 - std::pow(beta1_, t));
+      v_scale = 1 / (1 - std::pow(beta2_, t));
     }
     weights.addcdiv_(m, v.mul(v_scale).sqrt_().add_(tau_), lr_ * m_scale);
   }

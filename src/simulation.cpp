@@ -62,6 +62,8 @@ Simulation::Simulation(Experiment& experiment, Communicator& comm, Results* resu
 }
 
 Outcome Simulation::run() {
+  comm_.meet();
+  comm_.clock() = {};  // what came before was not the run
   for (int64_t round = 1; round <= rounds_ + 1; ++round) {
     const auto start = Clock::now();
     if (is_server() && comm_.size() == 1) evaluator_->finish();

@@ -19,8 +19,8 @@ class Cnn final : public Network {
   }
 
   torch::Tensor forward(const Weights& weights, torch::Tensor x) const override {
-    x = torch::max_pool2d(torch::relu(conv1_(weights, x)), 2);
-    x = torch::max_pool2d(torch::relu(conv2_(weights, x)), 2);
+    x = torch::relu(torch::max_pool2d(conv1_(weights, x), 2));
+    x = torch::relu(torch::max_pool2d(conv2_(weights, x), 2));
     x = torch::relu(fc1_(weights, x.flatten(1)));
     return fc2_(weights, x);
   }

@@ -20,8 +20,8 @@ class LeNet final : public Network {
   }
 
   torch::Tensor forward(const Weights& weights, torch::Tensor x) const override {
-    x = torch::max_pool2d(torch::relu(conv1_(weights, x)), 2);
-    x = torch::max_pool2d(torch::relu(conv2_(weights, x)), 2);
+    x = torch::relu(torch::max_pool2d(conv1_(weights, x), 2));
+    x = torch::relu(torch::max_pool2d(conv2_(weights, x), 2));
     x = torch::relu(fc1_(weights, x.flatten(1)));
     x = torch::relu(fc2_(weights, x));
     return fc3_(weights, x);

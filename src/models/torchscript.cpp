@@ -36,7 +36,8 @@ class TorchScript final : public Network {
   static PluginInfo describe() {
     return {.summary = "a TorchScript file, torchscript:FILE; one client at a time",
             .rule = "The module maps [B, ...] inputs to [B, classes] scores. Its saved weights are the initial ones.\n"
-                    "Random layers draw from LibTorch's generator, seeded from the client's own stream in each step."};
+                    "Random layers draw from LibTorch's generator, seeded from the client's own stream in each step.",
+            .takes_argument = true};
   }
 
   bool stackable() const override { return false; }

@@ -1,0 +1,82 @@
+// Small networks and data for tests of layers and local training. Inputs are [features].
+#pragma once
+
+#include <torch/torch.h>
+
+#include <utility>
+#include <vector>
+
+#include "layers.h"
+#include "network.h"
+
+namespace fl_sim {
+
+// features -> hidden -> classes, with tanh, which has no kinks.
+class SmallMlp final : public Network {
+ public:
+  SmallMlp(int64_t features, int64_t hidden, int64_t classes)
+      : fc1_(layout_, "fc1", features, hidden), fc2_(layout_, "fc2", hidden, classes) {}
+  torch::Tensor forward(const Weights& weights, torch::Tensor x) const override {
+    return fc2_(weights, torch::tanh(fc1_(weights, x)));
+  }
+
+ private:
+  Linear fc1_, fc2_;
+};
+
+// Batch normalisation of the inputs, then a linear layer.
+class NormalisedLinear final : public Network {
+ public:
+  NormalisedLinear(int64_t features, int64_t classes)
+      : norm_(layout_, "norm", features), fc_(layout_, "fc", features, classes) {}
+  torch::Tensor forward(const Weights& weights, torch::Tensor x) const override {
+    return fc_(weights, norm_(weights, x));
+  }
+
+ private:
+  BatchNorm norm_;
+  Linear fc_;
+};
+
+// An MLP with batch normalisation and, behind it, dropout.
+class NormDropoutMlp final : public Network {
+ public:
+  NormDropoutMlp(int64_t features, int64_t hidden, int64_t classes, double dropout)
+      : fc1_(layout_, "fc1", features, hidden),
+        norm_(layout_, "norm", hidden),
+        dropout_(dropout),
+        fc2_(layout_, "fc2", hidden, classes) {}
+  torch::Tensor forward(const Weights& weights, torch::Tensor x) const override {
+    x = torch::tanh(norm_(weights, fc1_(weights, x)));
+    return fc2_(weights, dropout_(weights, x));
+  }
+
+ private:
+  Linear fc1_;
+  BatchNorm norm_;
+  Dropout dropout_;
+  Linear fc2_;
+};
+
+// n samples of `shape` with values of a normal distribution and labels in [0, classes), the same
+// for one seed.
+inline Samples random_samples(int64_t n, const std::vector<int64_t>& shape, int64_t classes,
+                              uint64_t seed = 1) {
+  torch::Generator generator = torch::make_generator<torch::CPUGeneratorImpl>(seed);
+  std::vector<int64_t> sizes = {n};
+  sizes.insert(sizes.end(), shape.begin(), shape.end());
+  return {torch::randn(sizes, generator), torch::randint(classes, {n}, generator, torch::kInt64)};
+}
+
+// Lists of `sizes` consecutive samples each.
+inline std::vector<std::vector<int64_t>> consecutive(const std::vector<int64_t>& sizes) {
+  std::vector<std::vector<int64_t>> lists;
+  int64_t next = 0;
+  for (const int64_t size : sizes) {
+    lists.emplace_back();
+    for (int64_t i = 0; i < size; ++i) lists.back().push_back(next++);
+  }
+  return lists;
+}
+
+}  // namespace fl_sim
