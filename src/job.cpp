@@ -309,7 +309,8 @@ std::string default_output(const Values& values, const std::string& job_file) {
   if (!job_file.empty()) return message("results/", std::filesystem::path(job_file).stem().string(), ".h5");
   std::string name;
   for (const char* key : {"algorithm", "dataset", "model", "seed"}) {
-    name += (name.empty() ? "" : "-") + split_name(values.at(key)).first;
+    if (!name.empty()) name += "-";
+    name += split_name(values.at(key)).first;
   }
   return message("results/", name, ".h5");
 }

@@ -1,4 +1,5 @@
-// Small networks and data for tests of layers and local training. Inputs are [features].
+// Small networks and data for tests of layers and local training. Inputs are [features] unless said
+// otherwise.
 #pragma once
 
 #include <torch/torch.h>
@@ -56,6 +57,27 @@ class NormDropoutMlp final : public Network {
   BatchNorm norm_;
   Dropout dropout_;
   Linear fc2_;
+};
+
+// Two convolutions with padding and stride, group normalisation, pooling; inputs are [channels, 8,
+// 8].
+class SmallConvNet final : public Network {
+ public:
+  SmallConvNet(int64_t channels, int64_t classes)
+      : conv1_(layout_, "conv1", channels, 4, 3, {.padding = 1}),
+        norm_(layout_, "norm", 2, 4),
+        conv2_(layout_, "conv2", 4, 6, 3, {.stride = 2, .padding = 1, .bias = false}),
+        fc_(layout_, "fc", 6 * 2 * 2, classes) {}
+  torch::Tensor forward(const Weights& weights, torch::Tensor x) const override {
+    x = torch::avg_pool2d(torch::tanh(norm_(weights, conv1_(weights, x))), 2);
+    return fc_(weights, torch::tanh(conv2_(weights, x)).flatten(1));
+  }
+
+ private:
+  Conv2d conv1_;
+  GroupNorm norm_;
+  Conv2d conv2_;
+  Linear fc_;
 };
 
 // n samples of `shape` with values of a normal distribution and labels in [0, classes), the same
