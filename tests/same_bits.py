@@ -1,0 +1,160 @@
+"""Same job, same bits: whatever the number of ranks, the deal, the order of arrival or the shared memory.
+
+Every case is run without mpirun, and compared with runs on several ranks: the model, and everything measured but times
+and places. By default a covering subset of (algorithm, model, group size, ranks); FL_SIM_FULL=1 runs all.
+"""
+import itertools
+import os
+import tempfile
+import unittest
+
+import h5py
+import numpy as np
+
+from whole_program import FULL, Case, checksum, columns, write_images
+
+ALGORITHMS = {
+    "fedavg": [],
+    "fedprox": ["--fedprox.mu", 0.1],
+    "scaffold": [],
+    "fedadam": ["--server.lr", 0.01],
+}
+MODELS = ["2nn", "lenet"]
+GROUP_SIZES = [1, 3, 8]
+RANKS = [1, 2, 3, 5]
+
+# Depend on the number of ranks, their places and the time.
+NOT_COMPARED = {"rounds": {"seconds", "bytes_state"}, "clients": {"rank", "seconds"}}
+
+
+class SameBits(Case):
+    @classmethod
+    def setUpClass(cls):
+        cls._data = tempfile.TemporaryDirectory(prefix="fl_sim_test_")
+        cls.addClassCleanup(cls._data.cleanup)
+        # 23 clients of unequal size, 7 a round: nothing divides evenly.
+        cls.job = ["--dataset", "fashion-mnist", "--data-dir", write_images(cls._data.name, train=1500),
+                   "--clients", 23, "--cohort", 7, "--rounds", 3, "--partitioner", "dirichlet",
+                   "--dirichlet.alpha", 0.5, "--local.batch-size", 10, "--local.lr", 0.05, "--quiet"]
+
+    def train(self, name, *options, ranks=0, **environment):
+        path = self.path(name + ".h5")
+        self.succeed(*self.job, *options, "--output", path, ranks=ranks, **environment)
+        return path
+
+    def assert_same(self, expected, actual, what):
+        for table, left_out in NOT_COMPARED.items():
+            wanted, found = columns(expected, table), columns(actual, table)
+            self.assertEqual(set(wanted), set(found))
+            for name in sorted(set(wanted) - left_out):
+                self.assertEqual(wanted[name].tobytes(), found[name].tobytes(),
+                                 f"/{table}/{name} differs: {what}\n{wanted[name]}\n{found[name]}")
+        with h5py.File(expected, "r") as left, h5py.File(actual, "r") as right:
+            self.assertEqual(left["partition"].attrs["checksum"], right["partition"].attrs["checksum"], what)
+            self.assertEqual(set(left["model"]), set(right["model"]))
+            for name in left["model"]:
+                self.assertEqual(left["model"][name][()].tobytes(), right["model"][name][()].tobytes(),
+                                 f"/model/{name} differs: {what}")
+        self.assertEqual(checksum(expected), checksum(actual), what)
+
+    def assert_learned_something(self, path):
+        loss = columns(path, "rounds")["train_loss"]
+        self.assertTrue(np.all(np.isfinite(loss)), loss)
+
+    def compare(self, options, ranks, name="run", **environment):
+        """Without mpirun and on each of these numbers of ranks, under the environment. Returns the last file."""
+        expected = self.train(name, *options, **{key: value for key, value in environment.items()})
+        self.assert_learned_something(expected)
+        for n in ranks:
+            actual = self.train(f"{name}-{n}", *options, ranks=n, **environment)
+            self.assert_same(expected, actual, f"{options} on {n} ranks {environment}")
+        return actual
+
+    def test_number_of_ranks(self):
+        cells = list(itertools.product(ALGORITHMS, MODELS, GROUP_SIZES))
+        sums = {}
+        for i, (algorithm, model, group) in enumerate(cells):
+            # By default two numbers of ranks each, a small and a large one, such that every pair of values occurs.
+            ranks = RANKS if FULL else [RANKS[(i + i // 6) % 2], RANKS[2 + (i // 3 + i) % 2]]
+            options = ["--algorithm", algorithm, *ALGORITHMS[algorithm], "--model", model, "--group-size", group]
+            with self.subTest(algorithm=algorithm, model=model, group_size=group, ranks=ranks):
+                path = self.compare(options, ranks, f"{algorithm}-{model}-{group}")
+                sums[algorithm, model, group] = checksum(path)
+        # A job that changes nothing would pass all the above.
+        for model in MODELS:
+            self.assertEqual(len({sums.get((algorithm, model, 1)) for algorithm in ALGORITHMS}), len(ALGORITHMS), sums)
+
+    def test_local_options(self):
+        for model, group in (("2nn", 3), ("lenet", 1)):
+            self.compare(["--algorithm", "scaffold", "--model", model, "--group-size", group, "--local.momentum", 0.9,
+                          "--local.nesterov", "--local.weight-decay", 0.001, "--local.clip-norm", 1, "--local.epochs", 2,
+                          "--local.lr-decay", 0.9, "--weighting", "samples", "--evaluate-every", 2,
+                          "--fashion-mnist.normalize", "standard"], RANKS if FULL else [3], model)
+
+    def test_more_ranks_than_clients(self):
+        self.compare(["--model", "2nn", "--algorithm", "scaffold", "--cohort", 2], [5])
+
+    def test_diverging_client(self):
+        for algorithm, group in (("scaffold", 1), ("scaffold", 3), ("fedadam", 8)):
+            options = ["--algorithm", algorithm, "--model", "2nn", "--group-size", group, "--rounds", 5]
+            name = f"{algorithm}-{group}"
+            clean = self.train(name + "-clean", *options)
+            clients = columns(clean, "clients")
+            sampled = clients["client"][clients["round"] == 2]
+            # One that trains again later: then it must be known what it remembers.
+            later = clients["client"][clients["round"] > 2]
+            client = next((c for c in sampled if c in later), sampled[0])
+            path = self.compare(options, RANKS if FULL else [2, 3], name, FL_SIM_TEST=f"diverge=2:{client}")
+            self.assertNotEqual(checksum(path), checksum(clean))
+            self.assertEqual(list(columns(path, "rounds")["failed"]), [0, 1, 0, 0, 0])
+            found = columns(path, "clients")
+            self.assertEqual([(r, c) for r, c, s in zip(found["round"], found["client"], found["status"]) if s != 0],
+                             [(2, client)])
+
+    def test_delays_and_deals(self):
+        disturbed = dict(FL_SIM_TEST="delay=20,deal=random")
+        for algorithm, model, group in (("fedavg", "lenet", 1), ("scaffold", "2nn", 1), ("scaffold", "2nn", 3)):
+            options = ["--algorithm", algorithm, *ALGORITHMS[algorithm], "--model", model, "--group-size", group,
+                       "--rounds", 6]
+            name = f"{algorithm}-{group}"
+            expected = self.train(name, *options)
+            for n in RANKS[1:] if FULL else [3, 5]:
+                for attempt in range(3 if FULL else 1):
+                    actual = self.train(f"{name}-{n}-{attempt}", *options, ranks=n, **disturbed)
+                    self.assert_same(expected, actual, f"{options} on {n} disturbed ranks")
+                    moved = columns(actual, "rounds")["bytes_state"].sum()
+                    # With two hosts or more, 42 client rounds of 23 clients cannot all find their state at home.
+                    self.assertEqual(moved > 0, algorithm == "scaffold" and n > 2, f"{moved} bytes of state moved")
+
+    def test_without_shared_memory(self):
+        options = ["--algorithm", "fedavg", "--model", "2nn"]
+        expected = self.train("shared", *options)
+        actual = self.train("copies", *options, ranks=3, FL_SIM_TEST="no-window")
+        self.assert_same(expected, actual, "no-window")
+
+    def test_run_again_from_results_file(self):
+        first = self.train("first", "--algorithm", "scaffold", "--model", "lenet", "--group-size", 3, ranks=3)
+        for n in (0, 2):
+            again = self.path(f"again-{n}.h5")
+            self.succeed("--job", first, "--output", again, "--quiet", ranks=n)
+            self.assert_same(first, again, f"again, {n} ranks")
+            with h5py.File(first, "r") as left, h5py.File(again, "r") as right:
+                self.assertEqual({**left["job"].attrs, "output": again}, dict(right["job"].attrs))
+
+    def test_seed_matters(self):
+        one, other = (self.train(f"seed-{seed}", "--model", "2nn", "--seed", seed) for seed in (0, 1))
+        self.assertNotEqual(checksum(one), checksum(other))
+
+    def test_float_sums_are_close(self):
+        options = ["--model", "2nn", "--algorithm", "fedavg"]
+        exact = self.train("exact", *options)
+        for n in (0, 3):
+            rough = self.train(f"float-{n}", *options, "--sum", "float", ranks=n)
+            with h5py.File(exact, "r") as left, h5py.File(rough, "r") as right:
+                for name in left["model"]:
+                    np.testing.assert_allclose(left["model"][name][()], right["model"][name][()], rtol=0, atol=1e-4)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")
+    unittest.main(verbosity=2)

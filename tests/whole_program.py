@@ -1,0 +1,197 @@
+"""What the whole-program tests share: running fl_sim, with and without mpirun, and small data to run it on.
+
+The program is $FL_SIM, else build/fl_sim. Every run has a mark in its environment, by which its processes can be found
+wherever mpirun put them.
+"""
+import gzip
+import os
+import re
+import signal
+import struct
+import subprocess
+import tempfile
+import time
+import unittest
+import uuid
+
+import h5py
+import numpy as np
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+PROGRAM = os.path.abspath(os.environ.get("FL_SIM", os.path.join(ROOT, "build", "fl_sim")))
+PATIENCE = 120  # seconds for a run that takes one or two: machines are shared
+FULL = os.environ.get("FL_SIM_FULL", "") not in ("", "0")
+
+
+def _environment():
+    """This process's environment after scripts/environment."""
+    script = f'set -e; source "{ROOT}/scripts/environment"; env -0'
+    out = subprocess.run(["bash", "-c", script], check=True, stdout=subprocess.PIPE).stdout.decode()
+    environment = dict(item.split("=", 1) for item in out.split("\0") if "=" in item)
+    for disturbing in ("FL_SIM_TEST", "FL_SIM_DATA"):
+        environment.pop(disturbing, None)
+    return environment
+
+
+ENVIRONMENT = _environment()
+
+
+def command(options, ranks):
+    """ranks 0: without mpirun."""
+    launcher = ["mpirun", "-n", str(ranks)] if ranks else []
+    return launcher + [PROGRAM] + [str(option) for option in options]
+
+
+class Run:
+    """A started fl_sim. Its streams go to files, so that a process left behind cannot hold us up."""
+
+    def __init__(self, options, ranks=0, **environment):
+        self.mark = uuid.uuid4().hex
+        self.words = command(options, ranks)
+        self._out, self._err = tempfile.TemporaryFile(), tempfile.TemporaryFile()
+        self._start = time.monotonic()
+        self.process = subprocess.Popen(
+            self.words, stdin=subprocess.DEVNULL, stdout=self._out, stderr=self._err, start_new_session=True,
+            env={**ENVIRONMENT, **environment, "FL_SIM_TEST_MARK": self.mark})
+
+    def wait(self, patience=PATIENCE):
+        try:
+            self.code = self.process.wait(patience)
+        except subprocess.TimeoutExpired:
+            self.end()
+            raise AssertionError(f"still running after {patience} s: {self}") from None
+        self.seconds = time.monotonic() - self._start
+        self.out, self.err = self._text(self._out), self._text(self._err)
+        return self
+
+    def text_so_far(self):
+        return self._text(self._out)
+
+    @staticmethod
+    def _text(file):
+        file.seek(0)
+        return file.read().decode(errors="replace").replace("\r\n", "\n")
+
+    def processes(self):
+        """Ids of its living processes: mpirun, its helpers and the ranks."""
+        found = []
+        for name in os.listdir("/proc"):
+            if not name.isdigit():
+                continue
+            try:
+                with open(f"/proc/{name}/environ", "rb") as file:
+                    marked = self.mark.encode() in file.read()
+                with open(f"/proc/{name}/stat") as file:
+                    zombie = file.read().rsplit(")", 1)[1].split()[0] == "Z"
+            except OSError:  # it ended meanwhile, or is another user's
+                continue
+            if marked and not zombie:
+                found.append(int(name))
+        return found
+
+    def ranks(self):
+        """Ids of the processes that are fl_sim itself."""
+        found = []
+        for process in self.processes():
+            try:
+                if os.path.samefile(f"/proc/{process}/exe", PROGRAM):
+                    found.append(process)
+            except OSError:
+                continue
+        return found
+
+    def gone(self, patience=10):
+        """Whether all its processes end within so many seconds."""
+        end = time.monotonic() + patience
+        while self.processes():
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.05)
+        return True
+
+    def end(self):
+        for process in self.processes():
+            try:
+                os.kill(process, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        self.process.wait()
+        self.out, self.err = self._text(self._out), self._text(self._err)
+
+    def __str__(self):
+        return f"{' '.join(self.words)}\n--- stdout\n{self.out}--- stderr\n{self.err}"
+
+
+class Case(unittest.TestCase):
+    """Gives every test a temporary folder; `self.path("x.h5")` is in it."""
+
+    maxDiff = None
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory(prefix="fl_sim_test_")
+        self.addCleanup(folder.cleanup)
+        self.folder = folder.name
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    def succeed(self, *options, ranks=0, patience=PATIENCE, **environment):
+        run = Run(options, ranks, **environment).wait(patience)
+        self.assertEqual(run.code, 0, str(run))
+        return run
+
+    # What nobody should see: a message twice, or the noise of a program that fell over.
+    NOISE = re.compile(r"terminate called|Traceback|HDF5-DIAG|Segmentation|received signal|what\(\)|Exception raised|"
+                       r"frame #|core dumped|Assertion|c10::|std::|torch/csrc", re.I)
+
+    def fail_with(self, words, *options, ranks=0, patience=PATIENCE, **environment):
+        """Runs it; it has to fail with one message that has all these words, and to leave nothing behind."""
+        run = Run(options, ranks, **environment).wait(patience)
+        try:
+            self.assertGreater(run.code, 0, f"it did not fail by itself: {run}")
+            self.assert_one_message(run, words)
+            self.assertTrue(run.gone(), f"processes are left behind: {run}")
+        finally:
+            run.end()
+        return run
+
+    def assert_one_message(self, run, words):
+        text = run.out + run.err
+        messages = re.findall(r"^fl_sim: (?!warning).*(?:\n  .*)*", run.err, re.M)
+        self.assertEqual(len(messages), 1, f"{len(messages)} messages instead of one: {run}")
+        for word in words:
+            self.assertIn(word, messages[0], str(run))
+        self.assertEqual(text.count(messages[0]), 1, f"printed twice: {run}")
+        self.assertNotRegex(text, self.NOISE)
+
+
+def columns(path, table):
+    """{name: array} of one of a results file's tables."""
+    with h5py.File(path, "r") as file:
+        return {name: file[table][name][()] for name in file[table]}
+
+
+def checksum(path):
+    with h5py.File(path, "r") as file:
+        return file["model"].attrs["checksum"]
+
+
+def write_idx(path, array):
+    """An IDX file of bytes; gzipped if its name says so."""
+    array = np.asarray(array, np.uint8)
+    data = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
+    with (gzip.open if path.endswith(".gz") else open)(path, "wb") as file:
+        file.write(data)
+
+
+def write_images(folder, train=2000, test=200, classes=10):
+    """A small stand-in for Fashion-MNIST: each class a pattern of its own under noise. Returns the folder."""
+    random = np.random.default_rng(1)
+    patterns = random.integers(0, 2, (classes, 28, 28)) * 120
+    os.makedirs(folder, exist_ok=True)
+    for part, count in (("train", train), ("t10k", test)):
+        labels = random.permutation(np.arange(count) % classes)
+        images = patterns[labels] + random.integers(0, 136, (count, 28, 28))
+        write_idx(os.path.join(folder, f"{part}-images-idx3-ubyte"), images)
+        write_idx(os.path.join(folder, f"{part}-labels-idx1-ubyte"), labels)
+    return folder
