@@ -39,6 +39,11 @@ void resolve_clients(Job& job, const Dataset& data) {
   FL_CHECK(cohort <= clients, "cohort is ", cohort, " (must be 1 to ", clients, ", the number of clients)");
 }
 
+void check_evaluation(const Job& job) {
+  FL_CHECK(job.get<double>("target-accuracy") == 0 || job.get<int64_t>("evaluate-every") > 0,
+           "target-accuracy is set, but evaluate-every is 0 (set it to 1, to look after every round)");
+}
+
 void resolve_device(Job& job) {
   if (job.get<std::string>("device") == "auto") job.set("device", torch::cuda::is_available() ? "cuda" : "cpu");
 }
@@ -106,6 +111,7 @@ void build_parts(Experiment& e) {
 Experiment make_experiment(Job job, Dataset data) {
   Experiment e;
   resolve_clients(job, data);
+  check_evaluation(job);
   resolve_device(job);
   e.partition = split(job, data);
   e.network = build_network(job, data.train.sample_shape(), data.classes);

@@ -59,7 +59,7 @@ std::string header(const Experiment& e, const Communicator& comm, const GpuComm&
                             ", HDF5 ", versions.at("hdf5"), ", Boost ", versions.at("boost")));
   line("data", message(value("dataset"), ": ", e.data.train.size(), " training samples ", torch::IntArrayRef(e.data.train.sample_shape()),
                        " in ", e.data.classes, " classes, ", e.data.test.size(), " to test; ",
-                       c10::toString(e.data.train.inputs.scalar_type()), ", ",
+                       e.data.train.inputs.scalar_type() == torch::kUInt8 ? "uint8" : "float32", ", ",
                        e.data_shared ? "once per node" : "a copy per rank (the nodes' shared memory is too small)"));
   line("partition", message(value("partitioner"), ": ", value("clients"), " clients of ", skew.min_size, " to ", skew.max_size,
                             " samples (median ", skew.median, "); Jensen-Shannon distance of labels ",

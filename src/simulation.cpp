@@ -47,7 +47,7 @@ Simulation::Simulation(Experiment& experiment, Communicator& comm, Results* resu
       target_accuracy_(e_.job.get<double>("target-accuracy")),
       state_sizes_(e_.algorithm->client_state()),
       extra_sizes_(e_.algorithm->additive()),
-      data_{to_device(e_.data.train, e_.device), e_.data.scale, e_.data.shift, &e_.partition},
+      data_{is_server() && comm.size() > 1 ? Samples{} : to_device(e_.data.train, e_.device), e_.data.scale, e_.data.shift, &e_.partition},
       sum_(sum_sizes(*e_.network, extra_sizes_),
            e_.job.get<std::string>("sum") == "exact" ? SumKind::kExact : SumKind::kFloat, e_.device) {
   torch::Tensor row = torch::zeros({e_.network->layout().row()});
@@ -81,8 +81,9 @@ Outcome Simulation::run() {
 
     sum_.clear();
     own_records_.clear();
+    weigh_cohort(plan.cohort);
     for (const PlannedGroup& group : plan.groups) {
-      if (group.rank == comm_.rank()) train_group(group, plan);
+      if (group.rank == comm_.rank()) train_group(group);
     }
 
     comm_.finish_sends();
@@ -168,20 +169,18 @@ void Simulation::keep_state(int64_t client, const State& state, int64_t row) {
   client_state_[client] = torch::cat(parts);
 }
 
-// p_k over the planned cohort.
-std::vector<float> Simulation::cohort_weights(const std::vector<int64_t>& cohort) const {
+void Simulation::weigh_cohort(const std::vector<int64_t>& cohort) {
   const bool uniform = e_.job.get<std::string>("weighting") == "uniform";
   int64_t total = 0;
   for (const int64_t id : cohort) total += uniform ? 1 : e_.partition.size(id);
-  std::vector<float> weights;
+  weights_.clear();
   for (const int64_t id : cohort) {
-    const double share = static_cast<double>(uniform ? 1 : e_.partition.size(id)) / static_cast<double>(std::max<int64_t>(total, 1));
-    weights.push_back(static_cast<float>(share));
+    const auto part = static_cast<double>(uniform ? 1 : e_.partition.size(id));
+    weights_[id] = total > 0 ? static_cast<float>(part / static_cast<double>(total)) : 0;
   }
-  return weights;
 }
 
-void Simulation::train_group(const PlannedGroup& planned, const RoundPlan& plan) {
+void Simulation::train_group(const PlannedGroup& planned) {
   TestHooks::get().disturb();
   const auto start = Clock::now();
   const int64_t clients = static_cast<int64_t>(planned.ids.size());
@@ -204,13 +203,11 @@ void Simulation::train_group(const PlannedGroup& planned, const RoundPlan& plan)
     for (size_t i = 0; i < good.size(); ++i) good[i] = good[i] && also[i];
   }
   const torch::Tensor norms = update.delta.narrow(1, 0, e_.network->layout().trainable()).norm(2, 1).to(torch::kFloat64).cpu();
-  const std::vector<float> weights = cohort_weights(plan.cohort);
 
   for (int64_t i = 0; i < clients; ++i) {
     const size_t at = static_cast<size_t>(i);
     const int64_t client = planned.ids[at];
-    const auto place = std::lower_bound(plan.cohort.begin(), plan.cohort.end(), client) - plan.cohort.begin();
-    const float weight = weights[static_cast<size_t>(place)];
+    const float weight = weights_.at(client);
     if (good[at]) {
       std::vector<torch::Tensor> vectors = {update.delta[i]};
       for (const auto& [name, size] : extra_sizes_) vectors.push_back(update.extra.at(name)[i]);

@@ -48,7 +48,7 @@ class Simulation {
   RoundPlan plan_round(int64_t round);
   void broadcast_model();
   void move_client_state(const RoundPlan& plan);
-  void train_group(const PlannedGroup& group, const RoundPlan& plan);
+  void train_group(const PlannedGroup& group);
   std::vector<ClientRecord> collect_records(const RoundPlan& plan);
   void update_model(const std::vector<ClientRecord>& records, double seconds);
   void report_divergence(const std::vector<ClientRecord>& records) const;
@@ -60,7 +60,7 @@ class Simulation {
 
   State load_state(const std::vector<int64_t>& ids) const;
   void keep_state(int64_t client, const State& state, int64_t row);
-  std::vector<float> cohort_weights(const std::vector<int64_t>& cohort) const;
+  void weigh_cohort(const std::vector<int64_t>& cohort);
 
   Experiment& e_;
   Communicator& comm_;
@@ -75,7 +75,8 @@ class Simulation {
   ServerState server_;
   ClientData data_;
   WeightedSum sum_;
-  std::vector<ClientRecord> own_records_;  // of this rank's clients in this round
+  std::unordered_map<int64_t, float> weights_;  // p_k over the planned cohort
+  std::vector<ClientRecord> own_records_;       // of this rank's clients in this round
   std::unordered_map<int64_t, torch::Tensor> client_state_;  // client -> its vectors, one after the other; held here
   double compute_seconds_ = 0;
 
