@@ -353,7 +353,9 @@ TEST(LocalTraining, StepWeightIsTheDisplacementOfUnitGradients) {
     for (int64_t i = 0; i < 2; ++i) {
       EXPECT_LT(largest(moved[i] / -0.5 - update.step_weight[static_cast<size_t>(i)]), 1e-12);
     }
-    if (lines[0] == 0) EXPECT_EQ(update.step_weight, (std::vector<double>{7, 3}));
+    if (lines[0] == 0) {
+      EXPECT_EQ(update.step_weight, (std::vector<double>{7, 3}));
+    }
   }
 }
 
