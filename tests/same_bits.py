@@ -23,6 +23,20 @@ MODELS = ["2nn", "lenet"]
 GROUP_SIZES = [1, 3, 8]
 RANKS = [1, 2, 3, 5]
 
+# 23 clients of unequal size, 7 a round: nothing divides evenly.
+JOB = """
+dataset = fashion-mnist
+data-dir = {folder}
+partitioner = dirichlet
+dirichlet.alpha = 0.5
+clients = 23
+cohort = 7
+rounds = 3
+local.batch-size = 10
+local.lr = 0.05
+quiet = true
+"""
+
 # Depend on the number of ranks, their places and the time.
 NOT_COMPARED = {"rounds": {"seconds", "bytes_state"}, "clients": {"rank", "seconds"}}
 
@@ -32,14 +46,14 @@ class SameBits(Case):
     def setUpClass(cls):
         cls._data = tempfile.TemporaryDirectory(prefix="fl_sim_test_")
         cls.addClassCleanup(cls._data.cleanup)
-        # 23 clients of unequal size, 7 a round: nothing divides evenly.
-        cls.job = ["--dataset", "fashion-mnist", "--data-dir", write_images(cls._data.name, train=1500),
-                   "--clients", 23, "--cohort", 7, "--rounds", 3, "--partitioner", "dirichlet",
-                   "--dirichlet.alpha", 0.5, "--local.batch-size", 10, "--local.lr", 0.05, "--quiet"]
+        write_images(cls._data.name, train=1500)
+        cls.job = os.path.join(cls._data.name, "job.ini")
+        with open(cls.job, "w") as file:
+            file.write(JOB.format(folder=cls._data.name))
 
     def train(self, name, *options, ranks=0, **environment):
         path = self.path(name + ".h5")
-        self.succeed(*self.job, *options, "--output", path, ranks=ranks, **environment)
+        self.succeed("--job", self.job, *options, "--output", path, ranks=ranks, **environment)
         return path
 
     def assert_same(self, expected, actual, what):
@@ -63,7 +77,7 @@ class SameBits(Case):
 
     def compare(self, options, ranks, name="run", **environment):
         """Without mpirun and on each of these numbers of ranks, under the environment. Returns the last file."""
-        expected = self.train(name, *options, **{key: value for key, value in environment.items()})
+        expected = self.train(name, *options, **environment)
         self.assert_learned_something(expected)
         for n in ranks:
             actual = self.train(f"{name}-{n}", *options, ranks=n, **environment)
@@ -71,11 +85,11 @@ class SameBits(Case):
         return actual
 
     def test_number_of_ranks(self):
-        cells = list(itertools.product(ALGORITHMS, MODELS, GROUP_SIZES))
         sums = {}
-        for i, (algorithm, model, group) in enumerate(cells):
-            # By default two numbers of ranks each, a small and a large one, such that every pair of values occurs.
-            ranks = RANKS if FULL else [RANKS[(i + i // 6) % 2], RANKS[2 + (i // 3 + i) % 2]]
+        values = (list(enumerate(axis)) for axis in (ALGORITHMS, MODELS, GROUP_SIZES))
+        for (i, algorithm), (j, model), (k, group) in itertools.product(*values):
+            # By default one number of ranks each, such that it meets every algorithm, model and group size.
+            ranks = RANKS if FULL else [RANKS[(i + 2 * j + k) % len(RANKS)]]
             options = ["--algorithm", algorithm, *ALGORITHMS[algorithm], "--model", model, "--group-size", group]
             with self.subTest(algorithm=algorithm, model=model, group_size=group, ranks=ranks):
                 path = self.compare(options, ranks, f"{algorithm}-{model}-{group}")
@@ -156,5 +170,4 @@ class SameBits(Case):
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("PYTHONWARNINGS", "ignore")
     unittest.main(verbosity=2)

@@ -61,16 +61,29 @@ class Run:
             self.end()
             raise AssertionError(f"still running after {patience} s: {self}") from None
         self.seconds = time.monotonic() - self._start
-        self.out, self.err = self._text(self._out), self._text(self._err)
         return self
 
-    def text_so_far(self):
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *unused):
+        self.end()
+        self._out.close()
+        self._err.close()
+
+    @property
+    def out(self):
         return self._text(self._out)
+
+    @property
+    def err(self):
+        return self._text(self._err)
 
     @staticmethod
     def _text(file):
-        file.seek(0)
-        return file.read().decode(errors="replace").replace("\r\n", "\n")
+        """All of it; the place where the processes write stays where it is."""
+        data = os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0)
+        return data.decode(errors="replace").replace("\r\n", "\n")
 
     def processes(self):
         """Ids of its living processes: mpirun, its helpers and the ranks."""
@@ -116,7 +129,6 @@ class Run:
             except ProcessLookupError:
                 pass
         self.process.wait()
-        self.out, self.err = self._text(self._out), self._text(self._err)
 
     def __str__(self):
         return f"{' '.join(self.words)}\n--- stdout\n{self.out}--- stderr\n{self.err}"
@@ -135,8 +147,13 @@ class Case(unittest.TestCase):
     def path(self, name):
         return os.path.join(self.folder, name)
 
+    def start(self, *options, ranks=0, **environment):
+        run = Run(options, ranks, **environment)
+        self.addCleanup(run.__exit__)
+        return run
+
     def succeed(self, *options, ranks=0, patience=PATIENCE, **environment):
-        run = Run(options, ranks, **environment).wait(patience)
+        run = self.start(*options, ranks=ranks, **environment).wait(patience)
         self.assertEqual(run.code, 0, str(run))
         return run
 
@@ -146,13 +163,10 @@ class Case(unittest.TestCase):
 
     def fail_with(self, words, *options, ranks=0, patience=PATIENCE, **environment):
         """Runs it; it has to fail with one message that has all these words, and to leave nothing behind."""
-        run = Run(options, ranks, **environment).wait(patience)
-        try:
-            self.assertGreater(run.code, 0, f"it did not fail by itself: {run}")
-            self.assert_one_message(run, words)
-            self.assertTrue(run.gone(), f"processes are left behind: {run}")
-        finally:
-            run.end()
+        run = self.start(*options, ranks=ranks, **environment).wait(patience)
+        self.assertGreater(run.code, 0, f"it did not fail by itself: {run}")
+        self.assert_one_message(run, words)
+        self.assertTrue(run.gone(), f"processes are left behind: {run}")
         return run
 
     def assert_one_message(self, run, words):
