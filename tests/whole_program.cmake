@@ -1,0 +1,16 @@
+# Tests of the whole program, in Python with h5py and NumPy; left out where no such Python is found.
+# The system's Python first: it is the one that scripts/install equips.
+find_program(FL_SIM_TEST_PYTHON NAMES python3 PATHS /usr/bin NO_DEFAULT_PATH DOC "a Python with h5py and NumPy")
+find_program(FL_SIM_TEST_PYTHON NAMES python3)
+execute_process(COMMAND ${FL_SIM_TEST_PYTHON} -c "import h5py, numpy" RESULT_VARIABLE h5py_missing OUTPUT_QUIET ERROR_QUIET)
+if(NOT FL_SIM_TEST_PYTHON OR h5py_missing)
+  message(STATUS "Whole-program tests: left out, no Python with h5py (apt install python3-h5py, or set FL_SIM_TEST_PYTHON)")
+  return()
+endif()
+
+# Each mpirun of theirs has all cores to itself: timeouts are for machines that are slow or shared.
+foreach(test same_bits)
+  add_test(NAME whole_program.${test} COMMAND ${FL_SIM_TEST_PYTHON} -B ${CMAKE_CURRENT_SOURCE_DIR}/${test}.py)
+  set_tests_properties(whole_program.${test} PROPERTIES LABELS whole_program TIMEOUT 1500 RUN_SERIAL ON
+                       ENVIRONMENT FL_SIM=$<TARGET_FILE:fl_sim>)
+endforeach()
