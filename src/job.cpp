@@ -6,13 +6,11 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
-#include <iostream>
 #include <set>
 #include <sstream>
 
 #include "check.h"
 #include "hdf5_file.h"
-#include "provenance.h"
 
 namespace po = boost::program_options;
 
@@ -22,71 +20,6 @@ namespace {
 using Type = Option::Type;
 using Values = std::map<std::string, std::string>;
 
-// The keys that name plug-ins, in the order in which --list shows them.
-const std::vector<std::string> kKinds = {"algorithm", "partitioner", "dataset", "model", "sampler"};
-
-std::vector<Option> make_engine_options() {
-  const std::vector<std::string> adaptive = {"adam"};
-  return {
-      {"algorithm", Type::kText, "fedavg", "federated algorithm (--list algorithms)"},
-      {"dataset", Type::kText, {}, "training and test data (--list datasets)"},
-      {"data-dir", Type::kText, "auto", "folder of data files; auto: $FL_SIM_DATA, then where Debian's packages put them"},
-      {"model", Type::kText, {}, "network (--list models); torchscript:FILE loads a TorchScript file"},
-      {"partitioner", Type::kText, "iid", "how samples are dealt to clients (--list partitioners)"},
-      {"sampler", Type::kText, "uniform", "how a round's cohort is drawn (--list samplers)"},
-      {"clients", Type::kText, "auto", "clients in the population; auto: 100, or as many as the data has by nature"},
-      {"cohort", Type::kInteger, "10", "clients that take part in a round", at_least(1)},
-      {"rounds", Type::kInteger, "100", "rounds to run", at_least(1)},
-      {"seed", Type::kInteger, "0", "seed of every random stream", at_least(0)},
-      {"weighting", Type::kText, "samples", "weight of a client's update: its share of samples, or the same for all",
-       {}, {"samples", "uniform"}},
-      {"threads", Type::kInteger, "1", "threads a rank computes with; part of the job because results depend on it",
-       between(1, 4096)},
-      {"device", Type::kText, "auto", "where ranks compute; auto: CUDA devices where there are any",
-       {}, {"auto", "cpu", "cuda"}},
-      {"group-size", Type::kText, "auto", "clients that train as one batched computation; auto: 1 on CPUs"},
-      {"sum", Type::kText, "exact", "exact: the same bits for every number of ranks; float: plain float sums",
-       {}, {"exact", "float"}},
-      {"gpu-comm", Type::kText, "auto", "how device tensors reach MPI: through host memory, or directly if it can",
-       {}, {"auto", "host", "direct"}},
-      {"evaluate-every", Type::kInteger, "1", "rounds between evaluations on the test set; 0: only after the last",
-       at_least(0)},
-      {"target-accuracy", Type::kNumber, "0", "end the run when test accuracy (0 to 1) reaches this; 0: never",
-       between(0, 1)},
-      {"on-divergence", Type::kText, "skip", "a client with a non-finite update: leave it out, or stop the run",
-       {}, {"skip", "stop"}},
-      {"output", Type::kText, "auto", "results file (HDF5); auto: results/<job>.h5"},
-      {"overwrite", Type::kFlag, "false", "replace an existing results file"},
-      {"quiet", Type::kFlag, "false", "print warnings and errors only"},
-      {"log-level", Type::kText, "info", "least important messages that are shown",
-       {}, {"error", "warning", "info", "debug"}},
-      {"local.epochs", Type::kInteger, "1", "passes over a client's samples in a round", at_least(1)},
-      {"local.steps", Type::kInteger, "0", "local steps in a round, instead of epochs; 0: by epochs", at_least(0)},
-      {"local.batch-size", Type::kInteger, {}, "samples in a local mini-batch; a client's size or more: full batch",
-       at_least(1)},
-      {"local.lr", Type::kNumber, {}, "local learning rate", more_than(0)},
-      {"local.lr-decay", Type::kNumber, "1", "factor on the local learning rate after every round",
-       {.low = 0, .high = 1, .open_low = true}},
-      {"local.momentum", Type::kNumber, "0", "local momentum, fresh in every round", from_below(0, 1)},
-      {"local.nesterov", Type::kFlag, "false", "Nesterov's form of the local momentum"},
-      {"local.weight-decay", Type::kNumber, "0", "l2 penalty, added to the gradient as weight-decay * weights",
-       at_least(0)},
-      {"local.clip-norm", Type::kNumber, "0", "largest l2 norm of a step's gradient; 0: unlimited", at_least(0)},
-      {"server.optimizer", Type::kText, "sgd", "what the server does with the mean delta", {}, {"sgd", "adam"}},
-      {"server.lr", Type::kNumber, "1", "server learning rate", more_than(0)},
-      {"server.beta1", Type::kNumber, "0.9", "decay of the first moment", from_below(0, 1), {},
-       {"server.optimizer", adaptive}},
-      {"server.beta2", Type::kNumber, "0.99", "decay of the second moment", from_below(0, 1), {},
-       {"server.optimizer", adaptive}},
-      {"server.tau", Type::kNumber, "0.001", "adaptivity, added to the root of the second moment", more_than(0), {},
-       {"server.optimizer", adaptive}},
-      {"partition.min-samples", Type::kInteger, "10", "fewest samples a client may hold after a random split",
-       at_least(1), {}, {"partitioner", {"dirichlet", "quantity-dirichlet"}}},
-      {"partition.retries", Type::kInteger, "1000", "draws before a random split gives up", at_least(1), {},
-       {"partitioner", {"dirichlet", "quantity-dirichlet"}}},
-  };
-}
-
 template <class Number>
 bool parse_number(const std::string& text, Number& value) {
   const char* begin = text.data() + (text.starts_with('+') ? 1 : 0);
@@ -95,36 +28,13 @@ bool parse_number(const std::string& text, Number& value) {
   return error == std::errc() && stop == end;
 }
 
-std::string describe(const Range& range) {
-  std::ostringstream out;
-  const bool low = range.low > -1e299, high = range.high < 1e299;
-  if (low && high) {
-    out << (range.open_low ? "more than " : "") << range.low << (range.open_low ? " and at most " : " to ") << range.high
-        << (range.open_high ? ", exclusive" : "");
-  } else if (low) {
-    out << (range.open_low ? "more than " : "at least ") << range.low;
-  } else if (high) {
-    out << (range.open_high ? "less than " : "at most ") << range.high;
-  }
-  return out.str();
-}
-
-std::string list_of(const std::vector<std::string>& words) {
-  std::string out;
-  for (const std::string& word : words) {
-    if (!out.empty()) out += ", ";
-    out += word;
-  }
-  return out;
-}
-
 // The value in its canonical spelling. Throws Error if it is not of the option's type or range.
 std::string checked(const std::string& key, const Option& option, const std::string& text) {
   const auto in_range = [&](double value) {
     const Range& r = option.range;
     FL_CHECK(std::isfinite(value) && value >= r.low && value <= r.high && !(r.open_low && value == r.low) &&
                  !(r.open_high && value == r.high),
-             key, " is ", text, " (must be ", describe(r), "): ", option.meaning);
+             key, " is ", text, " (must be ", range_text(r), "): ", option.meaning);
   };
   switch (option.type) {
     case Type::kInteger: {
@@ -241,7 +151,7 @@ Values resolve(const Values& command_line, const Values& file) {
   std::vector<std::string> missing;
   std::map<std::string, Option> read;  // the keys that this job's parts read
   for (const Option& option : engine_options()) read.emplace(option.name, option);
-  for (const std::string& kind : kKinds) {
+  for (const std::string& kind : plugin_kinds()) {
     const auto& fallback = read.at(kind).default_value;
     if (!given.contains(kind) && !fallback) continue;  // reported as missing below
     const std::string value = given.contains(kind) ? given.at(kind) : *fallback;
@@ -290,7 +200,7 @@ Values resolve(const Values& command_line, const Values& file) {
   for (const auto& [key, value] : given) {
     if (read.contains(key) || idle(key)) continue;
     const std::string plugin = key.substr(0, key.find('.'));
-    for (const std::string& kind : kKinds) {
+    for (const std::string& kind : plugin_kinds()) {
       FL_CHECK(!catalog()[kind].contains(plugin), key, " is set, but ", kind, " is ",
                chosen.contains(kind) ? chosen[kind] : "not chosen", ", which does not read it (remove it, or choose ",
                kind, " ", plugin, ")");
@@ -315,90 +225,7 @@ std::string default_output(const Values& values, const std::string& job_file) {
   return message("results/", name, ".h5");
 }
 
-void print_plugins(const std::string& kind) {
-  size_t width = 0;
-  for (const auto& [name, info] : catalog()[kind]) width = std::max(width, name.size());
-  for (const auto& [name, info] : catalog()[kind]) {
-    std::cout << name << std::string(width - name.size() + 2, ' ') << info.summary << "\n";
-  }
-}
-
-std::string value_name(const Option& option) {
-  if (!option.choices.empty()) {
-    std::string out;
-    for (const std::string& choice : option.choices) out += (out.empty() ? "" : "|") + choice;
-    return out;
-  }
-  switch (option.type) {
-    case Type::kInteger: return "integer";
-    case Type::kNumber: return "number";
-    case Type::kFlag: return "true|false";
-    case Type::kText: return "text";
-  }
-  return "";
-}
-
-void print_options(const std::vector<Option>& options, const std::string& prefix) {
-  for (const Option& option : options) {
-    std::cout << "  --" << prefix << option.name << " " << value_name(option);
-    if (option.default_value) {
-      std::cout << "  [" << *option.default_value << "]";
-    } else {
-      std::cout << "  (no default)";
-    }
-    const std::string range = describe(option.range);
-    std::cout << "\n      " << option.meaning << (range.empty() ? "" : " (" + range + ")") << "\n";
-  }
-}
-
-void print_help() {
-  std::cout << "fl_sim " << version() << ": federated learning, simulated over MPI\n\n"
-               "  mpirun -n K fl_sim --job FILE [--key value ...]\n\n"
-               "Rank 0 aggregates, the other ranks host clients; with one rank it does both. The command line goes over\n"
-               "the job file (INI, or a results file to run it again), and that over the defaults in brackets.\n\n"
-               "Questions:\n"
-               "  --help  --version\n"
-               "  --list [algorithms|partitioners|datasets|models|samplers]\n"
-               "  --explain NAME   source, rule and options of one of them\n\n"
-               "Options:\n"
-               "  --job FILE\n      the job file\n";
-  print_options(engine_options(), "");
-  std::cout << "\nEach plug-in has options of its own: --explain NAME shows them.\n";
-}
-
-void explain(const std::string& name) {
-  bool found = false;
-  std::vector<std::string> names;
-  for (const std::string& kind : kKinds) {
-    for (const auto& [known, info] : catalog()[kind]) {
-      names.push_back(known);
-      if (known != name) continue;
-      found = true;
-      std::cout << kind << " " << name << ": " << info.summary << "\n";
-      if (!info.source.empty()) std::cout << "\nSource: " << info.source << "\n";
-      if (!info.rule.empty()) std::cout << "\n" << info.rule << "\n";
-      if (!info.options.empty()) {
-        std::cout << "\nOptions:\n";
-        print_options(info.options, name + ".");
-      }
-      if (!info.defaults.empty()) {
-        std::cout << "\nIts defaults for options of the engine:\n";
-        for (const auto& [key, value] : info.defaults) std::cout << "  " << key << " = " << value << "\n";
-      }
-    }
-  }
-  if (found) return;
-  const std::string near = nearest(name, names);
-  throw Error(message("nothing is named '", name, "' (", near.empty() ? "" : message("did you mean '", near, "'? "),
-                      "fl_sim --list shows all)"));
-}
-
 }  // namespace
-
-const std::vector<Option>& engine_options() {
-  static const std::vector<Option> options = make_engine_options();
-  return options;
-}
 
 Job Job::parse(const std::vector<std::string>& arguments) {
   Values command_line;
@@ -481,45 +308,6 @@ std::string Job::text() const {
     sections << key.substr(dot + 1) << " = " << value << "\n";
   }
   return plain.str() + sections.str();
-}
-
-bool is_question(const std::vector<std::string>& arguments) {
-  return std::any_of(arguments.begin(), arguments.end(), [](const std::string& word) {
-    return word == "--help" || word == "-h" || word == "--version" || word == "--list" || word == "--explain";
-  });
-}
-
-bool answer_question(const std::vector<std::string>& arguments) {
-  for (size_t i = 0; i < arguments.size(); ++i) {
-    const std::string& word = arguments[i];
-    const std::string next = i + 1 < arguments.size() && !arguments[i + 1].starts_with("--") ? arguments[i + 1] : "";
-    if (word == "--help" || word == "-h") {
-      print_help();
-      return true;
-    }
-    if (word == "--version") {
-      std::cout << "fl_sim " << version() << "\n";
-      return true;
-    }
-    if (word == "--explain") {
-      FL_CHECK(!next.empty(), "--explain needs the name of a plug-in (fl_sim --list shows all)");
-      explain(next);
-      return true;
-    }
-    if (word == "--list") {
-      std::vector<std::string> plurals;
-      for (const std::string& kind : kKinds) {
-        plurals.push_back(kind + "s");
-        if (next != kind + "s" && next != kind && !next.empty()) continue;
-        if (next.empty()) std::cout << (kind == kKinds[0] ? "" : "\n") << kind << "s:\n";
-        print_plugins(kind);
-        if (!next.empty()) return true;
-      }
-      FL_CHECK(next.empty(), "--list knows no '", next, "' (choose ", list_of(plurals), ")");
-      return true;
-    }
-  }
-  return false;
 }
 
 }  // namespace fl_sim

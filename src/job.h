@@ -46,10 +46,4 @@ class Job {
 // The engine's own options, in the order in which --help shows them.
 const std::vector<Option>& engine_options();
 
-// Whether --help, --version, --list [KIND] or --explain NAME is asked for.
-bool is_question(const std::vector<std::string>& arguments);
-
-// Answers it on standard output. Returns false, printing nothing, if none is asked for.
-bool answer_question(const std::vector<std::string>& arguments);
-
 }  // namespace fl_sim

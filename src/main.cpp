@@ -14,6 +14,7 @@
 #include "experiment.h"
 #include "progress.h"
 #include "provenance.h"
+#include "questions.h"
 #include "report.h"
 #include "results.h"
 #include "simulation.h"

@@ -18,6 +18,34 @@ void duplicate_plugin(const std::string& kind, const std::string& name) {
   std::exit(1);
 }
 
+const std::vector<std::string>& plugin_kinds() {
+  static const std::vector<std::string> kinds = {"algorithm", "partitioner", "dataset", "model", "sampler"};
+  return kinds;
+}
+
+std::string range_text(const Range& range) {
+  std::ostringstream out;
+  const bool low = range.low > -1e299, high = range.high < 1e299;
+  if (low && high) {
+    out << (range.open_low ? "more than " : "") << range.low << (range.open_low ? " and at most " : " to ") << range.high
+        << (range.open_high ? ", exclusive" : "");
+  } else if (low) {
+    out << (range.open_low ? "more than " : "at least ") << range.low;
+  } else if (high) {
+    out << (range.open_high ? "less than " : "at most ") << range.high;
+  }
+  return out.str();
+}
+
+std::string list_of(const std::vector<std::string>& words) {
+  std::string out;
+  for (const std::string& word : words) {
+    if (!out.empty()) out += ", ";
+    out += word;
+  }
+  return out;
+}
+
 std::string nearest(const std::string& word, const std::vector<std::string>& candidates) {
   const auto distance = [](const std::string& a, const std::string& b) {  // Levenshtein
     std::vector<size_t> row(b.size() + 1);

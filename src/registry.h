@@ -59,6 +59,15 @@ Catalog& catalog();
 // Ends the program at start-up: two files claim one name.
 [[noreturn]] void duplicate_plugin(const std::string& kind, const std::string& name);
 
+// The keys of a job that name plug-ins, in the order in which --list shows them.
+const std::vector<std::string>& plugin_kinds();
+
+// "more than 0", "1 to 5"; empty where everything is allowed.
+std::string range_text(const Range& range);
+
+// "a, b, c"
+std::string list_of(const std::vector<std::string>& words);
+
 // The candidate with the smallest edit distance to `word`; empty if none is near.
 std::string nearest(const std::string& word, const std::vector<std::string>& candidates);
 

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "dataset.h"
 #include "layers.h"
 #include "network.h"
 

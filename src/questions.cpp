@@ -1,0 +1,134 @@
+#include "questions.h"
+
+#include <algorithm>
+#include <iostream>
+
+#include "check.h"
+#include "job.h"
+#include "provenance.h"
+
+namespace fl_sim {
+namespace {
+
+using Type = Option::Type;
+
+void print_plugins(const std::string& kind) {
+  size_t width = 0;
+  for (const auto& [name, info] : catalog()[kind]) width = std::max(width, name.size());
+  for (const auto& [name, info] : catalog()[kind]) {
+    std::cout << name << std::string(width - name.size() + 2, ' ') << info.summary << "\n";
+  }
+}
+
+std::string value_name(const Option& option) {
+  if (!option.choices.empty()) {
+    std::string out;
+    for (const std::string& choice : option.choices) out += (out.empty() ? "" : "|") + choice;
+    return out;
+  }
+  switch (option.type) {
+    case Type::kInteger: return "integer";
+    case Type::kNumber: return "number";
+    case Type::kFlag: return "true|false";
+    case Type::kText: return "text";
+  }
+  return "";
+}
+
+void print_options(const std::vector<Option>& options, const std::string& prefix) {
+  for (const Option& option : options) {
+    std::cout << "  --" << prefix << option.name << " " << value_name(option);
+    if (option.default_value) {
+      std::cout << "  [" << *option.default_value << "]";
+    } else {
+      std::cout << "  (no default)";
+    }
+    const std::string range = range_text(option.range);
+    std::cout << "\n      " << option.meaning << (range.empty() ? "" : " (" + range + ")") << "\n";
+  }
+}
+
+void print_help() {
+  std::cout << "fl_sim " << version() << ": federated learning, simulated over MPI\n\n"
+               "  mpirun -n K fl_sim --job FILE [--key value ...]\n\n"
+               "Rank 0 aggregates, the other ranks host clients; with one rank it does both. The command line goes over\n"
+               "the job file (INI, or a results file to run it again), and that over the defaults in brackets.\n\n"
+               "Questions:\n"
+               "  --help  --version\n"
+               "  --list [algorithms|partitioners|datasets|models|samplers]\n"
+               "  --explain NAME   source, rule and options of one of them\n\n"
+               "Options:\n"
+               "  --job FILE\n      the job file\n";
+  print_options(engine_options(), "");
+  std::cout << "\nEach plug-in has options of its own: --explain NAME shows them.\n";
+}
+
+void explain(const std::string& name) {
+  bool found = false;
+  std::vector<std::string> names;
+  for (const std::string& kind : plugin_kinds()) {
+    for (const auto& [known, info] : catalog()[kind]) {
+      names.push_back(known);
+      if (known != name) continue;
+      found = true;
+      std::cout << kind << " " << name << ": " << info.summary << "\n";
+      if (!info.source.empty()) std::cout << "\nSource: " << info.source << "\n";
+      if (!info.rule.empty()) std::cout << "\n" << info.rule << "\n";
+      if (!info.options.empty()) {
+        std::cout << "\nOptions:\n";
+        print_options(info.options, name + ".");
+      }
+      if (!info.defaults.empty()) {
+        std::cout << "\nIts defaults for options of the engine:\n";
+        for (const auto& [key, value] : info.defaults) std::cout << "  " << key << " = " << value << "\n";
+      }
+    }
+  }
+  if (found) return;
+  const std::string near = nearest(name, names);
+  throw Error(message("nothing is named '", name, "' (", near.empty() ? "" : message("did you mean '", near, "'? "),
+                      "fl_sim --list shows all)"));
+}
+
+}  // namespace
+
+bool is_question(const std::vector<std::string>& arguments) {
+  return std::any_of(arguments.begin(), arguments.end(), [](const std::string& word) {
+    return word == "--help" || word == "-h" || word == "--version" || word == "--list" || word == "--explain";
+  });
+}
+
+bool answer_question(const std::vector<std::string>& arguments) {
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    const std::string& word = arguments[i];
+    const std::string next = i + 1 < arguments.size() && !arguments[i + 1].starts_with("--") ? arguments[i + 1] : "";
+    if (word == "--help" || word == "-h") {
+      print_help();
+      return true;
+    }
+    if (word == "--version") {
+      std::cout << "fl_sim " << version() << "\n";
+      return true;
+    }
+    if (word == "--explain") {
+      FL_CHECK(!next.empty(), "--explain needs the name of a plug-in (fl_sim --list shows all)");
+      explain(next);
+      return true;
+    }
+    if (word == "--list") {
+      std::vector<std::string> plurals;
+      for (const std::string& kind : plugin_kinds()) {
+        plurals.push_back(kind + "s");
+        if (next != kind + "s" && next != kind && !next.empty()) continue;
+        if (next.empty()) std::cout << (kind == plugin_kinds()[0] ? "" : "\n") << kind << "s:\n";
+        print_plugins(kind);
+        if (!next.empty()) return true;
+      }
+      FL_CHECK(next.empty(), "--list knows no '", next, "' (choose ", list_of(plurals), ")");
+      return true;
+    }
+  }
+  return false;
+}
+
+}  // namespace fl_sim

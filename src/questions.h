@@ -1,0 +1,15 @@
+// What fl_sim answers without running anything: --help, --version, --list [KIND], --explain NAME.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace fl_sim {
+
+// Whether one of them is asked.
+bool is_question(const std::vector<std::string>& arguments);
+
+// Answers it on standard output. Returns false, printing nothing, if none is asked. Throws Error for unknown names.
+bool answer_question(const std::vector<std::string>& arguments);
+
+}  // namespace fl_sim
