@@ -1,5 +1,6 @@
 // FedAdam: FedAvg's mean delta as a pseudo-gradient for Adam on the server.
-// Reddi et al., "Adaptive federated optimization", ICLR 2021, Algorithm 2: v0 = tau^2 and no bias correction.
+// Reddi et al., "Adaptive federated optimization", ICLR 2021, Algorithm 2: v0 = tau^2 and no bias
+// correction.
 #include "fl_sim.h"
 
 namespace fl_sim {
@@ -9,20 +10,23 @@ class FedAdam final : public Algorithm {
   explicit FedAdam(const Setup& setup)
       : local_(setup), optimizer_(setup, setup.job.get<bool>("fedadam.bias-correction")) {
     const auto rule = setup.job.get<std::string>("server.optimizer");
-    FL_CHECK(rule == "adam", "server.optimizer is ", rule, " (fedadam is adam; choose algorithm fedavg for another)");
+    FL_CHECK(rule == "adam", "server.optimizer is ", rule,
+             " (fedadam is adam; choose algorithm fedavg for another)");
   }
 
   static PluginInfo describe() {
     return {.summary = "FedAvg with Adam on the server",
             .source = "Reddi et al., Adaptive federated optimization, ICLR 2021, Algorithm 2",
-            .rule = "m+ = beta1 m + (1-beta1) D;  v+ = beta2 v + (1-beta2) D^2;  "
-                    "w+ = w + server.lr m+ / (sqrt(v+) + tau)\n"
-                    "with D the weighted mean of w_k - w, m0 = 0, v0 = tau^2. "
-                    "Papers and frameworks differ in server.lr and server.tau: set them.",
+            .rule =
+                "m+ = beta1 m + (1-beta1) D;  v+ = beta2 v + (1-beta2) D^2;  "
+                "w+ = w + server.lr m+ / (sqrt(v+) + tau)\n"
+                "with D the weighted mean of w_k - w, m0 = 0, v0 = tau^2. "
+                "Papers and frameworks differ in server.lr and server.tau: set them.",
             .options = {{.name = "bias-correction",
                          .type = Option::Type::kFlag,
                          .default_value = "false",
-                         .meaning = "divide m and v by 1 - beta^t and start v at 0, as Adam does (Reddi et al. do not)"}},
+                         .meaning = "divide m and v by 1 - beta^t and start v at 0, as Adam does "
+                                    "(Reddi et al. do not)"}},
             .defaults = {{"server.optimizer", "adam"}, {"server.lr", "0.1"}}};
   }
 

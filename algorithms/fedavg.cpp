@@ -1,5 +1,6 @@
 // FedAvg: clients run local SGD, the server takes the weighted mean of what they learned.
-// McMahan et al., "Communication-efficient learning of deep networks from decentralized data", AISTATS 2017, Algorithm 1.
+// McMahan et al., "Communication-efficient learning of deep networks from decentralized data",
+// AISTATS 2017, Algorithm 1.
 #include "fl_sim.h"
 
 namespace fl_sim {
@@ -10,8 +11,9 @@ class FedAvg final : public Algorithm {
 
   static PluginInfo describe() {
     return {.summary = "weighted mean of local SGD",
-            .source = "McMahan et al., Communication-efficient learning of deep networks from "
-                      "decentralized data, AISTATS 2017, Algorithm 1",
+            .source =
+                "McMahan et al., Communication-efficient learning of deep networks from "
+                "decentralized data, AISTATS 2017, Algorithm 1",
             .rule = "w+ = w + server.lr * sum_k p_k (w_k - w)"};
   }
 

@@ -10,23 +10,25 @@ class FedProx final : public Algorithm {
       : local_(setup), optimizer_(setup), mu_(setup.job.get<double>("fedprox.mu")) {}
 
   static PluginInfo describe() {
-    return {.summary = "FedAvg with a proximal term on the clients",
-            .source = "Li et al., Federated optimization in heterogeneous networks, MLSys 2020, Algorithm 2",
-            .rule = "local gradient g + mu (y - w); server as fedavg. mu 0 is fedavg.",
-            .options = {{.name = "mu",
-                         .type = Option::Type::kNumber,
-                         .default_value = {},
-                         .meaning = "weight of the proximal term; papers use 0.001 to 1, depending on the data",
-                         .range = at_least(0)}}};
+    return {
+        .summary = "FedAvg with a proximal term on the clients",
+        .source =
+            "Li et al., Federated optimization in heterogeneous networks, MLSys 2020, Algorithm 2",
+        .rule = "local gradient g + mu (y - w); server as fedavg. mu 0 is fedavg.",
+        .options = {
+            {.name = "mu",
+             .type = Option::Type::kNumber,
+             .default_value = {},
+             .meaning = "weight of the proximal term; papers use 0.001 to 1, depending on the data",
+             .range = at_least(0)}}};
   }
 
   void init(ServerState& server) const override { optimizer_.init(server); }
 
   Update train(ClientGroup& group, const GlobalModel& global) const override {
     const torch::Tensor received = global.weights.narrow(1, 0, local_.trainable());
-    return local_.train(group, global, [&](LocalStep& step) {
-      step.gradients.add_(step.rows - received, mu_);
-    });
+    return local_.train(group, global,
+                        [&](LocalStep& step) { step.gradients.add_(step.rows - received, mu_); });
   }
 
   void aggregate(ServerState& server, const Sum& sum) const override {

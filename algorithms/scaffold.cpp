@@ -1,7 +1,7 @@
 // SCAFFOLD: client drift removed by control variates.
-// Karimireddy et al., "SCAFFOLD: Stochastic controlled averaging for federated learning", ICML 2020, Algorithm 1,
-// option II. Under local momentum the steps are counted with their weights, ||a_k||_1 instead of K_k (Wang et al. 2020):
-// dividing by K_k diverges there.
+// Karimireddy et al., "SCAFFOLD: Stochastic controlled averaging for federated learning", ICML
+// 2020, Algorithm 1, option II. Under local momentum the steps are counted with their weights,
+// ||a_k||_1 instead of K_k (Wang et al. 2020): dividing by K_k diverges there.
 #include "fl_sim.h"
 
 namespace fl_sim {
@@ -16,14 +16,18 @@ class Scaffold final : public Algorithm {
         uniform_(setup.job.get<std::string>("weighting") == "uniform") {}
 
   static PluginInfo describe() {
-    return {.summary = "client drift removed by control variates",
-            .source = "Karimireddy et al., SCAFFOLD: Stochastic controlled averaging for federated learning, "
-                      "ICML 2020, Algorithm 1, option II",
-            .rule = "local gradient g - c_k + c, before momentum; "
-                    "c_k+ = c_k - c + (w - w_k) / (lr ||a_k||_1), ||a_k||_1 = K_k without momentum;\n"
-                    "c+ = c + (1/N) sum_S (c_k+ - c_k); with weighting = samples the terms weigh n_k/n instead of "
-                    "1/N; server as fedavg. c and c_k start at 0.",
-            .defaults = {{"weighting", "uniform"}}};
+    return {
+        .summary = "client drift removed by control variates",
+        .source =
+            "Karimireddy et al., SCAFFOLD: Stochastic controlled averaging for federated learning, "
+            "ICML 2020, Algorithm 1, option II",
+        .rule =
+            "local gradient g - c_k + c, before momentum; "
+            "c_k+ = c_k - c + (w - w_k) / (lr ||a_k||_1), ||a_k||_1 = K_k without momentum;\n"
+            "c+ = c + (1/N) sum_S (c_k+ - c_k); with weighting = samples the terms weigh n_k/n "
+            "instead of "
+            "1/N; server as fedavg. c and c_k start at 0.",
+        .defaults = {{"weighting", "uniform"}}};
   }
 
   VectorSizes client_state() const override { return {{"control", local_.trainable()}}; }
@@ -31,15 +35,15 @@ class Scaffold final : public Algorithm {
 
   void init(ServerState& server) const override {
     optimizer_.init(server);
-    server.shared["control"] = torch::zeros_like(server.weights[0].narrow(0, 0, local_.trainable()));
+    server.shared["control"] =
+        torch::zeros_like(server.weights[0].narrow(0, 0, local_.trainable()));
   }
 
   Update train(ClientGroup& group, const GlobalModel& global) const override {
-    const torch::Tensor& control = group.state.at("control");                      // c_k [G, T]
-    const torch::Tensor correction = global.shared.at("control") - control;        // c - c_k
-    Update update = local_.train(group, global, [&](LocalStep& step) {
-      step.gradients.add_(step.of(correction));
-    });
+    const torch::Tensor& control = group.state.at("control");                // c_k [G, T]
+    const torch::Tensor correction = global.shared.at("control") - control;  // c - c_k
+    Update update = local_.train(
+        group, global, [&](LocalStep& step) { step.gradients.add_(step.of(correction)); });
     // A client without steps has delta 0 and keeps its c_k.
     const double lr = local_.learning_rate(global.round);
     torch::Tensor change = torch::zeros_like(control);
@@ -57,8 +61,9 @@ class Scaffold final : public Algorithm {
   void aggregate(ServerState& server, const Sum& sum) const override {
     optimizer_.step(server, sum.delta);
     // The mean over the cohort becomes a sum over it, divided by the whole population.
-    const double share = uniform_ ? static_cast<double>(sum.clients) / static_cast<double>(clients_)
-                                  : static_cast<double>(sum.samples) / static_cast<double>(samples_);
+    const double share = uniform_
+                             ? static_cast<double>(sum.clients) / static_cast<double>(clients_)
+                             : static_cast<double>(sum.samples) / static_cast<double>(samples_);
     server.shared.at("control").add_(sum.extra.at("control_change"), share);
   }
 

@@ -1,5 +1,6 @@
-// How fast one client trains, beside a bare hand-written LibTorch loop (module, autograd, torch::optim::SGD) of the same
-// model on the same samples, in one process on one thread: samples per second of processor time, median of interleaved runs.
+// How fast one client trains, beside a bare hand-written LibTorch loop (module, autograd,
+// torch::optim::SGD) of the same model on the same samples, in one process on one thread: samples
+// per second of processor time, median of interleaved runs.
 //
 //   cmake --build build --target bench_engine && build/bench/bench_engine [RUNS]
 #include <ATen/Parallel.h>
@@ -39,7 +40,8 @@ struct Bare2nn : BareModel {
 };
 
 struct BareCnn : BareModel {
-  torch::nn::Conv2d conv1{torch::nn::Conv2dOptions(1, 32, 5).padding(2)}, conv2{torch::nn::Conv2dOptions(32, 64, 5).padding(2)};
+  torch::nn::Conv2d conv1{torch::nn::Conv2dOptions(1, 32, 5).padding(2)},
+      conv2{torch::nn::Conv2dOptions(32, 64, 5).padding(2)};
   torch::nn::Linear fc1{3136, 512}, fc2{512, 10};
   BareCnn() {
     register_module("conv1", conv1);
@@ -61,14 +63,17 @@ double processor_seconds() {
 }
 
 // One local epoch of the bare loop: the inputs are floats already, which the simulator's are not.
-double bare_epoch(BareModel& model, const torch::Tensor& x, const torch::Tensor& y, int64_t batch_size) {
+double bare_epoch(BareModel& model, const torch::Tensor& x, const torch::Tensor& y,
+                  int64_t batch_size) {
   const double start = processor_seconds();
   torch::optim::SGD optimizer(model.parameters(), torch::optim::SGDOptions(0.05));
   const torch::Tensor order = torch::randperm(kSamples);
   for (int64_t first = 0; first < kSamples; first += batch_size) {
     const torch::Tensor batch = order.narrow(0, first, std::min(batch_size, kSamples - first));
     optimizer.zero_grad();
-    torch::nn::functional::cross_entropy(model.forward(x.index_select(0, batch)), y.index_select(0, batch)).backward();
+    torch::nn::functional::cross_entropy(model.forward(x.index_select(0, batch)),
+                                         y.index_select(0, batch))
+        .backward();
     optimizer.step();
   }
   return processor_seconds() - start;
@@ -86,8 +91,9 @@ void compare(const std::string& name, int64_t batch_size, int runs) {
   data.train.inputs = torch::randint(0, 256, {kSamples, 1, 28, 28}, torch::kUInt8);
   data.train.labels = torch::randint(0, 10, {kSamples}, torch::kInt64);
   data.test = data.train;
-  const Job job = Job::from_text(message("dataset = fcube\nclients = 1\ncohort = 1\nmodel = ", name,
-                                         "\nlocal.batch-size = ", batch_size, "\nlocal.lr = 0.05\n"));
+  const Job job =
+      Job::from_text(message("dataset = fcube\nclients = 1\ncohort = 1\nmodel = ", name,
+                             "\nlocal.batch-size = ", batch_size, "\nlocal.lr = 0.05\n"));
   Experiment e = make_experiment(job, data);
   Rng rng(0, "weights");
   GlobalModel global{.round = 1, .weights = e.network->initial_row(rng).unsqueeze(0), .shared = {}};
@@ -110,8 +116,9 @@ void compare(const std::string& name, int64_t batch_size, int runs) {
     theirs.push_back(kSamples / loop);
     ratios.push_back(loop / engine);
   }
-  std::printf("%-4s B %2lld   fl_sim %8.0f samples/s   bare loop %8.0f samples/s   ratio %.3f\n", name.c_str(),
-              static_cast<long long>(batch_size), median(ours), median(theirs), median(ratios));
+  std::printf("%-4s B %2lld   fl_sim %8.0f samples/s   bare loop %8.0f samples/s   ratio %.3f\n",
+              name.c_str(), static_cast<long long>(batch_size), median(ours), median(theirs),
+              median(ratios));
   std::fflush(stdout);
 }
 
@@ -123,6 +130,7 @@ int main(int argc, char** argv) {
   at::set_num_threads(1);
   const int runs = argc > 1 ? std::max(1, std::atoi(argv[1])) : 9;
   for (const char* name : {"2nn", "cnn"}) {
-    for (const int64_t batch_size : {10, 32}) compare(name, batch_size, std::string(name) == "cnn" ? (runs + 1) / 2 : runs * 3);
+    for (const int64_t batch_size : {10, 32})
+      compare(name, batch_size, std::string(name) == "cnn" ? (runs + 1) / 2 : runs * 3);
   }
 }

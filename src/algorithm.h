@@ -1,8 +1,9 @@
-// A federated algorithm: what a client does with the model it receives, and what the server does with the sum of what
-// clients return.
+// A federated algorithm: what a client does with the model it receives, and what the server does
+// with the sum of what clients return.
 //
-// Both halves are const: all change is in the arguments. What a client returns is additive, so that a round costs one
-// reduction, however many clients take part. Plug-ins live in algorithms/; fedavg.cpp is the one to read first.
+// Both halves are const: all change is in the arguments. What a client returns is additive, so that
+// a round costs one reduction, however many clients take part. Plug-ins live in algorithms/;
+// fedavg.cpp is the one to read first.
 #pragma once
 
 #include <torch/types.h>
@@ -52,31 +53,37 @@ struct ClientGroup {
   std::vector<int64_t> ids;
   const ClientData& data;
   uint64_t seed = 0;
-  torch::Tensor rows = {};  // [G, P], a copy of the global weights for each; training changes them in place
-  State state = {};         // what the clients keep between rounds: [G, n] each, zeros before a client's first round
+  // [G, P], a copy of the global weights for each; training changes them in place.
+  torch::Tensor rows = {};
+  // What the clients keep between rounds, [G, n] each: zeros before a client's first round.
+  State state = {};
 
   int64_t size() const { return static_cast<int64_t>(ids.size()); }
 };
 
 // What a group returns. Vectors are per client, [G, n]; the engine weighs and sums them.
 struct Update {
-  torch::Tensor delta;  // [G, P], trained - received, buffers included
-  State extra = {};     // further vectors to be summed, as additive() declares them
-  State state = {};     // the clients' new state, as client_state() declares it; kept only if the update is accepted
+  // [G, P], trained - received, buffers included.
+  torch::Tensor delta;
+  // Further vectors to be summed, as additive() declares them.
+  State extra = {};
+  // The clients' new state, as client_state() declares it; kept only if the update is accepted.
+  State state = {};
 
-  // Of local training, per client.
+  // Of local training, per client; losses as in ClientRecord. step_weight is the sum of the weights
+  // that a client's gradients have in its delta, ||a_k||_1 (Wang et al. 2020): K_k without momentum.
   std::vector<int64_t> steps = {};
-  std::vector<double> step_weight = {};  // the weight of one gradient in the delta, summed: ||a_k||_1 (Wang et al. 2020)
-  std::vector<double> loss = {}, loss_before = {}, loss_after = {};  // see ClientRecord
+  std::vector<double> step_weight = {};
+  std::vector<double> loss = {}, loss_before = {}, loss_after = {};
   std::vector<int64_t> samples_seen = {};
 };
 
 // What the server gets: means over the accepted clients, weighted by p_k.
 struct Sum {
-  torch::Tensor delta;       // [1, P]
-  State extra;               // [n] each
-  int64_t clients = 0;       // accepted
-  int64_t samples = 0;       // that they hold
+  torch::Tensor delta;                // [1, P]
+  State extra;                        // [n] each
+  int64_t clients = 0;                // accepted
+  int64_t samples = 0;                // that they hold
   std::vector<ClientRecord> records;  // of the whole cohort, in its order
 };
 
@@ -96,7 +103,8 @@ class Algorithm {
   virtual VectorSizes client_state() const { return {}; }
   virtual VectorSizes additive() const { return {}; }
 
-  // On every rank before round 1: makes the tensors of `shared` and `hidden`, beside weights that are already there.
+  // On every rank before round 1: makes the tensors of `shared` and `hidden`, beside weights that
+  // are already there.
   virtual void init(ServerState& server) const { (void)server; }
 
   // On the client.

@@ -27,7 +27,7 @@ std::string message(const Parts&... parts) {
 }  // namespace fl_sim
 
 // Throws Error with the parts as its message unless the condition holds.
-#define FL_CHECK(condition, ...)                                        \
-  do {                                                                  \
+#define FL_CHECK(condition, ...)                                             \
+  do {                                                                       \
     if (!(condition)) throw ::fl_sim::Error(::fl_sim::message(__VA_ARGS__)); \
   } while (false)

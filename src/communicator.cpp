@@ -43,11 +43,16 @@ constexpr int64_t kChunk = int64_t{1} << 27;  // elements in one collective, so 
 
 MPI_Datatype mpi_type(torch::ScalarType type) {
   switch (type) {
-    case torch::kInt64: return MPI_INT64_T;
-    case torch::kFloat32: return MPI_FLOAT;
-    case torch::kFloat64: return MPI_DOUBLE;
-    case torch::kUInt8: return MPI_UINT8_T;
-    default: throw Error(message("tensors of type ", c10::toString(type), " cannot travel"));
+    case torch::kInt64:
+      return MPI_INT64_T;
+    case torch::kFloat32:
+      return MPI_FLOAT;
+    case torch::kFloat64:
+      return MPI_DOUBLE;
+    case torch::kUInt8:
+      return MPI_UINT8_T;
+    default:
+      throw Error(message("tensors of type ", c10::toString(type), " cannot travel"));
   }
 }
 
@@ -93,9 +98,11 @@ struct Communicator::Impl {
     if (tensor.is_cuda()) torch::cuda::synchronize(tensor.device().index());
     if (direct || (tensor.is_cpu() && !always_stage)) return tensor;
     for (torch::Tensor& buffer : staging) {
-      if (buffer.sizes() == tensor.sizes() && buffer.scalar_type() == tensor.scalar_type()) return buffer;
+      if (buffer.sizes() == tensor.sizes() && buffer.scalar_type() == tensor.scalar_type())
+        return buffer;
     }
-    staging.push_back(torch::empty(tensor.sizes(), torch::dtype(tensor.scalar_type()).pinned_memory(tensor.is_cuda())));
+    staging.push_back(torch::empty(
+        tensor.sizes(), torch::dtype(tensor.scalar_type()).pinned_memory(tensor.is_cuda())));
     return staging.back();
   }
 };
@@ -105,8 +112,9 @@ Communicator::Communicator() : impl_(std::make_unique<Impl>()) {
   MPI_Comm_set_errhandler(impl_->world, MPI_ERRORS_RETURN);
   MPI_Comm_rank(impl_->world, &rank_);
   MPI_Comm_size(impl_->world, &size_);
-  check_mpi(MPI_Comm_split_type(impl_->world, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &impl_->node),
-            "MPI_Comm_split_type");
+  check_mpi(
+      MPI_Comm_split_type(impl_->world, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &impl_->node),
+      "MPI_Comm_split_type");
   MPI_Comm_rank(impl_->node, &node_rank_);
   MPI_Comm_size(impl_->node, &node_size_);
   const int first = node_rank_ == 0 ? 1 : 0;
@@ -128,11 +136,14 @@ GpuComm Communicator::choose_gpu_comm(const std::string& mode, torch::Device dev
 #endif
   if (device.is_cpu()) {
     impl_->always_stage = mode == "host";
-    FL_CHECK(mode != "direct", "gpu-comm is direct, but ranks compute on CPUs (choose auto or host)");
-    return {.direct = false, .reason = mode == "host" ? "host memory, copied as asked for" : "host memory"};
+    FL_CHECK(mode != "direct",
+             "gpu-comm is direct, but ranks compute on CPUs (choose auto or host)");
+    return {.direct = false,
+            .reason = mode == "host" ? "host memory, copied as asked for" : "host memory"};
   }
   FL_CHECK(mode != "direct" || aware, "gpu-comm is direct, but ", reason, " (choose auto or host)");
-  if (mode == "host") return {.direct = false, .reason = "staged through pinned host memory, as asked for"};
+  if (mode == "host")
+    return {.direct = false, .reason = "staged through pinned host memory, as asked for"};
   if (!aware) return {.direct = false, .reason = "staged through pinned host memory: " + reason};
   return {.direct = true, .reason = "device pointers: " + reason};
 }
@@ -166,7 +177,8 @@ void Communicator::broadcast(torch::Tensor& tensor) {
   const auto size = static_cast<int64_t>(tensor.element_size());
   for (int64_t first = 0; first < tensor.numel(); first += kChunk) {
     const int64_t n = std::min(kChunk, tensor.numel() - first);
-    check_mpi(MPI_Bcast(bytes_of(buffer) + first * size, count_of(n), mpi_type(tensor.scalar_type()), 0, impl_->world),
+    check_mpi(MPI_Bcast(bytes_of(buffer) + first * size, count_of(n),
+                        mpi_type(tensor.scalar_type()), 0, impl_->world),
               "MPI_Bcast");
   }
   if (staged && rank_ != 0) tensor.copy_(buffer);
@@ -217,7 +229,8 @@ std::vector<std::string> Communicator::gather(const std::string& bytes) {
     }
     all.resize(static_cast<size_t>(count_of(total)));
   }
-  check_mpi(MPI_Gatherv(bytes.data(), own, MPI_BYTE, all.data(), sizes.data(), offsets.data(), MPI_BYTE, 0, impl_->world),
+  check_mpi(MPI_Gatherv(bytes.data(), own, MPI_BYTE, all.data(), sizes.data(), offsets.data(),
+                        MPI_BYTE, 0, impl_->world),
             "MPI_Gatherv");
   std::vector<std::string> parts;
   if (rank_ == 0) {
@@ -233,8 +246,8 @@ void Communicator::send(torch::Tensor tensor, int to) {
   const auto start = Clock::now();
   torch::Tensor buffer = tensor.is_cpu() ? tensor.contiguous() : tensor.cpu();
   impl_->sends.push_back({MPI_REQUEST_NULL, buffer});
-  check_mpi(MPI_Isend(buffer.data_ptr(), count_of(buffer.numel()), mpi_type(buffer.scalar_type()), to, 0, impl_->world,
-                      &impl_->sends.back().request),
+  check_mpi(MPI_Isend(buffer.data_ptr(), count_of(buffer.numel()), mpi_type(buffer.scalar_type()),
+                      to, 0, impl_->world, &impl_->sends.back().request),
             "MPI_Isend");
   clock_.communicate += seconds_since(start);
 }
@@ -245,8 +258,8 @@ void Communicator::receive(torch::Tensor& tensor, int from) {
                              ? tensor
                              : torch::empty(tensor.sizes(), torch::dtype(tensor.scalar_type()));
   MPI_Request request;
-  check_mpi(MPI_Irecv(buffer.data_ptr(), count_of(buffer.numel()), mpi_type(buffer.scalar_type()), from, 0,
-                      impl_->world, &request),
+  check_mpi(MPI_Irecv(buffer.data_ptr(), count_of(buffer.numel()), mpi_type(buffer.scalar_type()),
+                      from, 0, impl_->world, &request),
             "MPI_Irecv");
   wait(request);
   if (buffer.data_ptr() != tensor.data_ptr()) tensor.copy_(buffer);
@@ -261,7 +274,8 @@ void Communicator::finish_sends() {
 }
 
 torch::Tensor Communicator::share_on_node(const torch::Tensor& tensor, bool allowed, bool& shared) {
-  // What it is: type, dimensions and sizes, as the node's first rank knows them, and whether a window has room.
+  // What it is: type, dimensions and sizes, as the node's first rank knows them, and whether a
+  // window has room.
   int64_t shape[12] = {};
   if (node_rank_ == 0) {
     FL_CHECK(tensor.is_cpu() && tensor.is_contiguous() && tensor.dim() <= 8,
@@ -271,7 +285,8 @@ torch::Tensor Communicator::share_on_node(const torch::Tensor& tensor, bool allo
     std::copy(tensor.sizes().begin(), tensor.sizes().end(), shape + 2);
     const auto bytes = static_cast<uint64_t>(tensor.nbytes());
     struct statvfs space {};
-    shape[10] = allowed && statvfs("/dev/shm", &space) == 0 && space.f_bavail * space.f_frsize > bytes + bytes / 16 + (16 << 20);
+    shape[10] = allowed && statvfs("/dev/shm", &space) == 0 &&
+                space.f_bavail * space.f_frsize > bytes + bytes / 16 + (16 << 20);
   }
   check_mpi(MPI_Bcast(shape, 12, MPI_INT64_T, 0, impl_->node), "MPI_Bcast");
   shared = true;
@@ -281,10 +296,12 @@ torch::Tensor Communicator::share_on_node(const torch::Tensor& tensor, bool allo
   shared = shape[10] != 0;
   torch::Tensor result;
   if (shared) {
-    const int64_t bytes = c10::multiply_integers(sizes) * static_cast<int64_t>(c10::elementSize(type));
+    const int64_t bytes =
+        c10::multiply_integers(sizes) * static_cast<int64_t>(c10::elementSize(type));
     void* data = nullptr;
     MPI_Win window;
-    check_mpi(MPI_Win_allocate_shared(node_rank_ == 0 ? bytes : 0, 1, MPI_INFO_NULL, impl_->node, &data, &window),
+    check_mpi(MPI_Win_allocate_shared(node_rank_ == 0 ? bytes : 0, 1, MPI_INFO_NULL, impl_->node,
+                                      &data, &window),
               "MPI_Win_allocate_shared");
     impl_->windows.push_back(window);
     MPI_Aint size = 0;
@@ -298,7 +315,9 @@ torch::Tensor Communicator::share_on_node(const torch::Tensor& tensor, bool allo
     const auto element = static_cast<int64_t>(result.element_size());
     for (int64_t first = 0; first < result.numel(); first += kChunk) {
       const int64_t n = std::min(kChunk, result.numel() - first);
-      check_mpi(MPI_Bcast(bytes_of(result) + first * element, count_of(n), mpi_type(type), 0, impl_->node), "MPI_Bcast");
+      check_mpi(MPI_Bcast(bytes_of(result) + first * element, count_of(n), mpi_type(type), 0,
+                          impl_->node),
+                "MPI_Bcast");
     }
   }
   return result;
@@ -310,7 +329,8 @@ void Communicator::abort(int code) {
 }
 
 MpiSession::MpiSession() {
-  setenv("OMPI_MCA_mpi_yield_when_idle", "1", /*overwrite=*/0);  // more ranks than cores is common here
+  setenv("OMPI_MCA_mpi_yield_when_idle", "1",
+         /*overwrite=*/0);  // more ranks than cores is common here
   int provided = 0;
   MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided);
 }

@@ -1,7 +1,8 @@
 // Ranks and what passes between them. Only communicator.cpp includes <mpi.h>.
 //
-// Nobody spins: before each collective the ranks meet in a non-blocking barrier that they poll with sleeps in between,
-// so that a waiting rank leaves its core to the others; the collective itself then is a short blocking call.
+// Nobody spins: before each collective the ranks meet in a non-blocking barrier that they poll with
+// sleeps in between, so that a waiting rank leaves its core to the others; the collective itself
+// then is a short blocking call.
 #pragma once
 
 #include <torch/types.h>
@@ -43,24 +44,26 @@ class Communicator {
   GpuComm choose_gpu_comm(const std::string& mode, torch::Device device);
   void set_gpu_comm(const GpuComm& choice) { direct_ = choice.direct; }
 
-  // Waits until every rank is here. Meanwhile calls `work` while it returns true (it did something and has more), with
-  // a poll in between, and sleeps otherwise.
+  // Waits until every rank is here. Meanwhile calls `work` while it returns true (it did something
+  // and has more), with a poll in between, and sleeps otherwise.
   void meet(const std::function<bool()>& work = {});
 
-  // Collectives; every rank calls them in the same order, with the same sizes. Tensors may be on a device.
-  void broadcast(torch::Tensor& tensor);                       // from rank 0 into everyone's
-  void broadcast(std::string& bytes);                          // from rank 0
-  void sum_to_root(torch::Tensor& tensor);                     // rank 0's becomes the sum, int64 or float32
-  std::vector<std::string> gather(const std::string& bytes);   // to rank 0, by rank; empty elsewhere
+  // Collectives; every rank calls them in the same order, with the same sizes. Tensors may be on a
+  // device.
+  void broadcast(torch::Tensor& tensor);    // from rank 0 into everyone's
+  void broadcast(std::string& bytes);       // from rank 0
+  void sum_to_root(torch::Tensor& tensor);  // rank 0's becomes the sum, int64 or float32
+  std::vector<std::string> gather(const std::string& bytes);  // to rank 0, by rank; empty elsewhere
 
   // Point to point. Sends complete in finish_sends().
   void send(torch::Tensor tensor, int to);
   void receive(torch::Tensor& tensor, int from);
   void finish_sends();
 
-  // A copy of rank 0's-on-this-node tensor that all ranks of a node share in memory. `tensor` counts on the node's
-  // first rank only, and must be on the CPU. `shared` tells whether it was possible: where the node's shared memory is
-  // too small, or `allowed` is false on its first rank, each rank gets a copy of its own.
+  // A copy of rank 0's-on-this-node tensor that all ranks of a node share in memory. `tensor`
+  // counts on the node's first rank only, and must be on the CPU. `shared` tells whether it was
+  // possible: where the node's shared memory is too small, or `allowed` is false on its first rank,
+  // each rank gets a copy of its own.
   torch::Tensor share_on_node(const torch::Tensor& tensor, bool allowed, bool& shared);
 
   RankClock& clock() { return clock_; }
@@ -88,7 +91,8 @@ class MpiSession {
 std::string mpi_library_version();  // "Open MPI v4.1.4"
 std::string host_name();
 
-// Whether this process is rank 0, as its launcher's environment says; true without a launcher. For before MPI starts.
+// Whether this process is rank 0, as its launcher's environment says; true without a launcher. For
+// before MPI starts.
 bool launched_as_root();
 
 }  // namespace fl_sim

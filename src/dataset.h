@@ -24,8 +24,9 @@ struct Samples {
 struct Dataset {
   Samples train, test;
   int64_t classes = 0;
-  double scale = 1, shift = 0;       // a network sees inputs · scale + shift, computed batch by batch
-  std::vector<int64_t> owner = {};   // [n] the natural client (0, 1, ...) of each training sample; empty: none known
+  double scale = 1, shift = 0;  // a network sees inputs · scale + shift, computed batch by batch
+  // [n] the natural client (0, 1, ...) of each training sample; empty: none known.
+  std::vector<int64_t> owner = {};
 };
 
 // A source of data: a file format or a generator. Plug-ins live in src/datasets/.
@@ -39,16 +40,19 @@ class DatasetSource {
 
   virtual ~DatasetSource() = default;
 
-  // Reads or generates everything: a pure function of the job and of the files it names. Throws Error that names the
-  // file, what was expected and what was found; a bad byte never reaches a tensor.
+  // Reads or generates everything: a pure function of the job and of the files it names. Throws
+  // Error that names the file, what was expected and what was found; a bad byte never reaches a
+  // tensor.
   virtual Dataset read() const = 0;
 };
 
-// Throws Error unless the dataset is whole: sizes agree, labels are in [0, classes), floats are finite, owners complete.
+// Throws Error unless the dataset is whole: sizes agree, labels are in [0, classes), floats are
+// finite, owners complete.
 void check_dataset(const Dataset& data, const std::string& name);
 
-// The inputs at `indices` [n] int64 as a network sees them: [n, ...] of type `dtype`, on the samples' device.
-torch::Tensor fetch_inputs(const Samples& samples, const torch::Tensor& indices, double scale, double shift,
-                           torch::ScalarType dtype);
+// The inputs at `indices` [n] int64 as a network sees them: [n, ...] of type `dtype`, on the
+// samples' device.
+torch::Tensor fetch_inputs(const Samples& samples, const torch::Tensor& indices, double scale,
+                           double shift, torch::ScalarType dtype);
 
 }  // namespace fl_sim

@@ -7,7 +7,11 @@ namespace fl_sim {
 
 Evaluator::Evaluator(const Network& network, Samples test, double scale, double shift,
                      std::function<void(const TestResult&)> done)
-    : network_(network), test_(std::move(test)), scale_(scale), shift_(shift), done_(std::move(done)) {}
+    : network_(network),
+      test_(std::move(test)),
+      scale_(scale),
+      shift_(shift),
+      done_(std::move(done)) {}
 
 void Evaluator::add(int64_t round, const torch::Tensor& rows) {
   queue_.push_back({.round = round, .rows = rows.detach().clone()});
@@ -19,8 +23,8 @@ bool Evaluator::step() {
   torch::NoGradGuard no_grad;
   Model& model = queue_.front();
   const int64_t count = std::min(kBatch, test_.size() - model.next);
-  const torch::Tensor indices = torch::arange(model.next, model.next + count,
-                                              torch::dtype(torch::kInt64).device(model.rows.device()));
+  const torch::Tensor indices = torch::arange(
+      model.next, model.next + count, torch::dtype(torch::kInt64).device(model.rows.device()));
   const torch::Tensor x = fetch_inputs(test_, indices, scale_, shift_, model.rows.scalar_type());
   const torch::Tensor y = test_.labels.narrow(0, model.next, count);
   const torch::Tensor output = network_.forward(Weights(network_.layout(), model.rows), x);

@@ -1,4 +1,5 @@
-// The server's evaluation on the test set, cut into small pieces so that it fits into the time that rank 0 waits.
+// The server's evaluation on the test set, cut into small pieces so that it fits into the time that
+// rank 0 waits.
 #pragma once
 
 #include <torch/types.h>
@@ -36,7 +37,8 @@ class Evaluator {
   double seconds() const { return seconds_; }  // spent so far
 
  private:
-  // A fixed size, since results may depend on it in the last bits; about 5 ms for a small convolutional network.
+  // A fixed size, since results may depend on it in the last bits; about 5 ms for a small
+  // convolutional network.
   static constexpr int64_t kBatch = 25;
 
   struct Model {

@@ -5,7 +5,8 @@
 #include <cmath>
 #include <numeric>
 
-// Each loop is compiled for several instruction sets; the arithmetic is exact, so all give the same bits.
+// Each loop is compiled for several instruction sets; the arithmetic is exact, so all give the same
+// bits.
 #if defined(__x86_64__) && defined(__gnu_linux__)
 #define FL_VECTORISED __attribute__((target_clones("default", "avx2", "avx512f")))
 #else
@@ -71,7 +72,8 @@ void WeightedSum::add(const std::vector<torch::Tensor>& vectors, float weight) {
     torch::Tensor target = buffer_.narrow(0, offset, sizes_[i]);
     if (!exact) {
       target.add_(vector.to(torch::kFloat32), weight);
-    } else if (vector.is_cpu() && vector.scalar_type() == torch::kFloat32 && vector.is_contiguous()) {
+    } else if (vector.is_cpu() && vector.scalar_type() == torch::kFloat32 &&
+               vector.is_contiguous()) {
       add_exact(target.data_ptr<int64_t>(), vector.data_ptr<float>(), sizes_[i], scaled_weight);
     } else {
       target.add_(vector.to(torch::kFloat64).mul_(scaled_weight).round_().to(torch::kInt64));

@@ -1,9 +1,11 @@
-// The weighted sum of clients' vectors, with the same bits for every order and every number of ranks.
+// The weighted sum of clients' vectors, with the same bits for every order and every number of
+// ranks.
 //
-// Floats are added in an associative ring: p·x is rounded to a multiple of 2^-40 and added as a 64-bit integer. A
-// float weight times a float value is exact in double precision, so the rounding is the only one, and it is the same on
-// every machine. A value must be finite and below 2048 in magnitude; with weights that sum to at most 1 no sum of such
-// vectors overflows, whatever the number of clients. The resolution is 9e-13.
+// Floats are added in an associative ring: p·x is rounded to a multiple of 2^-40 and added as a
+// 64-bit integer. A float weight times a float value is exact in double precision, so the rounding
+// is the only one, and it is the same on every machine. A value must be finite and below 2048 in
+// magnitude; with weights that sum to at most 1 no sum of such vectors overflows, whatever the
+// number of clients. The resolution is 9e-13.
 #pragma once
 
 #include <torch/types.h>
@@ -15,22 +17,24 @@ namespace fl_sim {
 
 enum class SumKind { kExact, kFloat };
 
-// Which of the rows [G, n] may be summed: every value finite and |x| < 2048. G booleans, on the CPU.
+// Which of the rows [G, n] may be summed: every value finite and |x| < 2048. G booleans, on the
+// CPU.
 std::vector<bool> acceptable(const torch::Tensor& rows);
 
 class WeightedSum {
  public:
-  // Room for one sum of vectors of these sizes, on `device`. kFloat is the plain sum in float32, whose bits depend on
-  // the order of additions.
+  // Room for one sum of vectors of these sizes, on `device`. kFloat is the plain sum in float32,
+  // whose bits depend on the order of additions.
   WeightedSum(std::vector<int64_t> sizes, SumKind kind, torch::Device device);
 
   void clear();
 
-  // Adds weight·v for each of a client's vectors (float32, or float64 in tests), which must be acceptable, and counts
-  // the weight.
+  // Adds weight·v for each of a client's vectors (float32, or float64 in tests), which must be
+  // acceptable, and counts the weight.
   void add(const std::vector<torch::Tensor>& vectors, float weight);
 
-  // What travels: element by element addition of two buffers adds the sums. [total size + 1], int64 or float32.
+  // What travels: element by element addition of two buffers adds the sums. [total size + 1], int64
+  // or float32.
   torch::Tensor& buffer() { return buffer_; }
 
   // The sum of the weights, 0 if nothing was added.

@@ -23,9 +23,10 @@ Dataset read_dataset(const Job& job) {
 int64_t number_or_auto(const Job& job, const std::string& key, int64_t least) {
   const auto text = job.get<std::string>(key);
   if (text == "auto") return -1;
-  const bool digits = !text.empty() && text.size() < 18 && text.find_first_not_of("0123456789") == std::string::npos;
-  FL_CHECK(digits && std::stoll(text) >= least, key, " is '", text, "' (must be auto or a whole number of at least ",
-           least, ")");
+  const bool digits = !text.empty() && text.size() < 18 &&
+                      text.find_first_not_of("0123456789") == std::string::npos;
+  FL_CHECK(digits && std::stoll(text) >= least, key, " is '", text,
+           "' (must be auto or a whole number of at least ", least, ")");
   return std::stoll(text);
 }
 
@@ -36,54 +37,63 @@ void resolve_clients(Job& job, const Dataset& data) {
   if (clients < 0) clients = natural ? owners : 100;
   job.set("clients", std::to_string(clients));
   const auto cohort = job.get<int64_t>("cohort");
-  FL_CHECK(cohort <= clients, "cohort is ", cohort, " (must be 1 to ", clients, ", the number of clients)");
+  FL_CHECK(cohort <= clients, "cohort is ", cohort, " (must be 1 to ", clients,
+           ", the number of clients)");
 }
 
 void check_evaluation(const Job& job) {
-  FL_CHECK(job.get<double>("target-accuracy") == 0 || job.get<int64_t>("evaluate-every") > 0,
-           "target-accuracy is set, but evaluate-every is 0 (set it to 1, to look after every round)");
+  FL_CHECK(
+      job.get<double>("target-accuracy") == 0 || job.get<int64_t>("evaluate-every") > 0,
+      "target-accuracy is set, but evaluate-every is 0 (set it to 1, to look after every round)");
 }
 
 void resolve_device(Job& job) {
-  if (job.get<std::string>("device") == "auto") job.set("device", torch::cuda::is_available() ? "cuda" : "cpu");
+  if (job.get<std::string>("device") == "auto")
+    job.set("device", torch::cuda::is_available() ? "cuda" : "cpu");
 }
 
 // Called on every rank: a rank without a GPU says so itself.
 torch::Device device_of(const Job& job, int node_rank) {
   if (job.get<std::string>("device") == "cpu") return torch::kCPU;
-  FL_CHECK(torch::cuda::is_available(), "device is cuda, but LibTorch sees no CUDA device here (choose --device cpu, or "
+  FL_CHECK(torch::cuda::is_available(),
+           "device is cuda, but LibTorch sees no CUDA device here (choose --device cpu, or "
            "build against a CUDA LibTorch and check the driver)");
   const auto devices = static_cast<int>(torch::cuda::device_count());
   return torch::Device(torch::kCUDA, static_cast<c10::DeviceIndex>(node_rank % devices));
 }
 
-// Clients per group: on a CPU one client's weights stay in the cache; a GPU wants a large stack, of at most 2^28 numbers
-// with gradients and momentum, and no more groups than the cohort fills.
+// Clients per group: on a CPU one client's weights stay in the cache; a GPU wants a large stack, of
+// at most 2^28 numbers with gradients and momentum, and no more groups than the cohort fills.
 void resolve_group_size(Job& job, const Network& network) {
   int64_t size = number_or_auto(job, "group-size", 1);
   if (size < 0) {
     const int64_t fit = (int64_t{1} << 28) / (3 * network.layout().row());
     const bool stack = job.get<std::string>("device") == "cuda" && network.stackable();
-    size = stack ? std::clamp<int64_t>(fit, 1, std::min<int64_t>(128, job.get<int64_t>("cohort"))) : 1;
+    size =
+        stack ? std::clamp<int64_t>(fit, 1, std::min<int64_t>(128, job.get<int64_t>("cohort"))) : 1;
   }
-  FL_CHECK(size == 1 || network.stackable(), "group-size is ", size, ", but model ", job.get<std::string>("model"),
-           " trains one client at a time (set group-size to 1)");
+  FL_CHECK(size == 1 || network.stackable(), "group-size is ", size, ", but model ",
+           job.get<std::string>("model"), " trains one client at a time (set group-size to 1)");
   job.set("group-size", std::to_string(size));
 }
 
 Partition split(const Job& job, const Dataset& data) {
   const torch::Tensor labels = data.train.labels.contiguous();
-  const std::span<const int64_t> label_span(labels.data_ptr<int64_t>(), static_cast<size_t>(labels.numel()));
+  const std::span<const int64_t> label_span(labels.data_ptr<int64_t>(),
+                                            static_cast<size_t>(labels.numel()));
   Rng rng(static_cast<uint64_t>(job.get<int64_t>("seed")), "partition");
   const PartitionRequest request{label_span, data.classes, job.get<int64_t>("clients"), data.owner};
-  Partition partition = make<Partitioner>(job.get<std::string>("partitioner"), {job})->split(request, rng);
+  Partition partition =
+      make<Partitioner>(job.get<std::string>("partitioner"), {job})->split(request, rng);
   check_partition(partition, data.train.size());
-  FL_CHECK(partition.clients() == request.clients, "partitioner ", job.get<std::string>("partitioner"), " made ",
-           partition.clients(), " clients instead of ", request.clients);
+  FL_CHECK(partition.clients() == request.clients, "partitioner ",
+           job.get<std::string>("partitioner"), " made ", partition.clients(),
+           " clients instead of ", request.clients);
   return partition;
 }
 
-std::unique_ptr<Network> build_network(const Job& job, const std::vector<int64_t>& input_shape, int64_t classes) {
+std::unique_ptr<Network> build_network(const Job& job, const std::vector<int64_t>& input_shape,
+                                       int64_t classes) {
   const auto [name, argument] = split_name(job.get<std::string>("model"));
   auto network = make<Network>(name, {job, argument, input_shape, classes});
   check_network(*network, name, input_shape, classes);
@@ -136,7 +146,8 @@ Experiment set_up(const Job& job, Communicator& comm) {
     // The first rank of each further node reads the files too.
     if (comm.rank() != 0 && comm.node_rank() == 0) e.data = read_dataset(e.job);
 
-    torch::Tensor facts = torch::tensor({e.data.scale, e.data.shift, static_cast<double>(e.data.classes)}, torch::kFloat64);
+    torch::Tensor facts = torch::tensor(
+        {e.data.scale, e.data.shift, static_cast<double>(e.data.classes)}, torch::kFloat64);
     comm.broadcast(facts);
     e.data.scale = facts[0].item<double>();
     e.data.shift = facts[1].item<double>();

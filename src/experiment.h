@@ -1,4 +1,5 @@
-// Everything that a run consists of, the same on every rank: the resolved job, data, partition, network, algorithm.
+// Everything that a run consists of, the same on every rank: the resolved job, data, partition,
+// network, algorithm.
 #pragma once
 
 #include <torch/types.h>
@@ -19,22 +20,22 @@ namespace fl_sim {
 
 struct Experiment {
   Job job;
-  Dataset data;          // test samples on rank 0 only
+  Dataset data;  // test samples on rank 0 only
   Partition partition;
   std::unique_ptr<Network> network;
   std::unique_ptr<Algorithm> algorithm;
   std::unique_ptr<Sampler> sampler;
   torch::Device device = torch::kCPU;
   torch::ScalarType dtype = torch::kFloat32;  // of the rows; float64 in tests
-  bool data_shared = true;  // the training set lies once per node
+  bool data_shared = true;                    // the training set lies once per node
 };
 
-// Makes job.clients etc. definite and builds what the job names on top of `data`: on one rank, without communication.
-// Throws Error for everything that can be wrong with a job.
+// Makes job.clients etc. definite and builds what the job names on top of `data`: on one rank,
+// without communication. Throws Error for everything that can be wrong with a job.
 Experiment make_experiment(Job job, Dataset data);
 
-// The experiment that rank 0's `job` describes, on every rank. Rank 0 checks everything before the others begin, so
-// that an error is reported once.
+// The experiment that rank 0's `job` describes, on every rank. Rank 0 checks everything before the
+// others begin, so that an error is reported once.
 Experiment set_up(const Job& job, Communicator& comm);
 
 // Builds the parts that job and data determine, given the partition.

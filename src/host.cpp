@@ -35,8 +35,11 @@ Host::Host(const Experiment& experiment, Communicator& comm, bool trains)
       state_sizes_(e_.algorithm->client_state()),
       extra_sizes_(e_.algorithm->additive()),
       data_{{}, e_.data.scale, e_.data.shift, &e_.partition},
-      sum_(sum_sizes(e_), e_.job.get<std::string>("sum") == "exact" ? SumKind::kExact : SumKind::kFloat, e_.device) {
-  if (trains) data_.train = {e_.data.train.inputs.to(e_.device), e_.data.train.labels.to(e_.device)};
+      sum_(sum_sizes(e_),
+           e_.job.get<std::string>("sum") == "exact" ? SumKind::kExact : SumKind::kFloat,
+           e_.device) {
+  if (trains)
+    data_.train = {e_.data.train.inputs.to(e_.device), e_.data.train.labels.to(e_.device)};
 }
 
 void Host::begin_round(const RoundPlan& plan) {
@@ -53,8 +56,10 @@ void Host::move_state(const std::vector<StateMove>& moves) {
   const auto options = torch::dtype(e_.dtype).device(e_.device);
   for (const StateMove& move : moves) {
     if (move.from != comm_.rank()) continue;
-    const auto held = client_state_.find(move.client);  // missing: its updates were all refused so far
-    comm_.send(held != client_state_.end() ? held->second : torch::zeros({length}, options), static_cast<int>(move.to));
+    const auto held =
+        client_state_.find(move.client);  // missing: its updates were all refused so far
+    comm_.send(held != client_state_.end() ? held->second : torch::zeros({length}, options),
+               static_cast<int>(move.to));
     if (held != client_state_.end()) client_state_.erase(held);
   }
   for (const StateMove& move : moves) {
@@ -69,11 +74,12 @@ State Host::load_state(const std::vector<int64_t>& ids) const {
   State state;
   int64_t offset = 0;
   for (const auto& [name, size] : state_sizes_) {
-    torch::Tensor stacked =
-        torch::zeros({static_cast<int64_t>(ids.size()), size}, torch::dtype(e_.dtype).device(e_.device));
+    torch::Tensor stacked = torch::zeros({static_cast<int64_t>(ids.size()), size},
+                                         torch::dtype(e_.dtype).device(e_.device));
     for (size_t i = 0; i < ids.size(); ++i) {
       const auto held = client_state_.find(ids[i]);
-      if (held != client_state_.end()) stacked[static_cast<int64_t>(i)].copy_(held->second.narrow(0, offset, size));
+      if (held != client_state_.end())
+        stacked[static_cast<int64_t>(i)].copy_(held->second.narrow(0, offset, size));
     }
     state[name] = stacked;
     offset += size;
@@ -104,20 +110,25 @@ void Host::train(const PlannedGroup& planned, const GlobalModel& global) {
   hooks.disturb();
   const auto start = Clock::now();
   const auto clients = static_cast<int64_t>(planned.ids.size());
-  ClientGroup group{.ids = planned.ids, .data = data_, .seed = static_cast<uint64_t>(e_.job.get<int64_t>("seed"))};
+  ClientGroup group{.ids = planned.ids,
+                    .data = data_,
+                    .seed = static_cast<uint64_t>(e_.job.get<int64_t>("seed"))};
   group.rows = global.weights.expand({clients, -1}).clone();
   group.state = load_state(planned.ids);
   Update update = e_.algorithm->train(group, global);
 
   torch::NoGradGuard no_grad;
   for (int64_t i = 0; i < clients; ++i) {
-    if (hooks.diverging_round == global.round && hooks.diverging_client == planned.ids[static_cast<size_t>(i)]) {
+    if (hooks.diverging_round == global.round &&
+        hooks.diverging_client == planned.ids[static_cast<size_t>(i)]) {
       update.delta[i].fill_(std::nan(""));
     }
   }
   const std::vector<bool> good = accepted(update);
-  const torch::Tensor norms =
-      update.delta.narrow(1, 0, e_.network->layout().trainable()).norm(2, 1).to(torch::kFloat64).cpu();
+  const torch::Tensor norms = update.delta.narrow(1, 0, e_.network->layout().trainable())
+                                  .norm(2, 1)
+                                  .to(torch::kFloat64)
+                                  .cpu();
   for (size_t i = 0; i < planned.ids.size(); ++i) {
     const auto row = static_cast<int64_t>(i);
     const int64_t client = planned.ids[i];
@@ -128,18 +139,19 @@ void Host::train(const PlannedGroup& planned, const GlobalModel& global) {
       sum_.add(vectors, weight);
       keep_state(client, update.state, row);
     }
-    records_.push_back({.round = global.round,
-                        .client = client,
-                        .rank = comm_.rank(),
-                        .samples = e_.partition.size(client),
-                        .steps = update.steps[i],
-                        .samples_seen = update.samples_seen[i],
-                        .status = static_cast<int64_t>(good[i] ? ClientStatus::kTrained : ClientStatus::kDiverged),
-                        .weight = weight,
-                        .loss = update.loss[i],
-                        .loss_before = update.loss_before[i],
-                        .loss_after = update.loss_after[i],
-                        .delta_norm = norms[row].item<double>()});
+    records_.push_back(
+        {.round = global.round,
+         .client = client,
+         .rank = comm_.rank(),
+         .samples = e_.partition.size(client),
+         .steps = update.steps[i],
+         .samples_seen = update.samples_seen[i],
+         .status = static_cast<int64_t>(good[i] ? ClientStatus::kTrained : ClientStatus::kDiverged),
+         .weight = weight,
+         .loss = update.loss[i],
+         .loss_before = update.loss_before[i],
+         .loss_after = update.loss_after[i],
+         .delta_norm = norms[row].item<double>()});
   }
   const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
   compute_seconds_ += seconds;

@@ -22,8 +22,8 @@ class Host {
   // Every rank together: client state goes where the plan wants it, and the sum starts at zero.
   void begin_round(const RoundPlan& plan);
 
-  // Trains a group and adds what its clients return to the sum. A client one of whose vectors cannot be summed is left
-  // out and keeps its state.
+  // Trains a group and adds what its clients return to the sum. A client one of whose vectors
+  // cannot be summed is left out and keeps its state.
   void train(const PlannedGroup& group, const GlobalModel& global);
 
   WeightedSum& sum() { return sum_; }
@@ -41,8 +41,9 @@ class Host {
   VectorSizes state_sizes_, extra_sizes_;
   ClientData data_;
   WeightedSum sum_;
-  std::unordered_map<int64_t, torch::Tensor> client_state_;  // client -> its vectors, one after the other
-  std::unordered_map<int64_t, float> weights_;               // client -> p_k over the planned cohort
+  std::unordered_map<int64_t, torch::Tensor>
+      client_state_;                            // client -> its vectors, one after the other
+  std::unordered_map<int64_t, float> weights_;  // client -> p_k over the planned cohort
   std::vector<ClientRecord> records_;
   double compute_seconds_ = 0;
 };

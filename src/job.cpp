@@ -32,20 +32,22 @@ bool parse_number(const std::string& text, Number& value) {
 std::string checked(const std::string& key, const Option& option, const std::string& text) {
   const auto in_range = [&](double value) {
     const Range& r = option.range;
-    FL_CHECK(std::isfinite(value) && value >= r.low && value <= r.high && !(r.open_low && value == r.low) &&
-                 !(r.open_high && value == r.high),
+    FL_CHECK(std::isfinite(value) && value >= r.low && value <= r.high &&
+                 !(r.open_low && value == r.low) && !(r.open_high && value == r.high),
              key, " is ", text, " (must be ", range_text(r), "): ", option.meaning);
   };
   switch (option.type) {
     case Type::kInteger: {
       int64_t value = 0;
-      FL_CHECK(parse_number(text, value), key, " is '", text, "' (must be a whole number): ", option.meaning);
+      FL_CHECK(parse_number(text, value), key, " is '", text,
+               "' (must be a whole number): ", option.meaning);
       in_range(static_cast<double>(value));
       return std::to_string(value);
     }
     case Type::kNumber: {
       double value = 0;
-      FL_CHECK(parse_number(text, value), key, " is '", text, "' (must be a number): ", option.meaning);
+      FL_CHECK(parse_number(text, value), key, " is '", text,
+               "' (must be a number): ", option.meaning);
       in_range(value);
       return text;
     }
@@ -55,9 +57,10 @@ std::string checked(const std::string& key, const Option& option, const std::str
       throw Error(message(key, " is '", text, "' (must be true or false): ", option.meaning));
     case Type::kText:
       FL_CHECK(!text.empty(), key, " is empty: ", option.meaning);
-      FL_CHECK(option.choices.empty() ||
-                   std::find(option.choices.begin(), option.choices.end(), text) != option.choices.end(),
-               key, " is '", text, "' (must be one of ", list_of(option.choices), "): ", option.meaning);
+      FL_CHECK(
+          option.choices.empty() ||
+              std::find(option.choices.begin(), option.choices.end(), text) != option.choices.end(),
+          key, " is '", text, "' (must be one of ", list_of(option.choices), "): ", option.meaning);
       return text;
   }
   return text;
@@ -80,7 +83,8 @@ std::string unknown_key(const std::string& key, const std::string& where) {
   for (const auto& [known, option] : all_options()) keys.push_back(known);
   keys.push_back("job");
   const std::string near = nearest(key, keys);
-  return message("unknown key '", key, "' ", where, near.empty() ? "" : message("; did you mean '", near, "'?"),
+  return message("unknown key '", key, "' ", where,
+                 near.empty() ? "" : message("; did you mean '", near, "'?"),
                  " (fl_sim --help shows all)");
 }
 
@@ -103,14 +107,15 @@ Values collect(const po::parsed_options& parsed, const std::string& where) {
   }
   Values values;
   for (const po::option& option : parsed.options) {
-    FL_CHECK(option.position_key < 0, "unexpected argument '", option.original_tokens.at(0), "' ", where,
-             " (options are written --key value)");
+    FL_CHECK(option.position_key < 0, "unexpected argument '", option.original_tokens.at(0), "' ",
+             where, " (options are written --key value)");
     FL_CHECK(!option.unregistered, unknown_key(option.string_key, where));
     // A flag that is only named is on; Boost applies that later than we look.
     const bool is_flag = option.value.empty() && flags.contains(option.string_key);
-    FL_CHECK(is_flag || option.value.size() == 1, "option '", option.string_key, "' ", where, " needs a value");
-    FL_CHECK(values.emplace(option.string_key, is_flag ? "true" : option.value[0]).second, "option '",
-             option.string_key, "' is set twice ", where, " (keep one)");
+    FL_CHECK(is_flag || option.value.size() == 1, "option '", option.string_key, "' ", where,
+             " needs a value");
+    FL_CHECK(values.emplace(option.string_key, is_flag ? "true" : option.value[0]).second,
+             "option '", option.string_key, "' is set twice ", where, " (keep one)");
   }
   return values;
 }
@@ -123,7 +128,8 @@ Values parse_ini(const std::string& ini, const std::string& where) {
     FL_CHECK(!values.contains("job"), "a job file cannot name another job (key 'job' ", where, ")");
     return values;
   } catch (const po::error& error) {
-    throw Error(message(error.what(), " ", where, " (lines are 'key = value', '[section]' or '# comment')"));
+    throw Error(message(error.what(), " ", where,
+                        " (lines are 'key = value', '[section]' or '# comment')"));
   }
 }
 
@@ -158,9 +164,10 @@ Values resolve(const Values& command_line, const Values& file) {
     chosen[kind] = split_name(value).first;
     if (command_line.contains(kind)) rechosen.insert(kind);
     const PluginInfo& info = plugin_info(kind, chosen[kind]);
-    FL_CHECK(info.takes_argument || value == chosen[kind], kind, " is ", value, ", but ", chosen[kind],
-             " takes nothing behind a colon");
-    for (const Option& option : info.options) read.emplace(chosen[kind] + "." + option.name, option);
+    FL_CHECK(info.takes_argument || value == chosen[kind], kind, " is ", value, ", but ",
+             chosen[kind], " takes nothing behind a colon");
+    for (const Option& option : info.options)
+      read.emplace(chosen[kind] + "." + option.name, option);
     for (const auto& [key, value] : info.defaults) read.at(key).default_value = value;
   }
   // What the command line's choice of another plug-in made idle in the file.
@@ -182,7 +189,8 @@ Values resolve(const Values& command_line, const Values& file) {
     if (!condition.empty()) {
       const Option& decides = read.at(condition);
       const std::string actual =
-          checked(condition, decides, given.contains(condition) ? given.at(condition) : decides.default_value.value());
+          checked(condition, decides,
+                  given.contains(condition) ? given.at(condition) : decides.default_value.value());
       if (std::find(allowed.begin(), allowed.end(), actual) == allowed.end()) {
         FL_CHECK(!given.contains(key) || idle(key), key, " is set, but ", condition, " is ", actual,
                  ", which does not read it (remove it, or choose ", list_of(allowed), ")");
@@ -202,8 +210,8 @@ Values resolve(const Values& command_line, const Values& file) {
     const std::string plugin = key.substr(0, key.find('.'));
     for (const std::string& kind : plugin_kinds()) {
       FL_CHECK(!catalog()[kind].contains(plugin), key, " is set, but ", kind, " is ",
-               chosen.contains(kind) ? chosen[kind] : "not chosen", ", which does not read it (remove it, or choose ",
-               kind, " ", plugin, ")");
+               chosen.contains(kind) ? chosen[kind] : "not chosen",
+               ", which does not read it (remove it, or choose ", kind, " ", plugin, ")");
     }
     throw Error(unknown_key(key, ""));
   }
@@ -216,7 +224,8 @@ Values resolve(const Values& command_line, const Values& file) {
 }
 
 std::string default_output(const Values& values, const std::string& job_file) {
-  if (!job_file.empty()) return message("results/", std::filesystem::path(job_file).stem().string(), ".h5");
+  if (!job_file.empty())
+    return message("results/", std::filesystem::path(job_file).stem().string(), ".h5");
   std::string name;
   for (const char* key : {"algorithm", "dataset", "model", "seed"}) {
     if (!name.empty()) name += "-";
@@ -232,14 +241,16 @@ Job Job::parse(const std::vector<std::string>& arguments) {
   try {
     namespace style = po::command_line_style;
     const po::options_description known = boost_options();
-    command_line = collect(po::command_line_parser(arguments)
-                               .options(known)
-                               .style(style::unix_style & ~style::allow_guessing & ~style::allow_short)
-                               .allow_unregistered()
-                               .run(),
-                           "on the command line");
+    command_line =
+        collect(po::command_line_parser(arguments)
+                    .options(known)
+                    .style(style::unix_style & ~style::allow_guessing & ~style::allow_short)
+                    .allow_unregistered()
+                    .run(),
+                "on the command line");
   } catch (const po::error& error) {
-    throw Error(message(error.what(), " (options are written --key value; fl_sim --help shows all)"));
+    throw Error(
+        message(error.what(), " (options are written --key value; fl_sim --help shows all)"));
   }
   std::string file;
   if (command_line.contains("job")) {
@@ -259,7 +270,8 @@ Job Job::from_text(const std::string& ini) {
 
 const std::string& Job::raw(const std::string& key) const {
   const auto found = values_.find(key);
-  FL_CHECK(found != values_.end(), "this job has no key '", key, "' (its plug-ins do not declare it)");
+  FL_CHECK(found != values_.end(), "this job has no key '", key,
+           "' (its plug-ins do not declare it)");
   return found->second;
 }
 

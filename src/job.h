@@ -1,8 +1,9 @@
 // A job: what to simulate. The command line goes over the job file, the file over the defaults.
 //
-// A job file is INI; a section is a prefix, so "[local] lr = 0.05" is "--local.lr 0.05". A results file is a job too.
-// A key that nobody would read is an error. After parsing every value is there, is of its type and within its range;
-// what is "auto" is resolved later by set(), so that the job in the results file says what was run.
+// A job file is INI; a section is a prefix, so "[local] lr = 0.05" is "--local.lr 0.05". A results
+// file is a job too. A key that nobody would read is an error. After parsing every value is there,
+// is of its type and within its range; what is "auto" is resolved later by set(), so that the job
+// in the results file says what was run.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +25,8 @@ class Job {
   // The job that `ini` describes, all checks included. Throws Error.
   static Job from_text(const std::string& ini);
 
-  // The value of a key that the job's plug-ins or the engine declare. T: int64_t, double, bool, std::string.
+  // The value of a key that the job's plug-ins or the engine declare. T: int64_t, double, bool,
+  // std::string.
   template <class T>
   T get(const std::string& key) const;
 

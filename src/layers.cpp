@@ -33,7 +33,8 @@ torch::Tensor Conv2d::operator()(const Weights& weights, const torch::Tensor& x)
   torch::Tensor kernels = weights[weight_];
   torch::Tensor bias = options_.bias ? weights[bias_] : torch::Tensor();
   if (clients > 1) {
-    kernels = kernels.flatten(0, 1);  // a copy: rows lie apart, a grouped convolution wants them together
+    kernels =
+        kernels.flatten(0, 1);  // a copy: rows lie apart, a grouped convolution wants them together
     if (bias.defined()) bias = bias.flatten();
   }
   torch::Tensor input = x;
@@ -95,7 +96,8 @@ torch::Tensor BatchNorm::operator()(const Weights& weights, const torch::Tensor&
     mean = torch::where(by_batch, batch_mean, running_mean.clone());
     var = torch::where(by_batch, batch_var, running_var.clone());
     torch::NoGradGuard no_grad;
-    const torch::Tensor momentum = by_batch.to(x.dtype()) * kMomentum;  // [G, 1], 0 for a single value
+    const torch::Tensor momentum =
+        by_batch.to(x.dtype()) * kMomentum;  // [G, 1], 0 for a single value
     const torch::Tensor unbiased = batch_var * (n / (n - 1).clamp_min(1));
     running_mean.add_((batch_mean - running_mean) * momentum);
     running_var.add_((unbiased - running_var) * momentum);
@@ -118,7 +120,8 @@ torch::Tensor Dropout::operator()(const Weights& weights, const torch::Tensor& x
   float* out = keep.data_ptr<float>();
   for (int64_t client = 0; client < clients; ++client) {
     Rng& rng = weights.streams[static_cast<size_t>(client)];
-    const int64_t real = weights.counts.empty() ? batch : weights.counts[static_cast<size_t>(client)];
+    const int64_t real =
+        weights.counts.empty() ? batch : weights.counts[static_cast<size_t>(client)];
     for (int64_t sample = 0; sample < real; ++sample) {
       float* row = out + (sample * clients + client) * values;
       for (int64_t i = 0; i < values; ++i) row[i] = rng.bits() < threshold ? 0 : scale;

@@ -1,9 +1,9 @@
-// Layers that see one client or a stack of them (see network.h). A layer's constructor appends its parameters to the
-// layout; its call operator is a pure function, but for the running statistics of batch normalisation, which lie in the
-// rows. Initial values are PyTorch's.
+// Layers that see one client or a stack of them (see network.h). A layer's constructor appends its
+// parameters to the layout; its call operator is a pure function, but for the running statistics of
+// batch normalisation, which lie in the rows. Initial values are PyTorch's.
 //
-// Element-wise and pooling functions need no layer: torch::relu(x), torch::max_pool2d(x, 2), x.flatten(1) are right
-// for stacks as they are.
+// Element-wise and pooling functions need no layer: torch::relu(x), torch::max_pool2d(x, 2),
+// x.flatten(1) are right for stacks as they are.
 #pragma once
 
 #include <torch/types.h>
@@ -52,9 +52,10 @@ class GroupNorm {
   int64_t groups_, weight_, bias_;
 };
 
-// x [B, G·channels, ...], normalised over each client's real samples in the batch (Ioffe & Szegedy 2015). Training
-// updates running_mean and running_var (unbiased, momentum 0.1) in the rows; evaluation uses them. A client with one
-// value per channel in a batch gets that batch normalised by its running statistics, which then stay as they are.
+// x [B, G·channels, ...], normalised over each client's real samples in the batch (Ioffe & Szegedy
+// 2015). Training updates running_mean and running_var (unbiased, momentum 0.1) in the rows;
+// evaluation uses them. A client with one value per channel in a batch gets that batch normalised
+// by its running statistics, which then stay as they are.
 class BatchNorm {
  public:
   BatchNorm(ParameterLayout& layout, const std::string& name, int64_t channels);
@@ -64,8 +65,9 @@ class BatchNorm {
   int64_t channels_, weight_, bias_, mean_, var_;
 };
 
-// Zeroes each element with probability p while training and scales the others by 1/(1 - p) (Srivastava et al. 2014).
-// Masks come from each client's own stream, for its real samples, so they are the same in every stack.
+// Zeroes each element with probability p while training and scales the others by 1/(1 - p)
+// (Srivastava et al. 2014). Masks come from each client's own stream, for its real samples, so they
+// are the same in every stack.
 class Dropout {
  public:
   explicit Dropout(double p);

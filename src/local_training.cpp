@@ -10,12 +10,14 @@ namespace {
 
 // One step's samples for the first A clients of a group.
 struct Batch {
-  torch::Tensor indices;        // [B, A] int64 into the training set; where a client is short, its last sample repeats
+  torch::Tensor indices;  // [B, A] int64 into the training set; where a client is short, its last
+                          // sample repeats
   std::vector<int64_t> counts;  // [A] real samples
   bool ragged = false;
 };
 
-// Walks each client's samples in an order that is reshuffled for every epoch, from the stream of (round, client).
+// Walks each client's samples in an order that is reshuffled for every epoch, from the stream of
+// (round, client).
 class Batches {
  public:
   Batches(const ClientGroup& group, int64_t round, const LocalPlan& plan) : plan_(plan) {
@@ -137,11 +139,13 @@ Update LocalTraining::train(ClientGroup& group, const GlobalModel& global,
     const int64_t before = active;
     while (update.steps[static_cast<size_t>(active) - 1] <= step) --active;
     if (active != before) {
-      weights = Weights(network_.layout(), group.rows.narrow(0, 0, active), gradients.narrow(0, 0, active));
+      weights = Weights(network_.layout(), group.rows.narrow(0, 0, active),
+                        gradients.narrow(0, 0, active));
     }
     Batch batch = batches.at(step, active);
     const torch::Tensor indices = batch.indices.flatten().to(group.rows.device());
-    torch::Tensor x = stack_inputs(fetch_inputs(data.train, indices, data.scale, data.shift, dtype), active);
+    torch::Tensor x =
+        stack_inputs(fetch_inputs(data.train, indices, data.scale, data.shift, dtype), active);
     const torch::Tensor y = data.train.labels.index_select(0, indices).view({-1, active});
 
     torch::Tensor client_losses;  // [A]
@@ -150,7 +154,8 @@ Update LocalTraining::train(ClientGroup& group, const GlobalModel& global,
       const auto [mask, sizes] = mask_of(batch, group.rows);
       weights.mask = mask;
       weights.counts = batch.counts;
-      client_losses = network_.loss(network_.forward(weights, std::move(x)), y).mul(mask).sum(0).div(sizes);
+      client_losses =
+          network_.loss(network_.forward(weights, std::move(x)), y).mul(mask).sum(0).div(sizes);
     } else {
       weights.mask = torch::Tensor();
       weights.counts.clear();

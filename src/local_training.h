@@ -1,8 +1,9 @@
 // Local epochs of mini-batch SGD for a group of clients.
 //
-// In each step: gradient of the mean loss over the client's batch; the algorithm's hook; clipping (local.clip-norm);
-// weight decay; momentum; step. Each client goes through its own samples in its own random order; the last batch of an
-// epoch may be short. A client that has done its steps rests: nothing of its row changes any more.
+// In each step: gradient of the mean loss over the client's batch; the algorithm's hook; clipping
+// (local.clip-norm); weight decay; momentum; step. Each client goes through its own samples in its
+// own random order; the last batch of an epoch may be short. A client that has done its steps
+// rests: nothing of its row changes any more.
 #pragma once
 
 #include <torch/types.h>
@@ -19,18 +20,23 @@ struct LocalPlan {
   int64_t epochs, steps, batch_size;
 
   explicit LocalPlan(const Job& job);
-  int64_t batches_per_epoch(int64_t samples) const { return (samples + batch_size - 1) / batch_size; }
+  int64_t batches_per_epoch(int64_t samples) const {
+    return (samples + batch_size - 1) / batch_size;
+  }
   int64_t steps_of(int64_t samples) const;  // 0 for a client without samples
 };
 
-// One step of the A clients that still train, the group's first A. T is the length of the trainable part.
+// One step of the A clients that still train, the group's first A. T is the length of the trainable
+// part.
 struct LocalStep {
-  int64_t clients;                // A
-  const torch::Tensor& rows;      // [A, T]
-  torch::Tensor& gradients;       // [A, T], for the hook to change in place
+  int64_t clients;            // A
+  const torch::Tensor& rows;  // [A, T]
+  torch::Tensor& gradients;   // [A, T], for the hook to change in place
 
   // The same clients' rows of a tensor [G, n].
-  torch::Tensor of(const torch::Tensor& per_client) const { return per_client.narrow(0, 0, clients); }
+  torch::Tensor of(const torch::Tensor& per_client) const {
+    return per_client.narrow(0, 0, clients);
+  }
 };
 using GradientHook = std::function<void(LocalStep&)>;
 

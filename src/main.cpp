@@ -18,6 +18,7 @@
 #include "report.h"
 #include "results.h"
 #include "simulation.h"
+#include "test_hooks.h"
 
 namespace fl_sim {
 namespace {
@@ -36,13 +37,18 @@ void run(const std::vector<std::string>& arguments, Communicator& comm) {
   Job job;
   std::optional<Results> results;
   if (comm.rank() == 0) {
+    TestHooks::get();
     job = Job::parse(arguments);
     results.emplace(job.get<std::string>("output"), job.get<bool>("overwrite"));
   }
   Experiment experiment = set_up(job, comm);
   job = experiment.job;
   at::set_num_threads(static_cast<int>(job.get<int64_t>("threads")));
-  const GpuComm gpu_comm = comm.choose_gpu_comm(job.get<std::string>("gpu-comm"), experiment.device);
+  // What is wrong with the job is wrong on all ranks: rank 0 says so while the others wait.
+  if (comm.rank() != 0) comm.meet();
+  const GpuComm gpu_comm =
+      comm.choose_gpu_comm(job.get<std::string>("gpu-comm"), experiment.device);
+  if (comm.rank() == 0) comm.meet();
   const std::vector<std::string> places = comm.gather(host_name() + " " + experiment.device.str());
   if (comm.rank() != 0) {
     Simulation(experiment, comm, nullptr, nullptr).run();
@@ -50,7 +56,8 @@ void run(const std::vector<std::string>& arguments, Communicator& comm) {
   }
 
   const torch::Tensor labels = experiment.data.train.labels.contiguous();
-  const Skew skew = measure_skew(experiment.partition, {labels.data_ptr<int64_t>(), static_cast<size_t>(labels.numel())},
+  const Skew skew = measure_skew(experiment.partition,
+                                 {labels.data_ptr<int64_t>(), static_cast<size_t>(labels.numel())},
                                  experiment.data.classes);
   std::map<std::string, std::string> origin = provenance();
   std::string hosts;
@@ -63,13 +70,14 @@ void run(const std::vector<std::string>& arguments, Communicator& comm) {
   results->set_provenance(origin);
 
   const int columns = terminal_columns();
-  Progress progress(job.get<bool>("quiet"), columns > 0, parse_log_level(job.get<std::string>("log-level")),
-                    job.get<int64_t>("rounds"));
+  Progress progress(job.get<bool>("quiet"), columns > 0,
+                    parse_log_level(job.get<std::string>("log-level")), job.get<int64_t>("rounds"));
   progress.note(header(experiment, comm, gpu_comm, places, skew));
   const auto start = std::chrono::steady_clock::now();
   Simulation simulation(experiment, comm, &*results, &progress);
   const Outcome outcome = simulation.run();
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   progress.finish();
   progress.note(summary(outcome, seconds, job.get<double>("target-accuracy"), results->path()));
 }
@@ -98,7 +106,8 @@ int main(int argc, char** argv) {
     run(arguments, comm);
     return 0;
   } catch (const c10::Error& error) {
-    std::cerr << "fl_sim: rank " << comm.rank() << ": " << error.what_without_backtrace() << std::endl;
+    std::cerr << "fl_sim: rank " << comm.rank() << ": " << error.what_without_backtrace()
+              << std::endl;
   } catch (const std::exception& error) {
     std::cerr << "fl_sim: rank " << comm.rank() << ": " << error.what() << std::endl;
   }

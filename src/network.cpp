@@ -22,7 +22,8 @@ Weights::Weights(const ParameterLayout& layout, const torch::Tensor& rows,
 }
 
 void Weights::backward(const torch::Tensor& loss) const {
-  const auto computed = torch::autograd::grad({loss}, leaves_, {}, {}, false, /*allow_unused=*/true);
+  const auto computed =
+      torch::autograd::grad({loss}, leaves_, {}, {}, false, /*allow_unused=*/true);
   for (size_t i = 0; i < leaves_.size(); ++i) {
     torch::Tensor target = leaf_gradients_[i];
     if (computed[i].defined()) {
@@ -34,7 +35,8 @@ void Weights::backward(const torch::Tensor& loss) const {
 }
 
 void Weights::descend(const torch::Tensor& loss, double lr) const {
-  const auto computed = torch::autograd::grad({loss}, leaves_, {}, {}, false, /*allow_unused=*/true);
+  const auto computed =
+      torch::autograd::grad({loss}, leaves_, {}, {}, false, /*allow_unused=*/true);
   torch::NoGradGuard no_grad;
   for (size_t i = 0; i < leaves_.size(); ++i) {
     torch::Tensor leaf = leaves_[i];
@@ -64,17 +66,19 @@ void check_network(const Network& network, const std::string& name,
   Rng rng(0, "check");
   std::vector<int64_t> shape = {2};
   shape.insert(shape.end(), input_shape.begin(), input_shape.end());
-  const std::string data = message("samples of shape ", torch::IntArrayRef(input_shape), " in ", outputs, " classes");
+  const std::string data =
+      message("samples of shape ", torch::IntArrayRef(input_shape), " in ", outputs, " classes");
   torch::Tensor result;
   try {
     const Weights weights(network.layout(), network.initial_row(rng).unsqueeze(0));
     result = network.forward(weights, torch::zeros(shape));
   } catch (const c10::Error& error) {
-    throw Error(message("model ", name, " does not fit the data (", data, "): ", error.what_without_backtrace()));
+    throw Error(message("model ", name, " does not fit the data (", data,
+                        "): ", error.what_without_backtrace()));
   }
   FL_CHECK(result.dim() == 2 && result.size(0) == 2 && result.size(1) == outputs, "model ", name,
-           " does not fit the data (", data, "): for 2 samples it returns ", result.sizes(), ", expected [2, ", outputs,
-           "]");
+           " does not fit the data (", data, "): for 2 samples it returns ", result.sizes(),
+           ", expected [2, ", outputs, "]");
 }
 
 }  // namespace fl_sim

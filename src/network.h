@@ -1,9 +1,10 @@
 // A network as a pure function of rows of weights and of a batch.
 //
-// G clients train side by side: their weights are rows [G, P], and a batch stacks their samples in the channel axis,
-// [B, G·C, H, W] or [B, G·F], so that for one client every tensor is what PyTorch users know, and for several a
-// convolution becomes a grouped one and element-wise functions stay as they are. A model file reads like a torch::nn
-// module: members are layers (layers.h), forward() strings them together.
+// G clients train side by side: their weights are rows [G, P], and a batch stacks their samples in
+// the channel axis, [B, G·C, H, W] or [B, G·F], so that for one client every tensor is what PyTorch
+// users know, and for several a convolution becomes a grouped one and element-wise functions stay
+// as they are. A model file reads like a torch::nn module: members are layers (layers.h), forward()
+// strings them together.
 #pragma once
 
 #include <torch/types.h>
@@ -20,22 +21,26 @@
 
 namespace fl_sim {
 
-// The weights of a forward pass: views of rows, one per parameter. The rows' memory is shared, not copied.
+// The weights of a forward pass: views of rows, one per parameter. The rows' memory is shared, not
+// copied.
 class Weights {
  public:
   // To evaluate: rows [G, P].
   Weights(const ParameterLayout& layout, const torch::Tensor& rows)
       : Weights(layout, rows, torch::Tensor()) {}
 
-  // To train: each trainable view is an autograd leaf of its own, whose gradient backward() writes into `gradients`
-  // [G, trainable part]. Dropout drops, and batch normalisation uses the batch's statistics and updates the running ones.
+  // To train: each trainable view is an autograd leaf of its own, whose gradient backward() writes
+  // into `gradients` [G, trainable part]. Dropout drops, and batch normalisation uses the batch's
+  // statistics and updates the running ones.
   Weights(const ParameterLayout& layout, const torch::Tensor& rows, const torch::Tensor& gradients);
 
   int64_t clients() const { return clients_; }
   bool training() const { return training_; }
 
   // A parameter: [shape...] for one client, [G, shape...] for several.
-  const torch::Tensor& operator[](int64_t index) const { return views_[static_cast<size_t>(index)]; }
+  const torch::Tensor& operator[](int64_t index) const {
+    return views_[static_cast<size_t>(index)];
+  }
 
   // The gradient of `loss`, a scalar computed with these weights, into the gradient rows.
   void backward(const torch::Tensor& loss) const;
@@ -43,8 +48,8 @@ class Weights {
   // weights -= lr * gradient of `loss`, without a detour through the gradient rows.
   void descend(const torch::Tensor& loss, double lr) const;
 
-  // A short batch: how many of its B samples are real for each client, and the same as a mask [B, G] of ones and zeros.
-  // Empty and undefined where every sample is real.
+  // A short batch: how many of its B samples are real for each client, and the same as a mask [B,
+  // G] of ones and zeros. Empty and undefined where every sample is real.
   std::vector<int64_t> counts = {};
   torch::Tensor mask = {};
 
@@ -55,8 +60,8 @@ class Weights {
   int64_t clients_;
   bool training_;
   std::vector<torch::Tensor> views_;
-  std::vector<torch::Tensor> leaves_;            // those of views_ that are trainable
-  std::vector<torch::Tensor> leaf_gradients_;    // where each leaf's gradient goes
+  std::vector<torch::Tensor> leaves_;          // those of views_ that are trainable
+  std::vector<torch::Tensor> leaf_gradients_;  // where each leaf's gradient goes
 };
 
 // Plug-ins live in src/models/.
@@ -77,7 +82,8 @@ class Network {
   // x [B, G·C, H, W] or [B, G·F], stacked as said above; returns [B, G·outputs].
   virtual torch::Tensor forward(const Weights& weights, torch::Tensor x) const = 0;
 
-  // Loss of each sample, [B, G], from forward()'s result and labels [B, G] int64. Cross-entropy unless overridden.
+  // Loss of each sample, [B, G], from forward()'s result and labels [B, G] int64. Cross-entropy
+  // unless overridden.
   virtual torch::Tensor loss(const torch::Tensor& output, const torch::Tensor& labels) const;
 
   // The numbers that a new model starts with: a row [P] float32.
@@ -90,9 +96,10 @@ class Network {
   ParameterLayout layout_;
 };
 
-// Runs one batch of zeros through the network. Throws Error, naming the model, if it does not fit data of that shape.
-void check_network(const Network& network, const std::string& name, const std::vector<int64_t>& input_shape,
-                   int64_t outputs);
+// Runs one batch of zeros through the network. Throws Error, naming the model, if it does not fit
+// data of that shape.
+void check_network(const Network& network, const std::string& name,
+                   const std::vector<int64_t>& input_shape, int64_t outputs);
 
 // Puts samples [B·G, shape...], ordered by sample then client, into the form that forward() takes.
 torch::Tensor stack_inputs(const torch::Tensor& inputs, int64_t clients);

@@ -18,13 +18,15 @@ int64_t ParameterLayout::append(Parameter parameter, int64_t& part) {
 
 int64_t ParameterLayout::add(std::string name, std::vector<int64_t> shape, double initial,
                              double spread) {
-  return append({.name = std::move(name), .shape = std::move(shape), .initial = initial, .spread = spread},
-                trainable_);
+  return append(
+      {.name = std::move(name), .shape = std::move(shape), .initial = initial, .spread = spread},
+      trainable_);
 }
 
 int64_t ParameterLayout::add_buffer(std::string name, std::vector<int64_t> shape, double initial) {
-  return append({.name = std::move(name), .shape = std::move(shape), .trainable = false, .initial = initial},
-                buffers_);
+  return append(
+      {.name = std::move(name), .shape = std::move(shape), .trainable = false, .initial = initial},
+      buffers_);
 }
 
 int64_t ParameterLayout::offset(int64_t index) const {

@@ -15,7 +15,7 @@ namespace fl_sim {
 // Disjoint lists of sample indices, one per client, in CSR form. Samples may be left over.
 struct Partition {
   std::vector<int64_t> offsets = {0};  // [clients + 1]
-  std::vector<int64_t> indices;        // client k holds indices[offsets[k] .. offsets[k + 1]), ascending
+  std::vector<int64_t> indices;  // client k holds indices[offsets[k] .. offsets[k + 1]), ascending
 
   int64_t clients() const { return static_cast<int64_t>(offsets.size()) - 1; }
   int64_t size(int64_t client) const {
@@ -57,10 +57,10 @@ class Partitioner {
 
 // How far clients' labels are from the whole training set's: distances between label distributions.
 struct Skew {
-  std::vector<int64_t> histogram;       // [clients, classes] counts, row by row
-  std::vector<double> jensen_shannon;   // [clients] distance, base 2: 0 to 1
-  std::vector<double> hellinger;        // [clients] 0 to 1
-  std::vector<double> earth_mover;      // [clients] total variation form: half the L1 distance, 0 to 1
+  std::vector<int64_t> histogram;      // [clients, classes] counts, row by row
+  std::vector<double> jensen_shannon;  // [clients] distance, base 2: 0 to 1
+  std::vector<double> hellinger;       // [clients] 0 to 1
+  std::vector<double> earth_mover;  // [clients] total variation form: half the L1 distance, 0 to 1
   int64_t min_size = 0, lower_quartile = 0, median = 0, upper_quartile = 0, max_size = 0;
   double mean_jensen_shannon = 0, max_jensen_shannon = 0;
 };

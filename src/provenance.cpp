@@ -1,8 +1,8 @@
 #include "provenance.h"
 
 #include <ATen/Version.h>
-#include <boost/version.hpp>
 #include <torch/version.h>
+#include <boost/version.hpp>
 
 #include <ctime>
 

@@ -27,10 +27,14 @@ std::string value_name(const Option& option) {
     return out;
   }
   switch (option.type) {
-    case Type::kInteger: return "integer";
-    case Type::kNumber: return "number";
-    case Type::kFlag: return "true|false";
-    case Type::kText: return "text";
+    case Type::kInteger:
+      return "integer";
+    case Type::kNumber:
+      return "number";
+    case Type::kFlag:
+      return "true|false";
+    case Type::kText:
+      return "text";
   }
   return "";
 }
@@ -49,10 +53,13 @@ void print_options(const std::vector<Option>& options, const std::string& prefix
 }
 
 void print_help() {
-  std::cout << "fl_sim " << version() << ": federated learning, simulated over MPI\n\n"
+  std::cout << "fl_sim " << version()
+            << ": federated learning, simulated over MPI\n\n"
                "  mpirun -n K fl_sim --job FILE [--key value ...]\n\n"
-               "Rank 0 aggregates, the other ranks host clients; with one rank it does both. The command line goes over\n"
-               "the job file (INI, or a results file to run it again), and that over the defaults in brackets.\n\n"
+               "Rank 0 aggregates, the other ranks host clients; with one rank it does both. The "
+               "command line goes over\n"
+               "the job file (INI, or a results file to run it again), and that over the defaults "
+               "in brackets.\n\n"
                "Questions:\n"
                "  --help  --version\n"
                "  --list [algorithms|partitioners|datasets|models|samplers]\n"
@@ -80,13 +87,15 @@ void explain(const std::string& name) {
       }
       if (!info.defaults.empty()) {
         std::cout << "\nIts defaults for options of the engine:\n";
-        for (const auto& [key, value] : info.defaults) std::cout << "  " << key << " = " << value << "\n";
+        for (const auto& [key, value] : info.defaults)
+          std::cout << "  " << key << " = " << value << "\n";
       }
     }
   }
   if (found) return;
   const std::string near = nearest(name, names);
-  throw Error(message("nothing is named '", name, "' (", near.empty() ? "" : message("did you mean '", near, "'? "),
+  throw Error(message("nothing is named '", name, "' (",
+                      near.empty() ? "" : message("did you mean '", near, "'? "),
                       "fl_sim --list shows all)"));
 }
 
@@ -94,14 +103,16 @@ void explain(const std::string& name) {
 
 bool is_question(const std::vector<std::string>& arguments) {
   return std::any_of(arguments.begin(), arguments.end(), [](const std::string& word) {
-    return word == "--help" || word == "-h" || word == "--version" || word == "--list" || word == "--explain";
+    return word == "--help" || word == "-h" || word == "--version" || word == "--list" ||
+           word == "--explain";
   });
 }
 
 bool answer_question(const std::vector<std::string>& arguments) {
   for (size_t i = 0; i < arguments.size(); ++i) {
     const std::string& word = arguments[i];
-    const std::string next = i + 1 < arguments.size() && !arguments[i + 1].starts_with("--") ? arguments[i + 1] : "";
+    const std::string next =
+        i + 1 < arguments.size() && !arguments[i + 1].starts_with("--") ? arguments[i + 1] : "";
     if (word == "--help" || word == "-h") {
       print_help();
       return true;

@@ -9,7 +9,8 @@ namespace fl_sim {
 // Whether one of them is asked.
 bool is_question(const std::vector<std::string>& arguments);
 
-// Answers it on standard output. Returns false, printing nothing, if none is asked. Throws Error for unknown names.
+// Answers it on standard output. Returns false, printing nothing, if none is asked. Throws Error
+// for unknown names.
 bool answer_question(const std::vector<std::string>& arguments);
 
 }  // namespace fl_sim

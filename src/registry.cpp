@@ -13,13 +13,14 @@ Catalog& catalog() {
 }
 
 void duplicate_plugin(const std::string& kind, const std::string& name) {
-  std::fprintf(stderr, "fl_sim: two plug-ins are registered as %s '%s' (rename one of them)\n", kind.c_str(),
-               name.c_str());
+  std::fprintf(stderr, "fl_sim: two plug-ins are registered as %s '%s' (rename one of them)\n",
+               kind.c_str(), name.c_str());
   std::exit(1);
 }
 
 const std::vector<std::string>& plugin_kinds() {
-  static const std::vector<std::string> kinds = {"algorithm", "partitioner", "dataset", "model", "sampler"};
+  static const std::vector<std::string> kinds = {"algorithm", "partitioner", "dataset", "model",
+                                                 "sampler"};
   return kinds;
 }
 
@@ -27,7 +28,8 @@ std::string range_text(const Range& range) {
   std::ostringstream out;
   const bool low = range.low > -1e299, high = range.high < 1e299;
   if (low && high) {
-    out << (range.open_low ? "more than " : "") << range.low << (range.open_low ? " and at most " : " to ") << range.high
+    out << (range.open_low ? "more than " : "") << range.low
+        << (range.open_low ? " and at most " : " to ") << range.high
         << (range.open_high ? ", exclusive" : "");
   } else if (low) {
     out << (range.open_low ? "more than " : "at least ") << range.low;
@@ -86,8 +88,9 @@ const PluginInfo& plugin_info(const std::string& kind, const std::string& name) 
   std::vector<std::string> names;
   for (const auto& [known_name, info] : known) names.push_back(known_name);
   const std::string near = nearest(name, names);
-  throw Error(message("there is no ", kind, " '", name, "' (", near.empty() ? "" : message("did you mean '", near, "'? "),
-                      "fl_sim --list ", kind, "s shows all)"));
+  throw Error(message("there is no ", kind, " '", name, "' (",
+                      near.empty() ? "" : message("did you mean '", near, "'? "), "fl_sim --list ",
+                      kind, "s shows all)"));
 }
 
 }  // namespace fl_sim

@@ -2,9 +2,10 @@
 //
 //   FL_REGISTER(Algorithm, "fedprox", FedProx);
 //
-// where FedProx has a constructor from `const Algorithm::Setup&` and a `static PluginInfo describe()`. What describe()
-// says is what `--list`, `--explain` and the job parser show and check. Kinds are named as the job's keys are:
-// algorithm, partitioner, dataset, model, sampler (an interface's `kKind`).
+// where FedProx has a constructor from `const Algorithm::Setup&` and a `static PluginInfo
+// describe()`. What describe() says is what `--list`, `--explain` and the job parser show and
+// check. Kinds are named as the job's keys are: algorithm, partitioner, dataset, model, sampler (an
+// interface's `kKind`).
 #pragma once
 
 #include <functional>
@@ -28,9 +29,12 @@ struct Range {
 constexpr Range at_least(double low) { return {.low = low}; }
 constexpr Range more_than(double low) { return {.low = low, .open_low = true}; }
 constexpr Range between(double low, double high) { return {.low = low, .high = high}; }
-constexpr Range from_below(double low, double high) { return {.low = low, .high = high, .open_high = true}; }
+constexpr Range from_below(double low, double high) {
+  return {.low = low, .high = high, .open_high = true};
+}
 
-// One key of a job: `name` is the whole key for the engine's own ("local.lr"), the part behind the dot for a plug-in's.
+// One key of a job: `name` is the whole key for the engine's own ("local.lr"), the part behind the
+// dot for a plug-in's.
 struct Option {
   enum class Type { kInteger, kNumber, kFlag, kText };
   std::string name;
@@ -39,17 +43,19 @@ struct Option {
   std::string meaning;                       // one line
   Range range = {};                          // numbers only
   std::vector<std::string> choices = {};     // text only; empty: anything
-  // Read only where the key `first` has one of the values `second`; refused elsewhere. Empty: always read.
+  // Read only where the key `first` has one of the values `second`; refused elsewhere. Empty:
+  // always read.
   std::pair<std::string, std::vector<std::string>> only_with = {};
 };
 
 struct PluginInfo {
-  std::string summary;               // one line, lower case, for --list
-  std::string source = {};           // authors, title, venue, algorithm number; empty where there is none
-  std::string rule = {};             // what it computes, for --explain
+  std::string summary;      // one line, lower case, for --list
+  std::string source = {};  // authors, title, venue, algorithm number; empty where there is none
+  std::string rule = {};    // what it computes, for --explain
   std::vector<Option> options = {};  // keys are "<plug-in>.<option>"
   bool takes_argument = false;       // is named with one, "torchscript:net.pt"
-  std::map<std::string, std::string> defaults = {};  // of engine keys, where they differ for this plug-in
+  // Of engine keys, where they differ for this plug-in.
+  std::map<std::string, std::string> defaults = {};
 };
 
 // Everything that is registered: kind, then name.
@@ -98,7 +104,8 @@ bool register_plugin(const std::string& name) {
   if (!catalog()[Interface::kKind].emplace(name, Plugin::describe()).second) {
     duplicate_plugin(Interface::kKind, name);
   }
-  factories<Interface>()[name] = [](const typename Interface::Setup& setup) -> std::unique_ptr<Interface> {
+  factories<Interface>()[name] =
+      [](const typename Interface::Setup& setup) -> std::unique_ptr<Interface> {
     return std::make_unique<Plugin>(setup);
   };
   return true;
@@ -106,5 +113,6 @@ bool register_plugin(const std::string& name) {
 
 }  // namespace fl_sim
 
-#define FL_REGISTER(Interface, name, Plugin) \
-  [[maybe_unused]] static const bool registered_##Plugin = ::fl_sim::register_plugin<Interface, Plugin>(name)
+#define FL_REGISTER(Interface, name, Plugin)               \
+  [[maybe_unused]] static const bool registered_##Plugin = \
+      ::fl_sim::register_plugin<Interface, Plugin>(name)

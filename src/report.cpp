@@ -15,7 +15,9 @@ std::string fixed(double value, int digits) {
   return out.str();
 }
 
-std::string percent(double part, double whole) { return fixed(whole > 0 ? 100 * part / whole : 0, 1) + " %"; }
+std::string percent(double part, double whole) {
+  return fixed(whole > 0 ? 100 * part / whole : 0, 1) + " %";
+}
 
 std::string human_bytes(int64_t bytes) {
   const char* units[] = {"B", "kB", "MB", "GB", "TB"};
@@ -29,7 +31,8 @@ std::string human_bytes(int64_t bytes) {
 std::string settings(const Job& job, const std::string& prefix) {
   std::string out;
   for (const auto& [key, value] : job.values()) {
-    if (key.starts_with(prefix)) out += (out.empty() ? "" : ", ") + key.substr(prefix.size()) + " " + value;
+    if (key.starts_with(prefix))
+      out += (out.empty() ? "" : ", ") + key.substr(prefix.size()) + " " + value;
   }
   return out;
 }
@@ -45,48 +48,64 @@ std::string header(const Experiment& e, const Communicator& comm, const GpuComm&
   };
   const auto value = [&](const std::string& key) { return job.get<std::string>(key); };
   out << "fl_sim " << version();
-  line("ranks", message(comm.size(), comm.size() == 1 ? " (server and host in one)" : message(": 1 server, ", comm.size() - 1,
-                        comm.size() == 2 ? " host" : " hosts"), " on ", comm.nodes(), comm.nodes() == 1 ? " machine" : " machines",
-                        ", ", value("threads"), value("threads") == "1" ? " thread each" : " threads each"));
+  line("ranks",
+       message(comm.size(),
+               comm.size() == 1 ? " (server and host in one)"
+                                : message(": 1 server, ", comm.size() - 1,
+                                          comm.size() == 2 ? " host" : " hosts"),
+               " on ", comm.nodes(), comm.nodes() == 1 ? " machine" : " machines", ", ",
+               value("threads"), value("threads") == "1" ? " thread each" : " threads each"));
   std::map<std::string, int> devices;
   for (const std::string& place : places) ++devices[place];
   std::string list;
-  for (const auto& [place, count] : devices) list += (list.empty() ? "" : ", ") + message(count, " x ", place);
+  for (const auto& [place, count] : devices)
+    list += (list.empty() ? "" : ", ") + message(count, " x ", place);
   line("devices", list);
   line("transport", message(gpu_comm.reason, "; sums are ", value("sum")));
   const auto versions = provenance();
-  line("libraries", message("LibTorch ", versions.at("libtorch"), " (", versions.at("cpu_capability"), "), ", versions.at("mpi"),
-                            ", HDF5 ", versions.at("hdf5"), ", Boost ", versions.at("boost")));
-  line("data", message(value("dataset"), ": ", e.data.train.size(), " training samples ", torch::IntArrayRef(e.data.train.sample_shape()),
-                       " in ", e.data.classes, " classes, ", e.data.test.size(), " to test; ",
-                       e.data.train.inputs.scalar_type() == torch::kUInt8 ? "uint8" : "float32", ", ",
-                       e.data_shared ? "once per node" : "a copy per rank (the nodes' shared memory is too small)"));
-  line("partition", message(value("partitioner"), ": ", value("clients"), " clients of ", skew.min_size, " to ", skew.max_size,
-                            " samples (median ", skew.median, "); Jensen-Shannon distance of labels ",
-                            fixed(skew.mean_jensen_shannon, 3), " on average, ", fixed(skew.max_jensen_shannon, 3), " at most"));
+  line("libraries", message("LibTorch ", versions.at("libtorch"), " (",
+                            versions.at("cpu_capability"), "), ", versions.at("mpi"), ", HDF5 ",
+                            versions.at("hdf5"), ", Boost ", versions.at("boost")));
+  line("data",
+       message(value("dataset"), ": ", e.data.train.size(), " training samples ",
+               torch::IntArrayRef(e.data.train.sample_shape()), " in ", e.data.classes,
+               " classes, ", e.data.test.size(), " to test; ",
+               e.data.train.inputs.scalar_type() == torch::kUInt8 ? "uint8" : "float32", ", ",
+               e.data_shared ? "once per node"
+                             : "a copy per rank (the nodes' shared memory is too small)"));
+  line("partition",
+       message(value("partitioner"), ": ", value("clients"), " clients of ", skew.min_size, " to ",
+               skew.max_size, " samples (median ", skew.median,
+               "); Jensen-Shannon distance of labels ", fixed(skew.mean_jensen_shannon, 3),
+               " on average, ", fixed(skew.max_jensen_shannon, 3), " at most"));
   line("", settings(job, value("partitioner") + "."));
   line("model", message(value("model"), ": ", e.network->layout().count(), " parameters"));
   line("algorithm", message(value("algorithm"), ", weighting ", value("weighting")));
   line("", settings(job, value("algorithm") + "."));
   line("  local", settings(job, "local."));
   line("  server", settings(job, "server."));
-  line("run", message(value("rounds"), " rounds of ", value("cohort"), " clients (", value("sampler"), "), seed ", value("seed"),
-                      ", groups of ", value("group-size")));
+  line("run",
+       message(value("rounds"), " rounds of ", value("cohort"), " clients (", value("sampler"),
+               "), seed ", value("seed"), ", groups of ", value("group-size")));
   line("output", value("output"));
   return out.str();
 }
 
-std::string summary(const Outcome& outcome, double seconds, double target, const std::string& path) {
+std::string summary(const Outcome& outcome, double seconds, double target,
+                    const std::string& path) {
   std::ostringstream out;
   const auto line = [&](const std::string& name, const std::string& text) {
     out << "\n  " << std::left << std::setw(11) << name << text;
   };
   out << outcome.rounds << " rounds in " << duration_text(seconds) << ", "
       << fixed(static_cast<double>(outcome.samples) / std::max(seconds, 1e-9), 0) << " samples/s";
-  line("accuracy", "last " + fixed(outcome.last_accuracy, 4) + ", best " + fixed(outcome.best_accuracy, 4));
+  line("accuracy",
+       "last " + fixed(outcome.last_accuracy, 4) + ", best " + fixed(outcome.best_accuracy, 4));
   if (target > 0) {
-    line("target", message(fixed(target, 4), outcome.target_reached ? " reached after " : " not reached in ", outcome.rounds,
-                           " rounds, ", fixed(seconds, 1), " s, ", human_bytes(outcome.bytes), " to and from clients"));
+    line("target",
+         message(fixed(target, 4), outcome.target_reached ? " reached after " : " not reached in ",
+                 outcome.rounds, " rounds, ", fixed(seconds, 1), " s, ", human_bytes(outcome.bytes),
+                 " to and from clients"));
   }
   RankRecord hosts;
   for (const RankRecord& rank : outcome.ranks) {
@@ -98,10 +117,12 @@ std::string summary(const Outcome& outcome, double seconds, double target, const
   }
   const double all = hosts.compute_seconds + hosts.wait_seconds + hosts.comm_seconds;
   const RankRecord& server = outcome.ranks.at(0);
-  line("hosts", "compute " + percent(hosts.compute_seconds, all) + ", wait " + percent(hosts.wait_seconds, all) +
-                    ", communicate " + percent(hosts.comm_seconds, all));
-  line("server", "evaluate " + percent(server.evaluate_seconds, seconds) + ", wait " + percent(server.wait_seconds, seconds) +
-                     ", communicate " + percent(server.comm_seconds, seconds));
+  line("hosts", "compute " + percent(hosts.compute_seconds, all) + ", wait " +
+                    percent(hosts.wait_seconds, all) + ", communicate " +
+                    percent(hosts.comm_seconds, all));
+  line("server", "evaluate " + percent(server.evaluate_seconds, seconds) + ", wait " +
+                     percent(server.wait_seconds, seconds) + ", communicate " +
+                     percent(server.comm_seconds, seconds));
   line("model", "checksum " + outcome.checksum);
   line("results", path);
   return out.str();

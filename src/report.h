@@ -10,7 +10,8 @@
 
 namespace fl_sim {
 
-// What is about to run. `places`: "host device" of every rank. `skew` of the experiment's partition.
+// What is about to run. `places`: "host device" of every rank. `skew` of the experiment's
+// partition.
 std::string header(const Experiment& experiment, const Communicator& comm, const GpuComm& gpu_comm,
                    const std::vector<std::string>& places, const Skew& skew);
 

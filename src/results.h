@@ -2,8 +2,8 @@
 //
 //   /rounds /clients /ranks     one dataset a column, one entry a row
 //   /partition                  which client held what, and how skewed that was
-//   /model                      one float32 dataset a parameter, PyTorch's state_dict names and
-//   shapes /job /provenance            one string attribute a value; /job/text is the job as INI
+//   /model                      one float32 dataset a parameter, as in PyTorch's state_dict
+//   /job /provenance            one string attribute a value; /job/text is the job as INI
 //
 // Everything is kept in memory and written as a whole to "<path>.tmp", synced and renamed, so the
 // file is readable at any moment, whatever happens to the run, and an older file stays until the

@@ -31,7 +31,8 @@ uint32_t name_hash(std::string_view name) {
 }
 
 uint32_t word(int64_t value, const char* what) {
-  FL_CHECK(value >= 0 && value <= UINT32_MAX, what, " ", value, " is out of range for a random stream (0 to 2^32 - 1)");
+  FL_CHECK(value >= 0 && value <= UINT32_MAX, what, " ", value,
+           " is out of range for a random stream (0 to 2^32 - 1)");
   return static_cast<uint32_t>(value);
 }
 
@@ -72,7 +73,8 @@ double Rng::log_gamma_variate(double shape) {
     const double t = 1.0 + c * x;
     if (t <= 0) continue;
     const double v = t * t * t;
-    if (std::log(1.0 - uniform()) < 0.5 * x * x + d - d * v + d * std::log(v)) return std::log(d * v) + boost;
+    if (std::log(1.0 - uniform()) < 0.5 * x * x + d - d * v + d * std::log(v))
+      return std::log(d * v) + boost;
   }
 }
 
@@ -81,14 +83,16 @@ double Rng::gamma(double shape) { return std::exp(log_gamma_variate(shape)); }
 int64_t Rng::below(int64_t n) {
   FL_CHECK(n >= 1, "cannot draw one of ", n, " things");
   const uint64_t range = static_cast<uint64_t>(n);
-  const uint64_t unbiased = UINT64_MAX - UINT64_MAX % range;  // the largest multiple of n that 64 bits reach
+  const uint64_t unbiased =
+      UINT64_MAX - UINT64_MAX % range;  // the largest multiple of n that 64 bits reach
   uint64_t draw = bits64();
   while (draw >= unbiased) draw = bits64();
   return static_cast<int64_t>(draw % range);
 }
 
 std::vector<double> Rng::dirichlet(double alpha, int64_t n) {
-  FL_CHECK(alpha > 0 && n >= 1, "Dirichlet needs alpha > 0 and at least one component (got ", alpha, ", ", n, ")");
+  FL_CHECK(alpha > 0 && n >= 1, "Dirichlet needs alpha > 0 and at least one component (got ", alpha,
+           ", ", n, ")");
   std::vector<double> p(static_cast<size_t>(n));
   for (double& value : p) value = log_gamma_variate(alpha);
   const double largest = *std::max_element(p.begin(), p.end());

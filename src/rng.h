@@ -1,8 +1,10 @@
-// Counter-based random numbers: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
+// Counter-based random numbers: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as
+// 1, 2, 3", SC 2011).
 //
-// A stream is named by (seed, purpose, round, client), never by a rank, a thread or an order of events: whoever draws
-// "shuffle" for client 17 in round 3 gets the same numbers. The seed is the key; purpose, round and client are words
-// of the counter, so two streams of one seed never overlap.
+// A stream is named by (seed, purpose, round, client), never by a rank, a thread or an order of
+// events: whoever draws "shuffle" for client 17 in round 3 gets the same numbers. The seed is the
+// key; purpose, round and client are words of the counter, so two streams of one seed never
+// overlap.
 #pragma once
 
 #include <array>
@@ -19,7 +21,8 @@ std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter, std::array<uint3
 
 class Rng {
  public:
-  // A stream of 2^34 words. `purpose` is a name such as "shuffle"; round and client must fit 32 bits.
+  // A stream of 2^34 words. `purpose` is a name such as "shuffle"; round and client must fit 32
+  // bits.
   Rng(uint64_t seed, std::string_view purpose, int64_t round = 0, int64_t client = 0);
 
   uint32_t bits();             // 32 random bits

@@ -11,7 +11,8 @@
 namespace fl_sim {
 
 std::string RoundPlan::encode() const {
-  std::vector<int64_t> words = {stop, static_cast<int64_t>(cohort.size()), static_cast<int64_t>(groups.size()),
+  std::vector<int64_t> words = {stop, static_cast<int64_t>(cohort.size()),
+                                static_cast<int64_t>(groups.size()),
                                 static_cast<int64_t>(moves.size())};
   words.insert(words.end(), cohort.begin(), cohort.end());
   for (const PlannedGroup& group : groups) {
@@ -53,7 +54,8 @@ std::vector<PlannedGroup> make_groups(const std::vector<int64_t>& cohort, int64_
   std::sort(order.begin(), order.end());
   std::vector<PlannedGroup> groups;
   for (const auto& [negative_steps, id] : order) {
-    if (groups.empty() || static_cast<int64_t>(groups.back().ids.size()) == group_size) groups.emplace_back();
+    if (groups.empty() || static_cast<int64_t>(groups.back().ids.size()) == group_size)
+      groups.emplace_back();
     groups.back().ids.push_back(id);
     groups.back().cost -= negative_steps;
   }
@@ -64,15 +66,16 @@ std::vector<StateMove> deal(std::vector<PlannedGroup>& groups, const std::vector
                             std::unordered_map<int64_t, int64_t>* holders, bool random) {
   std::stable_sort(groups.begin(), groups.end(),
                    [](const PlannedGroup& a, const PlannedGroup& b) { return a.cost > b.cost; });
-  const int64_t total = std::accumulate(groups.begin(), groups.end(), int64_t{0},
-                                        [](int64_t sum, const PlannedGroup& group) { return sum + group.cost; });
+  const int64_t total =
+      std::accumulate(groups.begin(), groups.end(), int64_t{0},
+                      [](int64_t sum, const PlannedGroup& group) { return sum + group.cost; });
   const int64_t tolerance = total / static_cast<int64_t>(hosts.size()) / 10;
   std::map<int64_t, int64_t> load;
   for (const int64_t host : hosts) load[host] = 0;
   std::vector<StateMove> moves;
   for (PlannedGroup& group : groups) {
-    const auto least = std::min_element(load.begin(), load.end(),
-                                        [](const auto& a, const auto& b) { return a.second < b.second; });
+    const auto least = std::min_element(
+        load.begin(), load.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
     group.rank = least->first;
     if (random) {
       static std::mt19937 generator{std::random_device{}()};
@@ -82,9 +85,11 @@ std::vector<StateMove> deal(std::vector<PlannedGroup>& groups, const std::vector
       for (const int64_t id : group.ids) {
         if (const auto holder = holders->find(id); holder != holders->end()) ++held[holder->second];
       }
-      const auto most = std::max_element(held.begin(), held.end(),
-                                         [](const auto& a, const auto& b) { return a.second < b.second; });
-      if (most != held.end() && load.at(most->first) <= least->second + tolerance) group.rank = most->first;
+      const auto most =
+          std::max_element(held.begin(), held.end(),
+                           [](const auto& a, const auto& b) { return a.second < b.second; });
+      if (most != held.end() && load.at(most->first) <= least->second + tolerance)
+        group.rank = most->first;
     }
     load[group.rank] += group.cost;
     if (holders == nullptr) continue;

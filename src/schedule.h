@@ -1,7 +1,7 @@
 // Which clients train together, and on which rank.
 //
-// Groups follow from the cohort alone, so results do not depend on the number of ranks; the deal to ranks follows the
-// predicted time and where client state lies.
+// Groups follow from the cohort alone, so results do not depend on the number of ranks; the deal to
+// ranks follows the predicted time and where client state lies.
 #pragma once
 
 #include <cstdint>
@@ -38,9 +38,9 @@ struct RoundPlan {
 std::vector<PlannedGroup> make_groups(const std::vector<int64_t>& cohort, int64_t group_size,
                                       const std::function<int64_t(int64_t client)>& steps);
 
-// Deals groups to the hosting ranks, longest first, each to the least loaded one; a rank that holds the state of most of
-// a group's clients gets it if that makes the rank at most a tenth of an even share later. Where clients' state lies is
-// in `holders`, and is updated; returns the moves.
+// Deals groups to the hosting ranks, longest first, each to the least loaded one; a rank that holds
+// the state of most of a group's clients gets it if that makes the rank at most a tenth of an even
+// share later. Where clients' state lies is in `holders`, and is updated; returns the moves.
 std::vector<StateMove> deal(std::vector<PlannedGroup>& groups, const std::vector<int64_t>& hosts,
                             std::unordered_map<int64_t, int64_t>* holders, bool random);
 

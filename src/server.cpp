@@ -11,7 +11,9 @@
 namespace fl_sim {
 namespace {
 
-bool diverged(const ClientRecord& record) { return record.status == static_cast<int64_t>(ClientStatus::kDiverged); }
+bool diverged(const ClientRecord& record) {
+  return record.status == static_cast<int64_t>(ClientStatus::kDiverged);
+}
 
 int64_t bytes_of(const torch::Tensor& tensor) { return static_cast<int64_t>(tensor.nbytes()); }
 
@@ -25,8 +27,9 @@ Server::Server(const Experiment& experiment, int ranks, Results* results, Progre
       evaluate_every_(e_.job.get<int64_t>("evaluate-every")),
       target_accuracy_(e_.job.get<double>("target-accuracy")),
       hosts_(static_cast<size_t>(std::max(1, ranks - 1))),
-      evaluator_(*e_.network, {e_.data.test.inputs.to(e_.device), e_.data.test.labels.to(e_.device)}, e_.data.scale,
-                 e_.data.shift, [this](const TestResult& result) { evaluated(result); }) {
+      evaluator_(
+          *e_.network, {e_.data.test.inputs.to(e_.device), e_.data.test.labels.to(e_.device)},
+          e_.data.scale, e_.data.shift, [this](const TestResult& result) { evaluated(result); }) {
   std::iota(hosts_.begin(), hosts_.end(), ranks == 1 ? 0 : 1);
 }
 
@@ -38,18 +41,21 @@ RoundPlan Server::plan(int64_t round) {
   plan.cohort = e_.sampler->sample(round, rng);
   assert(std::is_sorted(plan.cohort.begin(), plan.cohort.end()));
   const LocalPlan local(e_.job);
-  plan.groups = make_groups(plan.cohort, e_.job.get<int64_t>("group-size"),
-                            [&](int64_t client) { return local.steps_of(e_.partition.size(client)); });
+  plan.groups = make_groups(plan.cohort, e_.job.get<int64_t>("group-size"), [&](int64_t client) {
+    return local.steps_of(e_.partition.size(client));
+  });
 
   int64_t state_size = 0;
   for (const auto& [name, size] : e_.algorithm->client_state()) state_size += size;
-  plan.moves = deal(plan.groups, hosts_, state_size > 0 ? &holders_ : nullptr, TestHooks::get().random_deal);
-  bytes_moved_ = static_cast<int64_t>(plan.moves.size()) * state_size * static_cast<int64_t>(c10::elementSize(e_.dtype));
+  plan.moves =
+      deal(plan.groups, hosts_, state_size > 0 ? &holders_ : nullptr, TestHooks::get().random_deal);
+  bytes_moved_ = static_cast<int64_t>(plan.moves.size()) * state_size *
+                 static_cast<int64_t>(c10::elementSize(e_.dtype));
   return plan;
 }
 
-void Server::update(ServerState& model, const WeightedSum& total, const std::vector<ClientRecord>& records,
-                    double seconds) {
+void Server::update(ServerState& model, const WeightedSum& total,
+                    const std::vector<ClientRecord>& records, double seconds) {
   const auto count = static_cast<int64_t>(records.size());
   RoundRecord round{.round = model.round, .seconds = seconds, .cohort = count};
   Sum sum;
@@ -92,7 +98,8 @@ void Server::update(ServerState& model, const WeightedSum& total, const std::vec
   round.bytes_up *= count;
   round.bytes_state = bytes_moved_;
 
-  const bool evaluate = model.round == rounds_ || (evaluate_every_ > 0 && model.round % evaluate_every_ == 0);
+  const bool evaluate =
+      model.round == rounds_ || (evaluate_every_ > 0 && model.round % evaluate_every_ == 0);
   if (evaluate) evaluator_.add(model.round, model.weights);
   pending_.push_back({round, evaluate});
   outcome_.rounds = model.round;
@@ -109,7 +116,8 @@ void Server::report_divergence(const ServerState& model, const std::vector<Clien
     if (stop) {
       evaluator_.finish();
       if (results_ != nullptr) save(model, true);
-      throw Error(what + " (on-divergence is stop; a smaller local.lr or a local.clip-norm may help)");
+      throw Error(what +
+                  " (on-divergence is stop; a smaller local.lr or a local.clip-norm may help)");
     }
     if (progress_ != nullptr) progress_->note(what + " (left out)", LogLevel::kWarning);
   }
@@ -147,7 +155,8 @@ std::vector<NamedTensor> Server::named_model(const ServerState& model) const {
   for (size_t i = 0; i < layout.parameters().size(); ++i) {
     const torch::Tensor values = layout.view(rows, static_cast<int64_t>(i)).contiguous();
     const float* data = values.data_ptr<float>();
-    named.push_back({layout.parameters()[i].name, layout.parameters()[i].shape, {data, data + values.numel()}});
+    named.push_back(
+        {layout.parameters()[i].name, layout.parameters()[i].shape, {data, data + values.numel()}});
   }
   return named;
 }

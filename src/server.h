@@ -1,4 +1,5 @@
-// The server's side of a round, on rank 0: the plan, the new model, its evaluation, and what is reported.
+// The server's side of a round, on rank 0: the plan, the new model, its evaluation, and what is
+// reported.
 #pragma once
 
 #include <torch/types.h>
@@ -36,17 +37,19 @@ class Server {
   // Who takes part in a round, together with whom, and where; or that the run is over.
   RoundPlan plan(int64_t round);
 
-  // The server's half of the round. Throws Error if a client diverged and the job says to stop then.
+  // The server's half of the round. Throws Error if a client diverged and the job says to stop
+  // then.
   void update(ServerState& model, const WeightedSum& sum, const std::vector<ClientRecord>& records,
               double seconds);
 
-  // Evaluates a little; returns whether there is more to do. A row of results is complete once its evaluation is.
+  // Evaluates a little; returns whether there is more to do. A row of results is complete once its
+  // evaluation is.
   bool evaluate_some() { return evaluator_.step(); }
   void finish_evaluation() { evaluator_.finish(); }
   double evaluate_seconds() const { return evaluator_.seconds(); }
 
-  // A run ends with the model that reached the target. What is under way when that is known is thrown away, so that it
-  // does not matter when it is known.
+  // A run ends with the model that reached the target. What is under way when that is known is
+  // thrown away, so that it does not matter when it is known.
   bool waits_for_target() const { return target_accuracy_ > 0; }
   bool target_reached() const { return outcome_.target_reached; }
 

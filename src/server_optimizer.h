@@ -1,10 +1,12 @@
-// What the server does with the mean delta, seen as a pseudo-gradient (Reddi et al., "Adaptive federated
-// optimization", ICLR 2021, Algorithm 2).
+// What the server does with the mean delta, seen as a pseudo-gradient (Reddi et al., "Adaptive
+// federated optimization", ICLR 2021, Algorithm 2).
 //
 //   sgd    w <- w + lr Δ
-//   adam   m <- β1 m + (1-β1) Δ;  v <- β2 v + (1-β2) Δ²;  w <- w + lr m / (√v + τ),  v₀ = τ², no bias correction
+//   adam   m <- β1 m + (1-β1) Δ;  v <- β2 v + (1-β2) Δ²;  w <- w + lr m / (√v + τ)
+//          with v₀ = τ² and no bias correction
 //
-// Rules act on the trainable part; buffers such as running statistics are always replaced by their weighted mean.
+// Rules act on the trainable part; buffers such as running statistics are always replaced by their
+// weighted mean.
 #pragma once
 
 #include <string>

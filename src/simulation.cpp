@@ -17,7 +17,8 @@ double seconds_since(Clock::time_point start) {
 
 }  // namespace
 
-Simulation::Simulation(const Experiment& experiment, Communicator& comm, Results* results, Progress* progress)
+Simulation::Simulation(const Experiment& experiment, Communicator& comm, Results* results,
+                       Progress* progress)
     : e_(experiment), comm_(comm), host_(experiment, comm, comm.rank() != 0 || comm.size() == 1) {
   torch::Tensor row = torch::zeros({e_.network->layout().row()});
   if (comm_.rank() == 0) {
@@ -61,7 +62,8 @@ Outcome Simulation::run() {
     if (!server_) continue;
 
     if (server_->waits_for_target()) server_->finish_evaluation();
-    if (!server_->target_reached()) server_->update(model_, host_.sum(), records, seconds_since(start));
+    if (!server_->target_reached())
+      server_->update(model_, host_.sum(), records, seconds_since(start));
   }
   return finish();
 }
@@ -76,7 +78,8 @@ void Simulation::broadcast_model() {
 std::vector<ClientRecord> Simulation::gather_records() {
   const std::vector<ClientRecord>& own = host_.records();
   std::vector<ClientRecord> records;
-  for (const std::string& part : comm_.gather({reinterpret_cast<const char*>(own.data()), own.size() * sizeof(own[0])})) {
+  for (const std::string& part :
+       comm_.gather({reinterpret_cast<const char*>(own.data()), own.size() * sizeof(own[0])})) {
     const size_t n = part.size() / sizeof(ClientRecord);
     records.resize(records.size() + n);
     std::memcpy(records.data() + records.size() - n, part.data(), part.size());

@@ -13,7 +13,8 @@ namespace fl_sim {
 class Simulation {
  public:
   // All ranks together. `results` and `progress` count on rank 0 and may be null.
-  Simulation(const Experiment& experiment, Communicator& comm, Results* results, Progress* progress);
+  Simulation(const Experiment& experiment, Communicator& comm, Results* results,
+             Progress* progress);
 
   // Runs the job to its end. The outcome counts on rank 0.
   Outcome run();

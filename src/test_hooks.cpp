@@ -26,13 +26,15 @@ TestHooks parse() {
     } else if (item == "deal=random") {
       hooks.random_deal = true;
     } else if (item.starts_with("diverge=")) {
-      understood = static_cast<bool>(value >> hooks.diverging_round >> colon >> hooks.diverging_client);
+      understood =
+          static_cast<bool>(value >> hooks.diverging_round >> colon >> hooks.diverging_client);
     } else if (item == "no-window") {
       hooks.no_window = true;
     } else {
       understood = false;
     }
-    FL_CHECK(understood, "the environment variable FL_SIM_TEST has an item '", item, "' that no test hook understands");
+    FL_CHECK(understood, "the environment variable FL_SIM_TEST has an item '", item,
+             "' that no test hook understands");
   }
   return hooks;
 }
@@ -47,7 +49,8 @@ const TestHooks& TestHooks::get() {
 void TestHooks::disturb() const {
   if (delay_ms == 0) return;
   static std::mt19937 generator{std::random_device{}()};  // true chance: no stream of the run
-  std::this_thread::sleep_for(std::chrono::milliseconds(std::uniform_int_distribution<int64_t>(0, delay_ms)(generator)));
+  std::this_thread::sleep_for(
+      std::chrono::milliseconds(std::uniform_int_distribution<int64_t>(0, delay_ms)(generator)));
 }
 
 }  // namespace fl_sim

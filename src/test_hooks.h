@@ -1,5 +1,5 @@
-// Disturbances that tests cause through the environment variable FL_SIM_TEST, to prove that results do not depend on
-// them: "delay=20,deal=random,diverge=2:17".
+// Disturbances that tests cause through the environment variable FL_SIM_TEST, to prove that results
+// do not depend on them: "delay=20,deal=random,diverge=2:17".
 //
 //   delay=MS             every rank sleeps a random time of up to MS milliseconds at random moments
 //   deal=random          groups go to random ranks, so that client state has to move

@@ -1,5 +1,6 @@
 // The multilayer perceptron "2NN" with two hidden layers of 200 units.
-// McMahan et al., "Communication-efficient learning of deep networks from decentralized data", AISTATS 2017, section 3.
+// McMahan et al., "Communication-efficient learning of deep networks from decentralized data",
+// AISTATS 2017, section 3.
 #include "fl_sim.h"
 
 namespace fl_sim {
@@ -13,8 +14,9 @@ class TwoHiddenLayers final : public Network {
 
   static PluginInfo describe() {
     return {.summary = "perceptron with two hidden layers of 200 units (McMahan 2017)",
-            .source = "McMahan et al., Communication-efficient learning of deep networks from "
-                      "decentralized data, AISTATS 2017, section 3"};
+            .source =
+                "McMahan et al., Communication-efficient learning of deep networks from "
+                "decentralized data, AISTATS 2017, section 3"};
   }
 
   torch::Tensor forward(const Weights& weights, torch::Tensor x) const override {

@@ -1,5 +1,6 @@
-// The convolutional network of the FedAvg paper: 1,663,370 parameters on 28 x 28 images in 10 classes.
-// McMahan et al., "Communication-efficient learning of deep networks from decentralized data", AISTATS 2017, section 3.
+// The convolutional network of the FedAvg paper: 1,663,370 parameters on 28 x 28 images in 10
+// classes. McMahan et al., "Communication-efficient learning of deep networks from decentralized
+// data", AISTATS 2017, section 3.
 #include "fl_sim.h"
 
 namespace fl_sim {
@@ -14,8 +15,9 @@ class Cnn final : public Network {
 
   static PluginInfo describe() {
     return {.summary = "two 5x5 convolutions and a hidden layer of 512 units (McMahan 2017)",
-            .source = "McMahan et al., Communication-efficient learning of deep networks from "
-                      "decentralized data, AISTATS 2017, section 3"};
+            .source =
+                "McMahan et al., Communication-efficient learning of deep networks from "
+                "decentralized data, AISTATS 2017, section 3"};
   }
 
   torch::Tensor forward(const Weights& weights, torch::Tensor x) const override {
@@ -27,9 +29,11 @@ class Cnn final : public Network {
 
  private:
   static const std::vector<int64_t>& images(const Setup& setup) {
-    FL_CHECK(setup.input_shape.size() == 3 && setup.input_shape[1] >= 4 && setup.input_shape[2] >= 4,
-             "model cnn needs images [channels, height, width] of at least 4 x 4; the data's samples are ",
-             torch::IntArrayRef(setup.input_shape));
+    FL_CHECK(
+        setup.input_shape.size() == 3 && setup.input_shape[1] >= 4 && setup.input_shape[2] >= 4,
+        "model cnn needs images [channels, height, width] of at least 4 x 4; the data's samples "
+        "are ",
+        torch::IntArrayRef(setup.input_shape));
     return setup.input_shape;
   }
 

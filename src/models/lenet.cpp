@@ -1,5 +1,6 @@
 // The LeNet-like network of NIID-Bench.
-// Li et al., "Federated learning on non-IID data silos: an experimental study", ICDE 2022, section V.
+// Li et al., "Federated learning on non-IID data silos: an experimental study", ICDE 2022, section
+// V.
 #include "fl_sim.h"
 
 namespace fl_sim {
@@ -15,8 +16,9 @@ class LeNet final : public Network {
 
   static PluginInfo describe() {
     return {.summary = "two 5x5 convolutions and two hidden layers (NIID-Bench)",
-            .source = "Li et al., Federated learning on non-IID data silos: an experimental study, "
-                      "ICDE 2022, section V"};
+            .source =
+                "Li et al., Federated learning on non-IID data silos: an experimental study, "
+                "ICDE 2022, section V"};
   }
 
   torch::Tensor forward(const Weights& weights, torch::Tensor x) const override {
@@ -28,11 +30,15 @@ class LeNet final : public Network {
   }
 
  private:
-  static int64_t side(int64_t pixels) { return ((pixels - 4) / 2 - 4) / 2; }  // after both convolutions
+  static int64_t side(int64_t pixels) {
+    return ((pixels - 4) / 2 - 4) / 2;
+  }  // after both convolutions
   static const std::vector<int64_t>& images(const Setup& setup) {
-    FL_CHECK(setup.input_shape.size() == 3 && setup.input_shape[1] >= 16 && setup.input_shape[2] >= 16,
-             "model lenet needs images [channels, height, width] of at least 16 x 16; the data's samples are ",
-             torch::IntArrayRef(setup.input_shape));
+    FL_CHECK(
+        setup.input_shape.size() == 3 && setup.input_shape[1] >= 16 && setup.input_shape[2] >= 16,
+        "model lenet needs images [channels, height, width] of at least 16 x 16; the data's "
+        "samples are ",
+        torch::IntArrayRef(setup.input_shape));
     return setup.input_shape;
   }
 

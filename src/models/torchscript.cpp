@@ -1,8 +1,10 @@
-// Any TorchScript module: `model = torchscript:net.pt`, saved by torch.jit.script(net).save("net.pt").
+// Any TorchScript module: `model = torchscript:net.pt`, saved by
+// torch.jit.script(net).save("net.pt").
 //
-// It trains one client at a time. Its parameters and floating-point buffers lie in the row like everyone's; in forward()
-// they take the module's slots, so that it stays a pure function. Other buffers (counters) keep the file's values.
-// The initial weights are those in the file, for every seed.
+// It trains one client at a time. Its parameters and floating-point buffers lie in the row like
+// everyone's; in forward() they take the module's slots, so that it stays a pure function. Other
+// buffers (counters) keep the file's values. The initial weights are those in the file, for every
+// seed.
 #include <torch/csrc/jit/python/update_graph_executor_opt.h>
 #include <torch/script.h>
 
@@ -19,24 +21,30 @@ class TorchScript final : public Network {
     try {
       module_ = torch::jit::load(setup.argument, torch::kCPU);
     } catch (const std::exception& error) {
-      throw Error(message("cannot load ", setup.argument, " as TorchScript (", first_line(error.what()),
+      throw Error(message("cannot load ", setup.argument, " as TorchScript (",
+                          first_line(error.what()),
                           "); save it with torch.jit.script(net).save(...)"));
     }
-    // The optimising executor changes kernels after some calls, and bits with them: how often a rank calls must not count.
+    // The optimising executor changes kernels after some calls, and bits with them: how often a
+    // rank calls must not count.
     torch::jit::setGraphExecutorOptimize(false);
     for (const bool trainable : {true, false}) collect(module_, "", trainable);
     FL_CHECK(layout_.trainable() > 0, setup.argument, " has no parameters to train");
     torch::NoGradGuard no_grad;
     initial_ = torch::zeros({1, layout_.row()});
     for (size_t i = 0; i < slots_.size(); ++i) {
-      layout_.view(initial_, static_cast<int64_t>(i)).copy_(slots_[i].object->getSlot(slots_[i].index).toTensor());
+      layout_.view(initial_, static_cast<int64_t>(i))
+          .copy_(slots_[i].object->getSlot(slots_[i].index).toTensor());
     }
   }
 
   static PluginInfo describe() {
     return {.summary = "a TorchScript file, torchscript:FILE; one client at a time",
-            .rule = "The module maps [B, ...] inputs to [B, classes] scores. Its saved weights are the initial ones.\n"
-                    "Random layers draw from LibTorch's generator, seeded from the client's own stream in each step.",
+            .rule =
+                "The module maps [B, ...] inputs to [B, classes] scores. Its saved weights are the "
+                "initial ones.\n"
+                "Random layers draw from LibTorch's generator, seeded from the client's own stream "
+                "in each step.",
             .takes_argument = true};
   }
 
@@ -48,7 +56,8 @@ class TorchScript final : public Network {
       slots_[i].object->setSlot(slots_[i].index, weights[static_cast<int64_t>(i)]);
     }
     if (module_.is_training() != weights.training()) module_.train(weights.training());
-    if (weights.training() && !weights.streams.empty()) torch::manual_seed(weights.streams[0].bits64());
+    if (weights.training() && !weights.streams.empty())
+      torch::manual_seed(weights.streams[0].bits64());
     const torch::jit::IValue output = module_.forward({std::move(x)});
     FL_CHECK(output.isTensor(), "the TorchScript module returns something else than one tensor");
     return output.toTensor();
@@ -73,7 +82,8 @@ class TorchScript final : public Network {
       const bool trained = is_parameter && tensor.requires_grad();
       if (trained != trainable || !tensor.is_floating_point()) continue;
       const std::string name = prefix + type->getAttributeName(i);
-      FL_CHECK(tied_.insert(tensor.data_ptr()).second, "the TorchScript module uses one parameter in two places (", name,
+      FL_CHECK(tied_.insert(tensor.data_ptr()).second,
+               "the TorchScript module uses one parameter in two places (", name,
                " is one of them), which is not supported");
       if (trainable) {
         layout_.add(name, tensor.sizes().vec(), 0);
@@ -82,13 +92,14 @@ class TorchScript final : public Network {
       }
       slots_.push_back({module._ivalue(), i});
     }
-    for (const auto& child : module.named_children()) collect(child.value, prefix + child.name + ".", trainable);
+    for (const auto& child : module.named_children())
+      collect(child.value, prefix + child.name + ".", trainable);
   }
 
   mutable torch::jit::Module module_;  // only a vessel: forward() fills it anew each time
   std::set<const void*> tied_;
-  std::vector<Slot> slots_;            // one per parameter of the layout, in its order
-  torch::Tensor initial_;              // [1, P]
+  std::vector<Slot> slots_;  // one per parameter of the layout, in its order
+  torch::Tensor initial_;    // [1, P]
 };
 
 FL_REGISTER(Network, "torchscript", TorchScript);
