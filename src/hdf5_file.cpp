@@ -57,7 +57,12 @@ std::string reason() {
   return text.empty() ? "HDF5 gives no reason" : text;
 }
 
-void silence() { H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr); }
+// Before any other call. HDF5 speaks through our messages only, and does nothing at exit: there it crashes over a file
+// that a full disk kept from being closed.
+void silence() {
+  H5dont_atexit();
+  H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
+}
 
 // Throws if an HDF5 call returned a negative value.
 template <class Result>
