@@ -45,14 +45,15 @@ def command(options, ranks):
 class Run:
     """A started fl_sim. Its streams go to files, so that a process left behind cannot hold us up."""
 
-    def __init__(self, options, ranks=0, **environment):
+    def __init__(self, options, ranks=0, prepare=None, **environment):
+        """prepare: called in the new process before it becomes the program."""
         self.mark = uuid.uuid4().hex
         self.words = command(options, ranks)
         self._out, self._err = tempfile.TemporaryFile(), tempfile.TemporaryFile()
         self._start = time.monotonic()
         self.process = subprocess.Popen(
             self.words, stdin=subprocess.DEVNULL, stdout=self._out, stderr=self._err, start_new_session=True,
-            env={**ENVIRONMENT, **environment, "FL_SIM_TEST_MARK": self.mark})
+            preexec_fn=prepare, env={**ENVIRONMENT, **environment, "FL_SIM_TEST_MARK": self.mark})
 
     def wait(self, patience=PATIENCE):
         try:
@@ -147,8 +148,8 @@ class Case(unittest.TestCase):
     def path(self, name):
         return os.path.join(self.folder, name)
 
-    def start(self, *options, ranks=0, **environment):
-        run = Run(options, ranks, **environment)
+    def start(self, *options, ranks=0, prepare=None, **environment):
+        run = Run(options, ranks, prepare, **environment)
         self.addCleanup(run.__exit__)
         return run
 
