@@ -365,6 +365,7 @@ void Hdf5File::close() {
 }
 
 std::string hdf5_library_version() {
+  silence();
   unsigned major = 0, minor = 0, release = 0;
   H5get_libversion(&major, &minor, &release);
   return message(major, ".", minor, ".", release);
