@@ -7,10 +7,12 @@ namespace fl_sim {
 Weights::Weights(const ParameterLayout& layout, const torch::Tensor& rows,
                  const torch::Tensor& gradients)
     : clients_(rows.size(0)), training_(gradients.defined()) {
-  // One client's tensors have the plain shapes, so that layers call the plain kernels.
+  // One client's tensors have the plain shapes, so that layers call the plain kernels. variable_data
+  // and not detach: a version counter for each view, or a change of running statistics would
+  // invalidate the weights that autograd has saved for the backward pass.
   const auto view = [&](const torch::Tensor& matrix, int64_t index) {
     const torch::Tensor stacked = layout.view(matrix, index);
-    return (clients_ == 1 ? stacked.squeeze(0) : stacked).detach();
+    return (clients_ == 1 ? stacked.squeeze(0) : stacked).variable_data();
   };
   for (int64_t i = 0; i < static_cast<int64_t>(layout.parameters().size()); ++i) {
     views_.push_back(view(rows, i));

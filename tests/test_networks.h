@@ -40,24 +40,29 @@ class NormalisedLinear final : public Network {
   Linear fc_;
 };
 
-// An MLP with batch normalisation and, behind it, dropout.
+// Two hidden layers with batch normalisation and, behind them, dropout.
 class NormDropoutMlp final : public Network {
  public:
   NormDropoutMlp(int64_t features, int64_t hidden, int64_t classes, double dropout)
       : fc1_(layout_, "fc1", features, hidden),
-        norm_(layout_, "norm", hidden),
+        norm1_(layout_, "norm1", hidden),
+        fc2_(layout_, "fc2", hidden, hidden),
+        norm2_(layout_, "norm2", hidden),
         dropout_(dropout),
-        fc2_(layout_, "fc2", hidden, classes) {}
+        fc3_(layout_, "fc3", hidden, classes) {}
   torch::Tensor forward(const Weights& weights, torch::Tensor x) const override {
-    x = torch::tanh(norm_(weights, fc1_(weights, x)));
-    return fc2_(weights, dropout_(weights, x));
+    x = torch::tanh(norm1_(weights, fc1_(weights, x)));
+    x = torch::tanh(norm2_(weights, fc2_(weights, x)));
+    return fc3_(weights, dropout_(weights, x));
   }
 
  private:
   Linear fc1_;
-  BatchNorm norm_;
-  Dropout dropout_;
+  BatchNorm norm1_;
   Linear fc2_;
+  BatchNorm norm2_;
+  Dropout dropout_;
+  Linear fc3_;
 };
 
 // Two convolutions with padding and stride, group normalisation, pooling; inputs are [channels, 8,
