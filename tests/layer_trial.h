@@ -68,8 +68,13 @@ struct Trial {
   Result train() const {
     Result result;
     result.rows = rows.clone();
-    result.gradients =
-        torch::full({clients(), network.layout().trainable()}, 99.0, torch::kFloat64);
+    // The gaps between parameters are nobody's; everything else has to be overwritten.
+    const ParameterLayout& layout = network.layout();
+    result.gradients = torch::zeros({clients(), layout.trainable()}, torch::kFloat64);
+    for (size_t i = 0; i < layout.parameters().size(); ++i) {
+      if (!layout.parameters()[i].trainable) continue;
+      layout.view(result.gradients, static_cast<int64_t>(i)).fill_(99);
+    }
     Weights weights(network.layout(), result.rows, result.gradients);
     std::vector<Rng> streams;
     for (int64_t c = 0; c < clients(); ++c) streams.emplace_back(1, "dropout", 1, c);

@@ -55,7 +55,9 @@ TEST_P(Layers, GradientsEqualFiniteDifferences) {
       const torch::Tensor g = gradient.contiguous();
       ASSERT_GT(largest(g), 0.01);
       const int64_t columns = values.size(1), of_gradient = g.size(1);
-      for (int64_t i = 0; i < values.numel(); ++i) {
+      // Large tensors are sampled; the stride is odd, so that it meets every column.
+      const int64_t stride = values.numel() / 400 * 2 + 1;
+      for (int64_t i = 0; i < values.numel(); i += stride) {
         if (i % columns >= of_gradient) continue;  // a buffer
         const double before = v[i];
         v[i] = before + h;

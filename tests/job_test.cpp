@@ -1,0 +1,278 @@
+// Jobs: where values come from, what is refused and how the message helps, and the way back from
+// text.
+#include "job.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+
+#include "any_job.h"
+#include "results.h"
+
+namespace fl_sim {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::Not;
+
+// What every job has to say, as INI and as arguments.
+const std::string kComplete =
+    "dataset = fcube\nmodel = logistic\n[local]\nbatch-size = 10\nlr = 0.1\n";
+const std::vector<std::string> kArguments = {
+    "--dataset", "fcube", "--model", "logistic", "--local.batch-size", "10", "--local.lr", "0.1"};
+
+std::vector<std::string> with(std::vector<std::string> first,
+                              const std::vector<std::string>& more) {
+  first.insert(first.end(), more.begin(), more.end());
+  return first;
+}
+
+// A file of the test's own.
+class JobFile {
+ public:
+  explicit JobFile(const std::string& content, const std::string& name = "fl_sim_job_test.ini")
+      : path_(testing::TempDir() + name) {
+    std::ofstream(path_, std::ios::binary) << content;
+  }
+  ~JobFile() { std::filesystem::remove(path_); }
+  const std::string& path() const { return path_; }
+  Job parse(const std::vector<std::string>& arguments = {}) const {
+    return Job::parse(with({"--job", path_}, arguments));
+  }
+
+ private:
+  std::string path_;
+};
+
+// The default, over it the file, over that the command line.
+TEST(Job, CommandLineOverFileOverDefaults) {
+  EXPECT_EQ(Job::parse(kArguments).get<int64_t>("rounds"), 100);
+  EXPECT_EQ(Job::parse(with(kArguments, {"--rounds", "7"})).get<int64_t>("rounds"), 7);
+  EXPECT_EQ(Job::parse(with(kArguments, {"--rounds=8"})).get<int64_t>("rounds"), 8);
+  const JobFile file("rounds = 20\nseed = 4\n" + kComplete);
+  EXPECT_EQ(file.parse().get<int64_t>("rounds"), 20);
+  const Job job = file.parse({"--rounds", "30", "--local.lr", "0.5"});
+  EXPECT_EQ(job.get<int64_t>("rounds"), 30);
+  EXPECT_EQ(job.get<int64_t>("seed"), 4);
+  EXPECT_EQ(job.get<double>("local.lr"), 0.5);
+  EXPECT_EQ(job.get<int64_t>("local.batch-size"), 10);
+  EXPECT_EQ(job.get<std::string>("algorithm"), "fedavg");
+}
+
+// A section is a prefix; comments and blank lines are nothing.
+TEST(Job, SectionsArePrefixes) {
+  const Job sections = Job::from_text(
+      "# a comment\ndataset = fcube\nmodel = logistic\n\n[local]\nlr = 0.25  # another\n"
+      "batch-size = 3\n[server]\nlr = 0.5\n");
+  const Job plain = Job::from_text(
+      "dataset = fcube\nmodel = logistic\nlocal.lr = 0.25\nlocal.batch-size = 3\nserver.lr = 0.5");
+  EXPECT_EQ(sections.values(), plain.values());
+  EXPECT_EQ(sections.get<double>("local.lr"), 0.25);
+  EXPECT_EQ(sections.get<double>("server.lr"), 0.5);
+}
+
+// Each value is there and of its type; flags have several spellings, numbers keep theirs.
+TEST(Job, Types) {
+  const Job job = Job::parse(
+      with(kArguments, {"--local.momentum", "5e-1", "--local.nesterov", "yes", "--cohort", "+3"}));
+  EXPECT_EQ(job.get<double>("local.momentum"), 0.5);
+  EXPECT_TRUE(job.get<bool>("local.nesterov"));
+  EXPECT_FALSE(job.get<bool>("quiet"));
+  EXPECT_EQ(job.get<int64_t>("cohort"), 3);
+  EXPECT_TRUE(Job::parse(with(kArguments, {"--quiet"})).get<bool>("quiet"));
+  EXPECT_EQ(job.get<std::string>("model"), "logistic");
+  EXPECT_ERROR(job.get<double>("fedprox.mu"), "this job has no key 'fedprox.mu'");
+}
+
+TEST(Job, WrongTypesAreRefused) {
+  const auto error = [](const std::string& key, const std::string& value) {
+    return error_of([&] { Job::parse(with(kArguments, {"--" + key + "=" + value})); });
+  };
+  EXPECT_THAT(error("rounds", "many"), HasSubstr("rounds is 'many' (must be a whole number)"));
+  EXPECT_THAT(error("rounds", "2.5"), HasSubstr("rounds is '2.5' (must be a whole number)"));
+  EXPECT_THAT(error("rounds", "99999999999999999999"),
+              HasSubstr("rounds is '99999999999999999999'"));
+  EXPECT_THAT(error("rounds", "10 "), HasSubstr("must be a whole number"));
+  EXPECT_THAT(error("server.lr", "fast"), HasSubstr("server.lr is 'fast' (must be a number)"));
+  EXPECT_THAT(error("server.lr", "0,5"), HasSubstr("server.lr is '0,5' (must be a number)"));
+  EXPECT_THAT(error("local.nesterov", "maybe"), HasSubstr("must be true or false"));
+  EXPECT_THAT(error("sum", "exakt"), HasSubstr("sum is 'exakt' (must be one of exact, float)"));
+}
+
+// Ranges, their open ends included; the message says the range and what the key means.
+TEST(Job, RangesAreRefused) {
+  const auto error = [](const std::string& key, const std::string& value) {
+    return error_of([&] { Job::parse(with(kArguments, {"--" + key + "=" + value})); });
+  };
+  EXPECT_THAT(error("rounds", "0"), HasSubstr("rounds is 0 (must be at least 1): rounds to run"));
+  EXPECT_THAT(error("cohort", "-3"), HasSubstr("cohort is -3 (must be at least 1)"));
+  EXPECT_THAT(error("server.lr", "0"), HasSubstr("server.lr is 0 (must be more than 0)"));
+  EXPECT_THAT(error("server.lr", "nan"), HasSubstr("server.lr is nan (must be more than 0)"));
+  EXPECT_THAT(error("server.lr", "inf"), HasSubstr("server.lr is inf (must be more than 0)"));
+  EXPECT_THAT(error("local.momentum", "1"),
+              HasSubstr("local.momentum is 1 (must be 0 to 1, exclusive)"));
+  EXPECT_THAT(error("target-accuracy", "1.5"),
+              HasSubstr("target-accuracy is 1.5 (must be 0 to 1)"));
+  EXPECT_THAT(error("local.lr-decay", "0"), HasSubstr("more than 0 and at most 1"));
+  EXPECT_EQ(Job::parse(with(kArguments, {"--target-accuracy=1"})).get<double>("target-accuracy"),
+            1);
+}
+
+// Unknown keys name the nearest known one, wherever they stand.
+TEST(Job, UnknownKeysNameTheNearest) {
+  EXPECT_ERROR(Job::parse(with(kArguments, {"--ruonds", "3"})),
+               "unknown key 'ruonds' on the command line; did you mean 'rounds'?");
+  EXPECT_ERROR(Job::from_text(kComplete + "momentun = 0.9"), "did you mean 'local.momentum'?");
+  EXPECT_ERROR(Job::from_text(kComplete + "[server]\nlearn = 1"), "unknown key 'server.learn'");
+  const JobFile file("cohrot = 5\n" + kComplete);
+  EXPECT_THAT(error_of([&] { file.parse(); }),
+              AllOf(HasSubstr("'cohrot'"), HasSubstr(file.path()), HasSubstr("'cohort'")));
+  EXPECT_THAT(error_of([] {
+                Job::parse(with(kArguments, {"--xyzzyplugh", "1"}));
+              }),
+              AllOf(HasSubstr("unknown key 'xyzzyplugh'"), Not(HasSubstr("did you mean"))));
+  EXPECT_ERROR(Job::from_text("model = logistics"),
+               "there is no model 'logistics' (did you mean 'logistic'?");
+  EXPECT_ERROR(Job::parse(with(kArguments, {"--algorithm", "fedavgg"})), "did you mean 'fedavg'?");
+}
+
+// A key that is set twice in one place is a mistake; so are words without a key.
+TEST(Job, DuplicatesAndStrayWordsAreRefused) {
+  EXPECT_ERROR(Job::parse(with(kArguments, {"--rounds", "3", "--rounds", "4"})),
+               "option 'rounds' is set twice on the command line");
+  EXPECT_ERROR(Job::from_text("rounds = 3\nrounds = 4\n" + kComplete),
+               "option 'rounds' is set twice");
+  EXPECT_ERROR(Job::from_text(kComplete + "[local]\nlr = 0.3"), "option 'local.lr' is set twice");
+  EXPECT_ERROR(Job::parse(with({"stray"}, kArguments)), "unexpected argument 'stray'");
+  EXPECT_ERROR(Job::parse(with(kArguments, {"--rounds"})), "rounds");
+  EXPECT_ERROR(Job::parse(with(kArguments, {"--round", "3"})),
+               "unknown key 'round'");  // no guesses
+}
+
+// A key of a plug-in that was not chosen would be read by nobody: it is refused, and the message
+// says what would read it. So is a key that only another server optimiser reads.
+TEST(Job, KeysThatNobodyReadsAreRefused) {
+  EXPECT_ERROR(Job::from_text("fedprox.mu = 1\n" + kComplete),
+               "fedprox.mu is set, but algorithm is fedavg, which does not read it (remove it, or "
+               "choose algorithm fedprox)");
+  EXPECT_ERROR(Job::from_text("dirichlet.alpha = 0.5\n" + kComplete),
+               "dirichlet.alpha is set, but partitioner is iid");
+  EXPECT_ERROR(Job::from_text("server.beta1 = 0.5\n" + kComplete),
+               "server.beta1 is set, but server.optimizer is sgd");
+  const Job adam = Job::from_text("algorithm = fedadam\nserver.beta1 = 0.5\n" + kComplete);
+  EXPECT_EQ(adam.get<double>("server.beta1"), 0.5);
+  EXPECT_FALSE(Job::from_text(kComplete).values().contains("server.beta1"));
+}
+
+// But the command line may choose another plug-in than the file: what the file says for the old one
+// is idle then, and what it says for all still holds.
+TEST(Job, TheCommandLineMayChooseAnotherAlgorithm) {
+  const JobFile file("algorithm = fedprox\nfedprox.mu = 1\nrounds = 9\n" + kComplete);
+  EXPECT_EQ(file.parse().get<double>("fedprox.mu"), 1);
+  const Job job = file.parse({"--algorithm", "scaffold"});
+  EXPECT_EQ(job.get<std::string>("algorithm"), "scaffold");
+  EXPECT_EQ(job.get<int64_t>("rounds"), 9);
+  EXPECT_FALSE(job.values().contains("fedprox.mu"));
+  EXPECT_THAT(error_of([&] {
+                file.parse({"--algorithm", "fedavg", "--fedprox.mu", "2"});
+              }),
+              HasSubstr("fedprox.mu is set, but algorithm is fedavg"));
+}
+
+// A plug-in has defaults of its own for keys of the engine; the job goes over them.
+TEST(Job, PlugInsHaveDefaultsOfTheirOwn) {
+  EXPECT_EQ(Job::from_text(kComplete).get<std::string>("weighting"), "samples");
+  EXPECT_EQ(Job::from_text("algorithm = scaffold\n" + kComplete).get<std::string>("weighting"),
+            "uniform");
+  EXPECT_EQ(Job::from_text("algorithm = scaffold\nweighting = samples\n" + kComplete)
+                .get<std::string>("weighting"),
+            "samples");
+}
+
+// Everything that a job leaves open is listed at once, with what it means.
+TEST(Job, MissingKeysAreListed) {
+  EXPECT_THAT(error_of([] {
+                Job::parse({"--algorithm", "fedprox"});
+              }),
+              AllOf(HasSubstr("the job does not say:"), HasSubstr("\n  dataset"),
+                    HasSubstr("\n  model"), HasSubstr("\n  local.lr"),
+                    HasSubstr("\n  local.batch-size"), HasSubstr("\n  fedprox.mu")));
+}
+
+// text() is the whole resolved job, defaults written out, and reads back as the same job.
+TEST(Job, TextIsTheWholeJob) {
+  for (const std::string extra :
+       {"", "algorithm = fedprox\nfedprox.mu = 0.01\n", "algorithm = fedadam\nserver.lr = 1e-3\n",
+        "partitioner = dirichlet\ndirichlet.alpha = 0.1\nseed = 12\n"}) {
+    const Job job = Job::from_text(extra + kComplete);
+    EXPECT_THAT(job.text(), AllOf(HasSubstr("rounds = 100\n"), HasSubstr("[local]\n")));
+    EXPECT_EQ(Job::from_text(job.text()).values(), job.values());
+    EXPECT_EQ(Job::from_text(job.text()).text(), job.text());
+  }
+}
+
+// The results file is named after the job file, else after what is run; "auto" does not stay.
+TEST(Job, OutputIsNamedAfterTheJob) {
+  EXPECT_EQ(Job::parse(kArguments).get<std::string>("output"),
+            "results/fedavg-fcube-logistic-0.h5");
+  EXPECT_EQ(JobFile(kComplete, "my-paper.ini").parse().get<std::string>("output"),
+            "results/my-paper.h5");
+  EXPECT_EQ(Job::parse(with(kArguments, {"--output", "x.h5"})).get<std::string>("output"), "x.h5");
+}
+
+// set() is how "auto" is resolved; keys that do not exist cannot be set.
+TEST(Job, SetReplacesAValue) {
+  Job job = Job::from_text(kComplete);
+  job.set("clients", "17");
+  EXPECT_EQ(job.get<int64_t>("clients"), 17);
+  EXPECT_EQ(Job::from_text(job.text()).get<int64_t>("clients"), 17);
+  EXPECT_ERROR(job.set("client", "17"), "this job has no key 'client'");
+}
+
+// A results file is a job: it runs the same again, under the name that the new run is given, and
+// the command line goes over it.
+TEST(Job, AResultsFileIsAJob) {
+  const std::string path = testing::TempDir() + "fl_sim_job_test.h5";
+  const Job job = Job::from_text(
+      "algorithm = fedprox\nfedprox.mu = 0.5\nseed = 3\nrounds = 6\n"
+      "output = elsewhere.h5\noverwrite = true\n" +
+      kComplete);
+  {
+    Results results(path, /*overwrite=*/true);
+    results.set_job(job.text(), job.values());
+    results.save(/*force=*/true);
+  }
+  const Job again = Job::parse({"--job", path});
+  std::map<std::string, std::string> expected = job.values();
+  expected["output"] = "results/fl_sim_job_test.h5";
+  expected["overwrite"] = "false";
+  EXPECT_EQ(again.values(), expected);
+  const Job changed = Job::parse({"--job", path, "--seed", "4", "--algorithm", "fedavg"});
+  EXPECT_EQ(changed.get<int64_t>("seed"), 4);
+  EXPECT_EQ(changed.get<int64_t>("rounds"), 6);
+  std::filesystem::remove(path);
+}
+
+// Files that are no job: missing, a directory, garbage, a broken HDF5 file, no key = value lines.
+TEST(Job, GarbageIsRefused) {
+  const std::string missing = testing::TempDir() + "fl_sim_no_such_job.ini";
+  EXPECT_ERROR(Job::parse({"--job", missing}), "cannot read the job file " + missing);
+  EXPECT_ERROR(Job::parse({"--job", testing::TempDir()}), "cannot read the job file");
+  const JobFile words("once upon a time\n");
+  EXPECT_ERROR(words.parse(), words.path());
+  std::string bytes;
+  for (int i = 0; i < 3000; ++i) bytes += static_cast<char>((i * 37 + i / 256) % 256);
+  const JobFile garbage(bytes);
+  EXPECT_ERROR(garbage.parse(), garbage.path());
+  const JobFile broken("\x89HDF\r\n\x1a\n" + bytes);
+  EXPECT_ERROR(broken.parse(), broken.path());
+  EXPECT_ERROR(Job::from_text("job = other.ini\n" + kComplete),
+               "a job file cannot name another job");
+}
+
+}  // namespace
+}  // namespace fl_sim
