@@ -68,19 +68,24 @@ void check_network(const Network& network, const std::string& name,
   Rng rng(0, "check");
   std::vector<int64_t> shape = {2};
   shape.insert(shape.end(), input_shape.begin(), input_shape.end());
-  const std::string data =
-      message("samples of shape ", torch::IntArrayRef(input_shape), " in ", outputs, " classes");
+  const std::string misfit =
+      message("model ", name, " does not fit the data (samples of shape ",
+              torch::IntArrayRef(input_shape), " in ", outputs, " classes): ");
   torch::Tensor result;
   try {
     const Weights weights(network.layout(), network.initial_row(rng).unsqueeze(0));
     result = network.forward(weights, torch::zeros(shape));
+  } catch (const Error&) {
+    throw;
   } catch (const c10::Error& error) {
-    throw Error(message("model ", name, " does not fit the data (", data,
-                        "): ", error.what_without_backtrace()));
+    throw Error(misfit + error.what_without_backtrace());
+  } catch (const std::exception& error) {  // TorchScript's: a trace, the reason in its last line
+    std::string text = error.what();
+    text.erase(text.find_last_not_of('\n') + 1);
+    throw Error(misfit + text.substr(text.rfind('\n') + 1));
   }
-  FL_CHECK(result.dim() == 2 && result.size(0) == 2 && result.size(1) == outputs, "model ", name,
-           " does not fit the data (", data, "): for 2 samples it returns ", result.sizes(),
-           ", expected [2, ", outputs, "]");
+  FL_CHECK(result.dim() == 2 && result.size(0) == 2 && result.size(1) == outputs, misfit,
+           "for 2 samples it returns ", result.sizes(), ", expected [2, ", outputs, "]");
 }
 
 }  // namespace fl_sim

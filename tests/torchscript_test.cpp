@@ -1,0 +1,209 @@
+// TorchScript files as models: they train like the same network of our own layers, and what is no
+// TorchScript file, or none that fits, is refused with a reason.
+#include <gtest/gtest.h>
+#include <torch/script.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "algorithm.h"
+#include "quadratics.h"
+#include "test_networks.h"
+
+namespace fl_sim {
+namespace {
+
+using torch::jit::Module;
+
+Module module_of(const std::string& name, const std::string& forward) {
+  Module module(name);
+  module.register_attribute("training", c10::BoolType::get(), true);
+  if (!forward.empty()) module.define(forward);
+  return module;
+}
+
+// Batch normalisation with PyTorch's names, its integer counter included.
+Module batch_norm(int64_t features) {
+  Module norm = module_of("Norm", "");
+  norm.register_parameter("weight", torch::rand({features}) + 0.5, false);
+  norm.register_parameter("bias", torch::randn({features}), false);
+  norm.register_buffer("running_mean", torch::randn({features}));
+  norm.register_buffer("running_var", torch::rand({features}) + 0.5);
+  norm.register_buffer("num_batches_tracked", torch::tensor(0));
+  norm.define(
+      "def forward(self, x):\n"
+      "    return torch.batch_norm(x, self.weight, self.bias, self.running_mean, "
+      "self.running_var, self.training, 0.1, 1e-5, False)\n");
+  return norm;
+}
+
+Module linear(int64_t in, int64_t out) {
+  Module fc = module_of("Fc", "");
+  fc.register_parameter("weight", torch::randn({out, in}), false);
+  fc.register_parameter("bias", torch::randn({out}), false);
+  fc.define("def forward(self, x):\n    return torch.matmul(x, self.weight.t()) + self.bias\n");
+  return fc;
+}
+
+// NormalisedLinear of test_networks.h, as PyTorch would save it.
+Module normalised_linear(int64_t features, int64_t classes) {
+  torch::manual_seed(4);
+  Module net = module_of("Net", "");
+  for (const auto& [name, part] :
+       {std::pair{"norm", batch_norm(features)}, std::pair{"fc", linear(features, classes)}}) {
+    for (torch::Tensor parameter : part.parameters()) parameter.set_requires_grad(true);
+    net.register_module(name, part);
+  }
+  net.define("def forward(self, x):\n    return self.fc.forward(self.norm.forward(x))\n");
+  return net;
+}
+
+// A saved module, gone with the test.
+class ScriptFile {
+ public:
+  explicit ScriptFile(const Module& module) { module.save(path_); }
+  explicit ScriptFile(const std::string& content) {
+    std::ofstream(path_, std::ios::binary) << content;
+  }
+  ~ScriptFile() { std::filesystem::remove(path_); }
+  const std::string& path() const { return path_; }
+
+  std::unique_ptr<Network> load(int64_t features, int64_t classes) const {
+    const Job job = any_job("");
+    return make<Network>("torchscript", {job, path_, {features}, classes});
+  }
+
+ private:
+  std::string path_ = testing::TempDir() + "fl_sim_torchscript_test.pt";
+};
+
+// The parameters of a row by name.
+std::map<std::string, torch::Tensor> by_name(const Network& network, const torch::Tensor& rows) {
+  std::map<std::string, torch::Tensor> result;
+  const auto& parameters = network.layout().parameters();
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    result[parameters[i].name] = network.layout().view(rows, static_cast<int64_t>(i))[0];
+  }
+  return result;
+}
+
+Update train_once(const Network& network, const torch::Tensor& row, int64_t client,
+                  int64_t features, int64_t classes) {
+  const Job job =
+      hand_made_job("local.epochs = 2\nlocal.batch-size = 4\nlocal.lr = 0.1\nlocal.momentum = 0.5");
+  const Partition partition = make_partition(consecutive({10, 10}));
+  const ClientData data{.train = random_samples(20, {features}, classes), .partition = &partition};
+  GlobalModel global;
+  global.round = 1;
+  global.weights = row.unsqueeze(0);
+  ClientGroup group{.ids = {client}, .data = data, .seed = 5};
+  group.rows = global.weights.clone();
+  return make<Algorithm>("fedavg", {job, network, 2, 20})->train(group, global);
+}
+
+// A file with a module of modules, batch normalisation included, trains like our own layers from
+// the same weights; its parameters have PyTorch's names and the file's values, for every seed.
+TEST(TorchScript, TrainsLikeOurOwnLayers) {
+  const Module module = normalised_linear(6, 3);
+  const ScriptFile file(module);
+  const auto script = file.load(6, 3);
+  const NormalisedLinear native(6, 3);
+  Rng rng(1, "weights"), other(2, "weights");
+  const torch::Tensor row = script->initial_row(rng);
+  EXPECT_TRUE(torch::equal(row, script->initial_row(other)));
+  auto initial = by_name(*script, row.unsqueeze(0));
+  for (const auto& saved : module.named_parameters()) {
+    EXPECT_TRUE(torch::equal(initial.at(saved.name), saved.value)) << saved.name;
+  }
+  torch::Tensor native_rows = torch::zeros({1, native.layout().row()});
+  const auto native_initial = by_name(native, native_rows);
+  ASSERT_EQ(initial.size(), native_initial.size());
+  for (auto& [name, tensor] : native_initial) torch::Tensor(tensor).copy_(initial.at(name));
+
+  const Update ours = train_once(native, native_rows[0], 0, 6, 3);
+  const Update theirs = train_once(*script, row, 0, 6, 3);
+  const auto expected = by_name(native, ours.delta), actual = by_name(*script, theirs.delta);
+  for (const auto& [name, tensor] : expected) {
+    EXPECT_LT((tensor - actual.at(name)).norm().item<double>(), 1e-5 * tensor.norm().item<double>())
+        << name;
+    EXPECT_GT(tensor.norm().item<double>(), 0.01) << name;
+  }
+  EXPECT_NEAR(ours.loss[0], theirs.loss[0], 1e-5);
+
+  // Evaluation uses the running statistics and leaves them, also after training.
+  const torch::Tensor x = torch::randn({7, 6}), before = row.clone();
+  const torch::Tensor scores = script->forward(Weights(script->layout(), row.unsqueeze(0)), x);
+  EXPECT_LT((scores - native.forward(Weights(native.layout(), native_rows), x))
+                .abs()
+                .max()
+                .item<double>(),
+            1e-5);
+  EXPECT_TRUE(torch::equal(row, before));
+}
+
+// forward() is a function of the rows alone: nothing stays in the module from the client before.
+TEST(TorchScript, ClientsDoNotSeeEachOther) {
+  const ScriptFile file(normalised_linear(6, 3));
+  const auto script = file.load(6, 3);
+  Rng rng(1, "weights");
+  const torch::Tensor row = script->initial_row(rng);
+  const torch::Tensor first = train_once(*script, row, 0, 6, 3).delta;
+  const torch::Tensor second = train_once(*script, row, 1, 6, 3).delta;
+  EXPECT_TRUE(torch::equal(first, train_once(*script, row, 0, 6, 3).delta));
+  EXPECT_FALSE(torch::equal(first, second));
+}
+
+// Random layers draw from the client's own stream: the same client drops the same again, whoever
+// trained in between.
+TEST(TorchScript, RandomLayersFollowTheClientsStream) {
+  torch::manual_seed(4);
+  Module net = module_of("Net", "");
+  Module fc = linear(6, 3);
+  for (torch::Tensor parameter : fc.parameters()) parameter.set_requires_grad(true);
+  net.register_module("fc", fc);
+  net.define(
+      "def forward(self, x):\n    return torch.dropout(self.fc.forward(x), 0.5, self.training)\n");
+  const ScriptFile file(net);
+  const auto script = file.load(6, 3);
+  Rng rng(1, "weights");
+  const torch::Tensor row = script->initial_row(rng);
+  const torch::Tensor first = train_once(*script, row, 0, 6, 3).delta;
+  train_once(*script, row, 1, 6, 3);
+  torch::manual_seed(99);
+  EXPECT_TRUE(torch::equal(first, train_once(*script, row, 0, 6, 3).delta));
+  const Weights weights(script->layout(), row.unsqueeze(0));
+  const torch::Tensor x = torch::ones({5, 6});
+  EXPECT_TRUE(torch::equal(script->forward(weights, x), script->forward(weights, x)));
+}
+
+// What cannot be loaded or trained says which file, and why.
+TEST(TorchScript, WhatIsNoTorchScriptIsRefused) {
+  const ScriptFile garbage(std::string("this is no zip archive"));
+  EXPECT_ERROR(garbage.load(6, 3), "cannot load " + garbage.path() + " as TorchScript");
+  const Job job = any_job("");
+  EXPECT_ERROR(make<Network>("torchscript", {job, "/no/such/net.pt", {6}, 3}),
+               "cannot load /no/such/net.pt");
+  EXPECT_ERROR(make<Network>("torchscript", {job, "", {6}, 3}), "needs a file");
+  const ScriptFile empty(module_of("Net", "def forward(self, x):\n    return x\n"));
+  EXPECT_ERROR(empty.load(6, 3), "has no parameters to train");
+}
+
+// An experiment with a module for other data, or in groups, is refused before the first round.
+TEST(TorchScript, ExperimentsThatDoNotFitAreRefused) {
+  const auto experiment = [](const Module& module, const std::string& lines) {
+    const ScriptFile file(module);
+    Job job = any_job(message("model = torchscript:", file.path(), "\ndevice = cpu\n", lines));
+    return make_experiment(job, make<DatasetSource>("fcube", {job, ""})->read());
+  };
+  EXPECT_EQ(experiment(normalised_linear(3, 2), "").job.get<int64_t>("group-size"), 1);
+  EXPECT_ERROR(experiment(normalised_linear(3, 2), "group-size = 2"),
+               "trains one client at a time (set group-size to 1)");
+  EXPECT_ERROR(experiment(normalised_linear(3, 5), ""),
+               "for 2 samples it returns [2, 5], expected [2, 2]");
+  EXPECT_ERROR(experiment(normalised_linear(4, 2), ""),
+               "model torchscript does not fit the data (samples of shape [3] in 2 classes): "
+               "RuntimeError: running_mean should contain 3 elements not 4");
+}
+
+}  // namespace
+}  // namespace fl_sim
