@@ -71,7 +71,8 @@ struct Update {
   State state = {};
 
   // Of local training, per client; losses as in ClientRecord. step_weight is the sum of the weights
-  // that a client's gradients have in its delta, ||a_k||_1 (Wang et al. 2020): K_k without momentum.
+  // that a client's gradients have in its delta, ||a_k||_1 (Wang et al. 2020): K_k without
+  // momentum.
   std::vector<int64_t> steps = {};
   std::vector<double> step_weight = {};
   std::vector<double> loss = {}, loss_before = {}, loss_after = {};
@@ -103,8 +104,8 @@ class Algorithm {
   virtual VectorSizes client_state() const { return {}; }
   virtual VectorSizes additive() const { return {}; }
 
-  // On every rank before round 1: makes the tensors of `shared` and `hidden`, beside weights that
-  // are already there.
+  // On every rank before round 1: makes the tensors of `shared` and `hidden`, of the shape and type
+  // of the weights, whose values are there on rank 0 only.
   virtual void init(ServerState& server) const { (void)server; }
 
   // On the client.

@@ -142,10 +142,10 @@ GpuComm Communicator::choose_gpu_comm(const std::string& mode, torch::Device dev
             .reason = mode == "host" ? "host memory, copied as asked for" : "host memory"};
   }
   FL_CHECK(mode != "direct" || aware, "gpu-comm is direct, but ", reason, " (choose auto or host)");
-  if (mode == "host")
-    return {.direct = false, .reason = "staged through pinned host memory, as asked for"};
-  if (!aware) return {.direct = false, .reason = "staged through pinned host memory: " + reason};
-  return {.direct = true, .reason = "device pointers: " + reason};
+  direct_ = aware && mode != "host";
+  if (direct_) return {.direct = true, .reason = "device pointers: " + reason};
+  if (mode == "host") reason = "as asked for";
+  return {.direct = false, .reason = "staged through pinned host memory: " + reason};
 }
 
 void Communicator::meet(const std::function<bool()>& work) {
@@ -332,7 +332,7 @@ MpiSession::MpiSession() {
   setenv("OMPI_MCA_mpi_yield_when_idle", "1",
          /*overwrite=*/0);  // more ranks than cores is common here
   int provided = 0;
-  MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided);
+  check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
 }
 
 MpiSession::~MpiSession() { MPI_Finalize(); }

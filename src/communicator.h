@@ -40,9 +40,9 @@ class Communicator {
   int node_size() const { return node_size_; }
   int nodes() const { return nodes_; }
 
-  // `mode` is gpu-comm's auto, host or direct. Throws Error if direct is asked for and MPI cannot.
+  // Decides how tensors of `device` travel from now on. `mode` is gpu-comm's auto, host or direct.
+  // Throws Error if direct is asked for and MPI cannot.
   GpuComm choose_gpu_comm(const std::string& mode, torch::Device device);
-  void set_gpu_comm(const GpuComm& choice) { direct_ = choice.direct; }
 
   // Waits until every rank is here. Meanwhile calls `work` while it returns true (it did something
   // and has more), with a poll in between, and sleeps otherwise.

@@ -57,8 +57,8 @@ std::string reason() {
   return text.empty() ? "HDF5 gives no reason" : text;
 }
 
-// Before any other call. HDF5 speaks through our messages only, and does nothing at exit: there it crashes over a file
-// that a full disk kept from being closed.
+// Before any other call. HDF5 speaks through our messages only, and does nothing at exit: there it
+// crashes over a file that a full disk kept from being closed.
 void silence() {
   H5dont_atexit();
   H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);

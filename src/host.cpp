@@ -68,6 +68,7 @@ void Host::move_state(const std::vector<StateMove>& moves) {
     comm_.receive(state, static_cast<int>(move.from));
     client_state_[move.client] = state;
   }
+  comm_.finish_sends();  // a large message needs its sender until it is through
 }
 
 State Host::load_state(const std::vector<int64_t>& ids) const {

@@ -57,6 +57,9 @@ std::string checked(const std::string& key, const Option& option, const std::str
       throw Error(message(key, " is '", text, "' (must be true or false): ", option.meaning));
     case Type::kText:
       FL_CHECK(!text.empty(), key, " is empty: ", option.meaning);
+      FL_CHECK(text.find_first_of("#\n\r") == std::string::npos && text.front() != ' ' &&
+                   text.back() != ' ',
+               key, " is '", text, "' (a job cannot hold '#', line breaks or blanks at the ends)");
       FL_CHECK(
           option.choices.empty() ||
               std::find(option.choices.begin(), option.choices.end(), text) != option.choices.end(),
@@ -133,28 +136,34 @@ Values parse_ini(const std::string& ini, const std::string& where) {
   }
 }
 
-// A job file's text: INI, or the job inside a results file, which keeps its own output to itself.
-Values read_job_file(const std::string& path) {
+struct JobFile {
+  Values values;
+  bool complete = false;  // a results file's: every default is written out
+};
+
+// A job file: INI, or the job inside a results file, which keeps its own output to itself.
+JobFile read_job_file(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
   FL_CHECK(in && !std::filesystem::is_directory(path), "cannot read the job file ", path,
            " (is the path right, and is it a readable file?)");
   std::ostringstream text;
   text << in.rdbuf();
   const std::string where = message("in ", path);
-  if (!text.str().starts_with("\x89HDF\r\n\x1a\n")) return parse_ini(text.str(), where);
+  if (!text.str().starts_with("\x89HDF\r\n\x1a\n")) return {parse_ini(text.str(), where)};
   Values values = parse_ini(Hdf5File::open(path).read_text("/job/text"), where);
   for (const char* own : {"output", "overwrite", "quiet", "log-level"}) values.erase(own);
-  return values;
+  return {values, true};
 }
 
 // Puts defaults under what was given, and refuses what nobody would read.
-Values resolve(const Values& command_line, const Values& file) {
-  Values given = file;
+Values resolve(const Values& command_line, const JobFile& file) {
+  Values given = file.values;
   for (const auto& [key, value] : command_line) given[key] = value;
 
   Values chosen;                   // kind -> plug-in
   std::set<std::string> rechosen;  // kinds that the command line chose over the file
   std::vector<std::string> missing;
+  std::set<std::string> shifted;       // keys whose defaults change with that
   std::map<std::string, Option> read;  // the keys that this job's parts read
   for (const Option& option : engine_options()) read.emplace(option.name, option);
   for (const std::string& kind : plugin_kinds()) {
@@ -162,8 +171,22 @@ Values resolve(const Values& command_line, const Values& file) {
     if (!given.contains(kind) && !fallback) continue;  // reported as missing below
     const std::string value = given.contains(kind) ? given.at(kind) : *fallback;
     chosen[kind] = split_name(value).first;
-    if (command_line.contains(kind)) rechosen.insert(kind);
     const PluginInfo& info = plugin_info(kind, chosen[kind]);
+    if (command_line.contains(kind) && file.values.contains(kind)) {
+      rechosen.insert(kind);
+      // What was a default for the plug-in that the file chose is none of the job's own values.
+      const PluginInfo& before = plugin_info(kind, split_name(file.values.at(kind)).first);
+      for (const auto* defaults : {&before.defaults, &info.defaults}) {
+        for (const auto& [key, value] : *defaults) {
+          shifted.insert(key);
+          const auto preset = before.defaults.find(key);
+          const std::string usual =
+              preset != before.defaults.end() ? preset->second : read.at(key).default_value.value();
+          const bool untouched = file.complete && !command_line.contains(key);
+          if (untouched && given.contains(key) && given.at(key) == usual) given.erase(key);
+        }
+      }
+    }
     FL_CHECK(info.takes_argument || value == chosen[kind], kind, " is ", value, ", but ",
              chosen[kind], " takes nothing behind a colon");
     for (const Option& option : info.options)
@@ -177,10 +200,11 @@ Values resolve(const Values& command_line, const Values& file) {
       for (const auto& [name, info] : catalog()[kind]) {
         if (name != chosen[kind] && key.starts_with(name + ".")) return true;
       }
-      const auto option = read.find(key);
-      if (option != read.end() && !option->second.only_with.first.empty()) return true;
     }
-    return command_line.contains("server.optimizer") && key.starts_with("server.");
+    const auto option = read.find(key);
+    if (option == read.end()) return false;
+    const std::string& condition = option->second.only_with.first;
+    return command_line.contains(condition) || shifted.contains(condition);
   };
 
   Values values;
@@ -257,13 +281,13 @@ Job Job::parse(const std::vector<std::string>& arguments) {
     file = command_line["job"];
     command_line.erase("job");
   }
-  Job job(resolve(command_line, file.empty() ? Values{} : read_job_file(file)));
+  Job job(resolve(command_line, file.empty() ? JobFile{} : read_job_file(file)));
   if (job.values_["output"] == "auto") job.values_["output"] = default_output(job.values_, file);
   return job;
 }
 
 Job Job::from_text(const std::string& ini) {
-  Job job(resolve({}, parse_ini(ini, "in the job")));
+  Job job(resolve({}, {parse_ini(ini, "in the job")}));
   if (job.values_["output"] == "auto") job.values_["output"] = default_output(job.values_, "");
   return job;
 }

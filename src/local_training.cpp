@@ -1,6 +1,6 @@
 #include "local_training.h"
 
-#include <cassert>
+#include <algorithm>
 #include <cmath>
 
 #include "check.h"
@@ -122,26 +122,30 @@ Update LocalTraining::train(ClientGroup& group, const GlobalModel& global,
     update.steps.push_back(plan_.steps_of(data.partition->size(id)));
     update.step_weight.push_back(step_weight(update.steps.back()));
     streams.emplace_back(group.seed, "dropout", global.round, id);
-    assert(update.steps.back() <= update.steps.front());
   }
+  FL_CHECK(std::is_sorted(update.steps.rbegin(), update.steps.rend()),
+           "clients of a group must come with the most steps first");
   const int64_t steps = update.steps.front();
 
   Batches batches(group, global.round, plan_);
   const bool plain = !hook && momentum_ == 0 && weight_decay_ == 0 && clip_norm_ == 0;
-  const torch::Tensor gradients = torch::zeros({clients, trained}, group.rows.options());
-  const torch::Tensor velocity = momentum_ > 0 ? torch::zeros_like(gradients) : torch::Tensor();
+  torch::Tensor gradients, velocity;
+  if (!plain) gradients = torch::zeros({clients, trained}, group.rows.options());
+  if (momentum_ > 0) velocity = torch::zeros_like(gradients);
   std::vector<torch::Tensor> losses;         // [steps][A]
   std::vector<std::vector<int64_t>> counts;  // [steps][A] samples
 
   int64_t active = clients;
-  Weights weights(network_.layout(), group.rows, gradients);
+  const auto weights_of_active = [&] {
+    const torch::Tensor rows = group.rows.narrow(0, 0, active);
+    return plain ? Weights::for_descent(network_.layout(), rows)
+                 : Weights(network_.layout(), rows, gradients.narrow(0, 0, active));
+  };
+  Weights weights = weights_of_active();
   for (int64_t step = 0; step < steps; ++step) {
     const int64_t before = active;
     while (update.steps[static_cast<size_t>(active) - 1] <= step) --active;
-    if (active != before) {
-      weights = Weights(network_.layout(), group.rows.narrow(0, 0, active),
-                        gradients.narrow(0, 0, active));
-    }
+    if (active != before) weights = weights_of_active();
     Batch batch = batches.at(step, active);
     const torch::Tensor indices = batch.indices.flatten().to(group.rows.device());
     torch::Tensor x =

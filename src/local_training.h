@@ -21,7 +21,7 @@ struct LocalPlan {
 
   explicit LocalPlan(const Job& job);
   int64_t batches_per_epoch(int64_t samples) const {
-    return (samples + batch_size - 1) / batch_size;
+    return samples / batch_size + (samples % batch_size == 0 ? 0 : 1);
   }
   int64_t steps_of(int64_t samples) const;  // 0 for a client without samples
 };

@@ -82,6 +82,11 @@ void run(const std::vector<std::string>& arguments, Communicator& comm) {
   progress.note(summary(outcome, seconds, job.get<double>("target-accuracy"), results->path()));
 }
 
+void report(const std::optional<Communicator>& comm, const std::string& what) {
+  std::cerr << "fl_sim: " << (comm ? message("rank ", comm->rank(), ": ") : "") << what
+            << std::endl;
+}
+
 }  // namespace
 }  // namespace fl_sim
 
@@ -98,19 +103,20 @@ int main(int argc, char** argv) {
     return 1;
   }
 
-  MpiSession mpi;
-  Communicator comm;
+  std::optional<MpiSession> mpi;
+  std::optional<Communicator> comm;  // outlives what run() makes: its end is collective
   try {
+    mpi.emplace();
+    comm.emplace();
     be_deterministic();
     at::set_num_threads(1);
-    run(arguments, comm);
+    run(arguments, *comm);
     return 0;
   } catch (const c10::Error& error) {
-    std::cerr << "fl_sim: rank " << comm.rank() << ": " << error.what_without_backtrace()
-              << std::endl;
+    report(comm, error.what_without_backtrace());
   } catch (const std::exception& error) {
-    std::cerr << "fl_sim: rank " << comm.rank() << ": " << error.what() << std::endl;
+    report(comm, error.what());
   }
-  if (comm.size() > 1) comm.abort(1);
+  if (comm && comm->size() > 1) comm->abort(1);
   return 1;
 }

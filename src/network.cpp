@@ -5,11 +5,11 @@
 namespace fl_sim {
 
 Weights::Weights(const ParameterLayout& layout, const torch::Tensor& rows,
-                 const torch::Tensor& gradients)
-    : clients_(rows.size(0)), training_(gradients.defined()) {
-  // One client's tensors have the plain shapes, so that layers call the plain kernels. variable_data
-  // and not detach: a version counter for each view, or a change of running statistics would
-  // invalidate the weights that autograd has saved for the backward pass.
+                 const torch::Tensor& gradients, bool training)
+    : clients_(rows.size(0)), training_(training) {
+  // One client's tensors have the plain shapes, so that layers call the plain kernels.
+  // variable_data and not detach: a version counter for each view, or a change of running
+  // statistics would invalidate the weights that autograd has saved for the backward pass.
   const auto view = [&](const torch::Tensor& matrix, int64_t index) {
     const torch::Tensor stacked = layout.view(matrix, index);
     return (clients_ == 1 ? stacked.squeeze(0) : stacked).variable_data();
@@ -18,7 +18,7 @@ Weights::Weights(const ParameterLayout& layout, const torch::Tensor& rows,
     views_.push_back(view(rows, i));
     if (training_ && layout.parameters()[static_cast<size_t>(i)].trainable) {
       leaves_.push_back(views_.back().set_requires_grad(true));
-      leaf_gradients_.push_back(view(gradients, i));
+      if (gradients.defined()) leaf_gradients_.push_back(view(gradients, i));
     }
   }
 }

@@ -27,12 +27,18 @@ class Weights {
  public:
   // To evaluate: rows [G, P].
   Weights(const ParameterLayout& layout, const torch::Tensor& rows)
-      : Weights(layout, rows, torch::Tensor()) {}
+      : Weights(layout, rows, torch::Tensor(), false) {}
 
   // To train: each trainable view is an autograd leaf of its own, whose gradient backward() writes
   // into `gradients` [G, trainable part]. Dropout drops, and batch normalisation uses the batch's
   // statistics and updates the running ones.
-  Weights(const ParameterLayout& layout, const torch::Tensor& rows, const torch::Tensor& gradients);
+  Weights(const ParameterLayout& layout, const torch::Tensor& rows, const torch::Tensor& gradients)
+      : Weights(layout, rows, gradients, true) {}
+
+  // To train with descend() alone: without gradient rows.
+  static Weights for_descent(const ParameterLayout& layout, const torch::Tensor& rows) {
+    return Weights(layout, rows, torch::Tensor(), true);
+  }
 
   int64_t clients() const { return clients_; }
   bool training() const { return training_; }
@@ -57,6 +63,9 @@ class Weights {
   std::span<Rng> streams = {};
 
  private:
+  Weights(const ParameterLayout& layout, const torch::Tensor& rows, const torch::Tensor& gradients,
+          bool training);
+
   int64_t clients_;
   bool training_;
   std::vector<torch::Tensor> views_;

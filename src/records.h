@@ -44,7 +44,8 @@ struct RoundRecord {
   int64_t bytes_state = 0;  // client state that moved between ranks; depends on their number
 };
 
-// Where one rank's time went, in seconds of the whole run.
+// Where one rank's time went, in seconds from the first round to the end of the last one; rank 0's
+// last evaluation comes after that.
 struct RankRecord {
   int64_t rank = 0;
   double compute_seconds = 0;

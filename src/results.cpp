@@ -181,7 +181,7 @@ Results::Results(std::string path, bool overwrite) : path_(std::move(path)) {
   fs::create_directories(directory, error);
   FL_CHECK(!error, directory, " cannot be made (", error.message(), "); choose another --output");
   // Trying is the only test that holds for root, full quotas and read-only file systems.
-  const std::string trial = path_ + ".tmp";
+  const std::string trial = message(path_, ".try.", getpid());
   const int descriptor = open(trial.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
   FL_CHECK(descriptor >= 0, trial, " cannot be written (", std::strerror(errno),
            "); choose another --output");

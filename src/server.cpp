@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <map>
 #include <numeric>
 
 #include "check.h"
@@ -16,6 +17,16 @@ bool diverged(const ClientRecord& record) {
 }
 
 int64_t bytes_of(const torch::Tensor& tensor) { return static_cast<int64_t>(tensor.nbytes()); }
+
+// For --log-level debug.
+std::string describe_round(const std::vector<ClientRecord>& records, const RoundRecord& round) {
+  std::map<int64_t, double> seconds;  // by rank
+  for (const ClientRecord& record : records) seconds[record.rank] += record.seconds;
+  std::string ranks;
+  for (const auto& [rank, time] : seconds) ranks += message(" ", rank, ": ", time, " s,");
+  return message("round ", round.round, " trained in ", round.seconds, " s; ranks", ranks, " ",
+                 round.bytes_state, " bytes of client state moved");
+}
 
 }  // namespace
 
@@ -100,8 +111,12 @@ void Server::update(ServerState& model, const WeightedSum& total,
 
   const bool evaluate =
       model.round == rounds_ || (evaluate_every_ > 0 && model.round % evaluate_every_ == 0);
-  if (evaluate) evaluator_.add(model.round, model.weights);
+  if (evaluate) {
+    evaluator_.finish();  // one model waits at most: a row is complete when the next one is due
+    evaluator_.add(model.round, model.weights);
+  }
   pending_.push_back({round, evaluate});
+  if (progress_ != nullptr) progress_->note(describe_round(records, round), LogLevel::kDebug);
   outcome_.rounds = model.round;
   complete_rounds();
   if (results_ != nullptr && results_->due()) save(model, false);

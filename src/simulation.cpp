@@ -28,14 +28,15 @@ Simulation::Simulation(const Experiment& experiment, Communicator& comm, Results
   }
   model_.weights = row.unsqueeze(0).to(e_.dtype).to(e_.device);
   e_.algorithm->init(model_);
+  if (!server_) model_.hidden.clear();
 }
 
 Outcome Simulation::run() {
   comm_.meet();
   comm_.clock() = {};  // what came before was not the run
   for (int64_t round = 1;; ++round) {
-    const auto start = Clock::now();
     if (server_ && comm_.size() == 1) server_->finish_evaluation();
+    const auto start = Clock::now();
 
     // Rank 0 decides, everyone learns.
     std::string message;
@@ -55,7 +56,6 @@ Outcome Simulation::run() {
 
     // While the others train, rank 0 evaluates the model that they started from.
     TestHooks::get().disturb();
-    comm_.finish_sends();
     comm_.meet(server_ ? [this] { return server_->evaluate_some(); } : std::function<bool()>());
     comm_.sum_to_root(host_.sum().buffer());
     const std::vector<ClientRecord> records = gather_records();

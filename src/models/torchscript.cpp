@@ -29,6 +29,7 @@ class TorchScript final : public Network {
     // rank calls must not count.
     torch::jit::setGraphExecutorOptimize(false);
     for (const bool trainable : {true, false}) collect(module_, "", trainable);
+    remember(module_);
     FL_CHECK(layout_.trainable() > 0, setup.argument, " has no parameters to train");
     torch::NoGradGuard no_grad;
     initial_ = torch::zeros({1, layout_.row()});
@@ -55,6 +56,11 @@ class TorchScript final : public Network {
     for (size_t i = 0; i < slots_.size(); ++i) {
       slots_[i].object->setSlot(slots_[i].index, weights[static_cast<int64_t>(i)]);
     }
+    for (const Other& other : others_) {
+      c10::IValue value = other.value.deepcopy();
+      if (value.isTensor()) value = value.toTensor().to(x.device());
+      other.object->setSlot(other.index, std::move(value));
+    }
     if (module_.is_training() != weights.training()) module_.train(weights.training());
     if (weights.training() && !weights.streams.empty())
       torch::manual_seed(weights.streams[0].bits64());
@@ -67,6 +73,13 @@ class TorchScript final : public Network {
   struct Slot {
     c10::intrusive_ptr<c10::ivalue::Object> object;
     size_t index;
+  };
+
+  // What forward() might change beside them; it finds the file's values in every call.
+  struct Other {
+    c10::intrusive_ptr<c10::ivalue::Object> object;
+    size_t index;
+    c10::IValue value;
   };
 
   static std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
@@ -96,10 +109,28 @@ class TorchScript final : public Network {
       collect(child.value, prefix + child.name + ".", trainable);
   }
 
+  // Integer buffers, counters, lists: every attribute that is not in the row.
+  void remember(const torch::jit::Module& module) {
+    const auto object = module._ivalue();
+    for (size_t i = 0; i < object->type()->numAttributes(); ++i) {
+      const auto in_row = [&](const Slot& slot) {
+        return slot.object == object && slot.index == i;
+      };
+      const c10::IValue& value = object->getSlot(i);
+      if (value.isModule() || object->type()->getAttributeName(i) == "training" ||
+          std::any_of(slots_.begin(), slots_.end(), in_row)) {
+        continue;
+      }
+      others_.push_back({object, i, value.deepcopy()});
+    }
+    for (const auto& child : module.children()) remember(child);
+  }
+
   mutable torch::jit::Module module_;  // only a vessel: forward() fills it anew each time
   std::set<const void*> tied_;
   std::vector<Slot> slots_;  // one per parameter of the layout, in its order
-  torch::Tensor initial_;    // [1, P]
+  std::vector<Other> others_;
+  torch::Tensor initial_;  // [1, P]
 };
 
 FL_REGISTER(Network, "torchscript", TorchScript);
