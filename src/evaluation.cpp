@@ -41,9 +41,8 @@ bool Evaluator::step() {
   return !queue_.empty();
 }
 
-void Evaluator::finish() {
-  while (step()) {
-  }
+void Evaluator::finish(size_t left) {
+  while (queue_.size() > left) step();
 }
 
 }  // namespace fl_sim

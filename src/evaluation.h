@@ -31,8 +31,8 @@ class Evaluator {
   // Evaluates one batch, some milliseconds. Returns whether there is more to do.
   bool step();
 
-  // Evaluates all that is queued.
-  void finish();
+  // Evaluates until at most `left` models are queued.
+  void finish(size_t left = 0);
 
   double seconds() const { return seconds_; }  // spent so far
 
