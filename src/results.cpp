@@ -198,6 +198,10 @@ void Results::set_provenance(std::map<std::string, std::string> values) {
   provenance_ = std::move(values);
 }
 
+void Results::add_provenance(const std::string& name, const std::string& value) {
+  provenance_[name] = value;
+}
+
 void Results::set_partition(Partition partition, Skew skew) {
   partition_ = std::move(partition);
   skew_ = std::move(skew);

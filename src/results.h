@@ -44,6 +44,7 @@ class Results {
 
   void set_job(std::string text, std::map<std::string, std::string> values);
   void set_provenance(std::map<std::string, std::string> values);
+  void add_provenance(const std::string& name, const std::string& value);
   void set_partition(Partition partition, Skew skew);
   void set_ranks(std::vector<RankRecord> ranks);
   void set_model(std::vector<NamedTensor> model);

@@ -7,6 +7,7 @@
 
 #include "check.h"
 #include "local_training.h"
+#include "provenance.h"
 #include "test_hooks.h"
 
 namespace fl_sim {
@@ -186,6 +187,7 @@ const Outcome& Server::finish(const ServerState& model, std::vector<RankRecord> 
   outcome_.checksum = model_checksum(named_model(model));
   if (results_ != nullptr) {
     results_->set_ranks(outcome_.ranks);
+    results_->add_provenance("end", utc_now());
     save(model, true);
   }
   return outcome_;

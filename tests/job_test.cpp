@@ -257,6 +257,45 @@ TEST(Job, AResultsFileIsAJob) {
   std::filesystem::remove(path);
 }
 
+// A results file has every default written out. With another algorithm on the command line what was
+// a default for the old one does not stay behind; what differed from it does.
+TEST(Job, AResultsFileWithAnotherAlgorithm) {
+  const std::string path = testing::TempDir() + "fl_sim_job_test.h5";
+  const auto save = [&](const std::string& lines) {
+    const Job job = Job::from_text(lines + kComplete);
+    Results results(path, /*overwrite=*/true);
+    results.set_job(job.text(), job.values());
+    results.save(/*force=*/true);
+  };
+  save("algorithm = fedadam\nserver.tau = 0.01\n");
+  const Job fedavg = Job::parse({"--job", path, "--algorithm", "fedavg"});
+  EXPECT_EQ(fedavg.get<std::string>("server.optimizer"), "sgd");
+  EXPECT_EQ(fedavg.get<double>("server.lr"), 1);
+  save("algorithm = fedadam\nserver.lr = 0.25\n");
+  EXPECT_EQ(Job::parse({"--job", path, "--algorithm", "fedavg"}).get<double>("server.lr"), 0.25);
+  save("algorithm = scaffold\n");
+  EXPECT_EQ(Job::parse({"--job", path, "--algorithm", "fedavg"}).get<std::string>("weighting"),
+            "samples");
+  save("algorithm = fedavg\n");
+  EXPECT_EQ(Job::parse({"--job", path, "--algorithm", "scaffold"}).get<std::string>("weighting"),
+            "uniform");
+  std::filesystem::remove(path);
+}
+
+// Choosing another algorithm excuses the file's keys of the old one, not keys that nothing read.
+TEST(Job, AnotherAlgorithmDoesNotExcuseOtherKeys) {
+  const JobFile file("partition.min-samples = 3\n" + kComplete);
+  EXPECT_ERROR(Job::parse({"--job", file.path(), "--algorithm", "scaffold"}),
+               "partition.min-samples is set, but partitioner is");
+}
+
+// What an INI file cannot hold is refused: it would not survive the way to the other ranks.
+TEST(Job, TextThatDoesNotSurviveIsRefused) {
+  EXPECT_ERROR(Job::parse(with(kArguments, {"--output", "a#b.h5"})), "cannot hold '#'");
+  EXPECT_ERROR(Job::parse(with(kArguments, {"--output", " a.h5"})), "blanks at the ends");
+  EXPECT_ERROR(Job::parse(with(kArguments, {"--output", "a\nseed = 3"})), "line breaks");
+}
+
 // Files that are no job: missing, a directory, garbage, a broken HDF5 file, no key = value lines.
 TEST(Job, GarbageIsRefused) {
   const std::string missing = testing::TempDir() + "fl_sim_no_such_job.ini";

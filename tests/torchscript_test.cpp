@@ -176,6 +176,27 @@ TEST(TorchScript, RandomLayersFollowTheClientsStream) {
   EXPECT_TRUE(torch::equal(script->forward(weights, x), script->forward(weights, x)));
 }
 
+// A module that counts its calls finds the file's count in every call: what a client gets does not
+// depend on how many were trained before it on the same rank.
+TEST(TorchScript, CountersDoNotPassFromClientToClient) {
+  Module net = module_of("Counting", "");
+  torch::manual_seed(6);
+  net.register_parameter("weight", torch::randn({3, 4}).set_requires_grad(true), false);
+  net.register_buffer("calls", torch::tensor(0));
+  net.define(
+      "def forward(self, x):\n"
+      "    self.calls.add_(1)\n"
+      "    return torch.matmul(x, self.weight.t()) * self.calls\n");
+  const ScriptFile file(net);
+  const auto network = file.load(4, 3);
+  Rng rng(0, "weights");
+  const torch::Tensor row = network->initial_row(rng);
+  const torch::Tensor first = train_once(*network, row, 1, 4, 3).delta;
+  for (int i = 0; i < 3; ++i) train_once(*network, row, 0, 4, 3);
+  EXPECT_TRUE(train_once(*network, row, 1, 4, 3).delta.equal(first));
+  EXPECT_GT(first.abs().max().item<double>(), 0);
+}
+
 // What cannot be loaded or trained says which file, and why.
 TEST(TorchScript, WhatIsNoTorchScriptIsRefused) {
   const ScriptFile garbage(std::string("this is no zip archive"));
