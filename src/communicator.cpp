@@ -324,6 +324,8 @@ torch::Tensor Communicator::share_on_node(const torch::Tensor& tensor, bool allo
 }
 
 void Communicator::abort(int code) {
+  // The launcher then shows what was said before it says that the run was aborted.
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
   MPI_Abort(impl_->world, code);
   std::_Exit(code);
 }

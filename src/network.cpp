@@ -77,12 +77,13 @@ void check_network(const Network& network, const std::string& name,
     result = network.forward(weights, torch::zeros(shape));
   } catch (const Error&) {
     throw;
-  } catch (const c10::Error& error) {
-    throw Error(misfit + error.what_without_backtrace());
-  } catch (const std::exception& error) {  // TorchScript's: a trace, the reason in its last line
-    std::string text = error.what();
+  } catch (const std::exception& error) {
+    const auto* from_torch = dynamic_cast<const c10::Error*>(&error);
+    std::string text = from_torch ? from_torch->what_without_backtrace() : error.what();
     text.erase(text.find_last_not_of('\n') + 1);
-    throw Error(misfit + text.substr(text.rfind('\n') + 1));
+    // TorchScript's is a trace, with the reason in its last line.
+    const bool is_trace = text.find("Traceback") != std::string::npos;
+    throw Error(misfit + (is_trace ? text.substr(text.rfind('\n') + 1) : text));
   }
   FL_CHECK(result.dim() == 2 && result.size(0) == 2 && result.size(1) == outputs, misfit,
            "for 2 samples it returns ", result.sizes(), ", expected [2, ", outputs, "]");

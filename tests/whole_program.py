@@ -82,9 +82,9 @@ class Run:
 
     @staticmethod
     def _text(file):
-        """All of it; the place where the processes write stays where it is."""
+        """All of it; the place where the processes write stays where it is. Open MPI 5 ends its own texts with a zero."""
         data = os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0)
-        return data.decode(errors="replace").replace("\r\n", "\n")
+        return data.decode(errors="replace").replace("\r\n", "\n").replace("\0", "")
 
     def processes(self):
         """Ids of its living processes: mpirun, its helpers and the ranks."""
