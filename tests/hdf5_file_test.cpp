@@ -10,6 +10,7 @@
 #include <iterator>
 #include <limits>
 
+#include "any_job.h"
 #include "check.h"
 
 namespace fl_sim {
@@ -32,17 +33,6 @@ std::string bytes_of(const std::string& path) {
 
 void put_bytes(const std::string& path, const std::string& bytes) {
   std::ofstream(path, std::ios::binary) << bytes;
-}
-
-// The message of the Error that `action` throws; empty if it throws none.
-template <class Action>
-std::string error_of(const Action& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
 }
 
 std::string valid_file(const std::string& name) {

@@ -12,6 +12,7 @@
 #include <random>
 #include <thread>
 
+#include "any_job.h"
 #include "check.h"
 #include "hdf5_file.h"
 
@@ -28,16 +29,6 @@ std::string fresh_directory(const std::string& name) {
   fs::remove_all(path);
   fs::create_directories(path);
   return path;
-}
-
-template <class Action>
-std::string error_of(const Action& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
 }
 
 std::vector<NamedTensor> example_model() {
