@@ -27,8 +27,7 @@ class FedProx final : public Algorithm {
 
   Update train(ClientGroup& group, const GlobalModel& global) const override {
     const torch::Tensor received = global.weights.narrow(1, 0, local_.trainable());
-    return local_.train(group, global,
-                        [&](LocalStep& step) { step.gradients.add_(step.rows - received, mu_); });
+    return local_.train(group, global, AffineCorrection{.pull = mu_, .anchor = received});
   }
 
   void aggregate(ServerState& server, const Sum& sum) const override {

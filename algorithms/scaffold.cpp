@@ -42,8 +42,7 @@ class Scaffold final : public Algorithm {
   Update train(ClientGroup& group, const GlobalModel& global) const override {
     const torch::Tensor& control = group.state.at("control");                // c_k [G, T]
     const torch::Tensor correction = global.shared.at("control") - control;  // c - c_k
-    Update update = local_.train(
-        group, global, [&](LocalStep& step) { step.gradients.add_(step.of(correction)); });
+    Update update = local_.train(group, global, AffineCorrection{.shift = correction});
     // A client without steps has delta 0 and keeps its c_k.
     const double lr = local_.learning_rate(global.round);
     torch::Tensor change = torch::zeros_like(control);

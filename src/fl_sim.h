@@ -11,4 +11,5 @@
 #include "registry.h"
 #include "rng.h"
 #include "sampler.h"
+#include "sequential.h"
 #include "server_optimizer.h"

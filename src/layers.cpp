@@ -8,6 +8,7 @@ namespace fl_sim {
 
 Linear::Linear(ParameterLayout& layout, const std::string& name, int64_t in, int64_t out)
     : in_(in),
+      out_(out),
       weight_(layout.add(name + ".weight", {out, in}, 0, 1 / std::sqrt(static_cast<double>(in)))),
       bias_(layout.add(name + ".bias", {out}, 0, 1 / std::sqrt(static_cast<double>(in)))) {}
 
@@ -22,7 +23,7 @@ torch::Tensor Linear::operator()(const Weights& weights, const torch::Tensor& x)
 
 Conv2d::Conv2d(ParameterLayout& layout, const std::string& name, int64_t in, int64_t out,
                int64_t kernel, Options options)
-    : options_(options) {
+    : in_(in), out_(out), kernel_(kernel), options_(options) {
   const double spread = 1 / std::sqrt(static_cast<double>(in * kernel * kernel));
   weight_ = layout.add(name + ".weight", {out, in, kernel, kernel}, 0, spread);
   if (options_.bias) bias_ = layout.add(name + ".bias", {out}, 0, spread);

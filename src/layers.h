@@ -20,8 +20,13 @@ class Linear {
   Linear(ParameterLayout& layout, const std::string& name, int64_t in, int64_t out);
   torch::Tensor operator()(const Weights& weights, const torch::Tensor& x) const;
 
+  int64_t in() const { return in_; }
+  int64_t out() const { return out_; }
+  int64_t weight() const { return weight_; }  // [out, in], an index of the layout
+  int64_t bias() const { return bias_; }      // [out]
+
  private:
-  int64_t in_, weight_, bias_;
+  int64_t in_, out_, weight_, bias_;
 };
 
 // x [B, G·in, H, W] -> [B, G·out, H', W'].
@@ -37,7 +42,15 @@ class Conv2d {
       : Conv2d(layout, name, in, out, kernel, Options()) {}
   torch::Tensor operator()(const Weights& weights, const torch::Tensor& x) const;
 
+  int64_t in() const { return in_; }
+  int64_t out() const { return out_; }
+  int64_t kernel() const { return kernel_; }
+  const Options& options() const { return options_; }
+  int64_t weight() const { return weight_; }  // [out, in, kernel, kernel], an index of the layout
+  int64_t bias() const { return bias_; }      // [out], or -1
+
  private:
+  int64_t in_, out_, kernel_;
   Options options_;
   int64_t weight_, bias_ = -1;
 };

@@ -40,23 +40,39 @@ struct LocalStep {
 };
 using GradientHook = std::function<void(LocalStep&)>;
 
+// A correction that is affine in the rows: gradient += pull * (rows - anchor) + shift. Said in this
+// form, it can be folded into the kernels that update the weights.
+struct AffineCorrection {
+  double pull = 0;
+  torch::Tensor anchor = {};  // [T], [1, T] or [G, T]; needed unless pull is 0
+  torch::Tensor shift = {};   // likewise; undefined is 0
+};
+
 class LocalTraining {
  public:
   explicit LocalTraining(const Algorithm::Setup& setup);
 
   // Trains group.rows and returns the update: delta, steps and losses.
-  Update train(ClientGroup& group, const GlobalModel& global, const GradientHook& hook = {}) const;
+  Update train(ClientGroup& group, const GlobalModel& global) const;
+  Update train(ClientGroup& group, const GlobalModel& global, const AffineCorrection& affine) const;
+  Update train(ClientGroup& group, const GlobalModel& global, const GradientHook& hook) const;
 
   double learning_rate(int64_t round) const;  // lr * lr-decay^(round - 1)
   int64_t trainable() const { return network_.layout().trainable(); }
 
  private:
+  struct Correction {  // at most one of them
+    const AffineCorrection* affine = nullptr;
+    const GradientHook* hook = nullptr;
+  };
+  Update run(ClientGroup& group, const GlobalModel& global, const Correction& correction) const;
+  Update start(const ClientGroup& group) const;
   double step_weight(int64_t steps) const;
 
   const Network& network_;
   LocalPlan plan_;
   double lr_, lr_decay_, momentum_, weight_decay_, clip_norm_;
-  bool nesterov_;
+  bool nesterov_, one_thread_;
 };
 
 }  // namespace fl_sim

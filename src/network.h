@@ -73,6 +73,8 @@ class Weights {
   std::vector<torch::Tensor> leaf_gradients_;  // where each leaf's gradient goes
 };
 
+class DirectPass;
+
 // Plug-ins live in src/models/.
 class Network {
  public:
@@ -100,6 +102,10 @@ class Network {
 
   // Whether forward() takes more than one client at a time.
   virtual bool stackable() const { return true; }
+
+  // The faster way for one client in float32 on one core of a CPU, for batches of up to
+  // `batch_size`; null if there is none. See direct_pass.h, and Sequential, which has it.
+  virtual std::unique_ptr<DirectPass> direct_pass(int64_t batch_size) const;
 
  protected:
   ParameterLayout layout_;

@@ -3,19 +3,13 @@
 
 namespace fl_sim {
 
-class Logistic final : public Network {
+class Logistic final : public Sequential {
  public:
-  explicit Logistic(const Setup& setup)
-      : fc_(layout_, "fc", c10::multiply_integers(setup.input_shape), setup.outputs) {}
-
-  static PluginInfo describe() { return {.summary = "multinomial logistic regression"}; }
-
-  torch::Tensor forward(const Weights& weights, torch::Tensor x) const override {
-    return fc_(weights, x.flatten(1));
+  explicit Logistic(const Setup& setup) : Sequential(setup.input_shape) {
+    linear("fc", setup.outputs);
   }
 
- private:
-  Linear fc_;
+  static PluginInfo describe() { return {.summary = "multinomial logistic regression"}; }
 };
 
 FL_REGISTER(Network, "logistic", Logistic);

@@ -1,0 +1,380 @@
+// Compiled once for each instruction set by Highway's foreach_target, which includes this file.
+#include "kernels.h"
+
+#include <algorithm>
+#include <cmath>
+
+// Sets that differ in nothing that is used here are left out, and those whose vectors have no size
+// at compile time.
+#define HWY_DISABLED_TARGETS \
+  (HWY_SSSE3 | HWY_AVX3_DL | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)
+#define HWY_BROKEN_EMU128 0  // the fallback: four lanes, not one
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels.cpp"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+HWY_BEFORE_NAMESPACE();
+namespace fl_sim::kernels::HWY_NAMESPACE {
+namespace {
+
+namespace hn = hwy::HWY_NAMESPACE;
+using Tag = hn::ScalableTag<float>;
+using Vec = hn::Vec<Tag>;
+using Mask = hn::Mask<Tag>;
+constexpr Tag kTag;
+constexpr int64_t kLanes = hn::MaxLanes(Tag());
+
+// A tile's sums stay in registers: 32 of them with AVX-512, 16 otherwise.
+#if HWY_TARGET <= HWY_AVX3 || HWY_TARGET == HWY_NEON
+constexpr int kTileRows = 14, kDotRows = 10;
+#else
+constexpr int kTileRows = 6, kDotRows = 5;
+#endif
+constexpr int kTileVectors = 2;
+
+template <bool kTail>
+HWY_INLINE Vec load(const float* from, const Mask& tail) {
+  return kTail ? hn::MaskedLoad(tail, kTag, from) : hn::LoadU(kTag, from);
+}
+
+// kRows x kVectors vectors of a product; of the last vector only `tail`, if kTail.
+template <int kRows, int kVectors, bool kTail>
+void tile(const Product& p, int64_t row, int64_t column, const Mask& tail) {
+  const auto load_column = [&](const float* from, int v) HWY_ATTR {
+    return kTail && v == kVectors - 1 ? hn::MaskedLoad(tail, kTag, from + v * kLanes)
+                                      : hn::LoadU(kTag, from + v * kLanes);
+  };
+  Vec sum[kRows][kVectors];
+  float* c = p.c + row * p.c_row + column;
+  if (p.bias != nullptr) {
+    for (int v = 0; v < kVectors; ++v) {
+      const Vec start = load_column(p.bias + column, v);
+      HWY_UNROLL(16)
+      for (int m = 0; m < kRows; ++m) sum[m][v] = start;
+    }
+  } else {
+    const Vec keep = hn::Set(kTag, p.keep);
+    HWY_UNROLL(16)
+    for (int m = 0; m < kRows; ++m) {
+      for (int v = 0; v < kVectors; ++v) {
+        sum[m][v] = p.keep == 0 ? hn::Zero(kTag) : hn::Mul(keep, load_column(c + m * p.c_row, v));
+        if (p.plus != nullptr) {
+          const float* plus = p.plus + (row + m) * p.c_row + column;
+          sum[m][v] = hn::Add(sum[m][v], load_column(plus, v));
+        }
+      }
+    }
+  }
+
+  // One pointer for three rows of a: the processor can address p, p + s and p + 2 s.
+  constexpr int kPointers = (kRows + 2) / 3;
+  const int64_t a_row = p.a_row;
+  const float* a_start = p.a + row * a_row;
+  const float* b_start = p.b + column;
+  for (int64_t outer = 0; outer < p.outer.count; ++outer) {
+    for (int64_t middle = 0; middle < p.middle.count; ++middle) {
+      const float* a[kPointers];
+      const int64_t a_offset = outer * p.outer.a + middle * p.middle.a;
+      for (int i = 0; i < kPointers; ++i) a[i] = a_start + a_offset + 3 * i * a_row;
+      const float* b = b_start + outer * p.outer.b + middle * p.middle.b;
+      for (int64_t inner = 0; inner < p.inner.count; ++inner) {
+        Vec column_of_b[kVectors];
+        for (int v = 0; v < kVectors; ++v) column_of_b[v] = load_column(b, v);
+        HWY_UNROLL(16)
+        for (int m = 0; m < kRows; ++m) {
+          const Vec factor = hn::Set(kTag, a[m / 3][m % 3 * a_row]);
+          for (int v = 0; v < kVectors; ++v) {
+            sum[m][v] = hn::MulAdd(factor, column_of_b[v], sum[m][v]);
+          }
+        }
+        for (int i = 0; i < kPointers; ++i) a[i] += p.inner.a;
+        b += p.inner.b;
+      }
+    }
+  }
+  HWY_UNROLL(16)
+  for (int m = 0; m < kRows; ++m) {
+    for (int v = 0; v < kVectors; ++v) {
+      float* to = c + m * p.c_row + v * kLanes;
+      if (kTail && v == kVectors - 1) {
+        hn::BlendedStore(sum[m][v], tail, kTag, to);
+      } else {
+        hn::StoreU(sum[m][v], kTag, to);
+      }
+    }
+  }
+}
+
+using TileFunction = void (*)(const Product&, int64_t row, int64_t column, const Mask& tail);
+
+template <int kRows>
+TileFunction tile_of(bool two_vectors, bool tail) {
+  if (two_vectors) return tail ? tile<kRows, 2, true> : tile<kRows, 2, false>;
+  return tail ? tile<kRows, 1, true> : tile<kRows, 1, false>;
+}
+
+template <int kRows = kTileRows>
+TileFunction tile_of(int64_t rows, bool two_vectors, bool tail) {
+  if constexpr (kRows > 1) {
+    if (rows < kRows) return tile_of<kRows - 1>(rows, two_vectors, tail);
+  }
+  return tile_of<kRows>(two_vectors, tail);
+}
+
+// Cuts `rows` into parts of at most `most`, as even as can be, and calls part(first, count).
+template <typename Part>
+void evenly(int64_t rows, int64_t most, const Part& part) {
+  const int64_t parts = (rows + most - 1) / most;
+  for (int64_t i = 0, first = 0; i < parts; ++i) {
+    const int64_t count = (rows - first) / (parts - i);
+    part(first, count);
+    first += count;
+  }
+}
+
+void Product_(const Product& p) {
+  constexpr int64_t kWide = kTileVectors * kLanes;
+  evenly(p.rows, kTileRows, [&](int64_t row, int64_t rows) {
+    int64_t column = 0;
+    const TileFunction whole = tile_of(rows, true, false);
+    const Mask none = hn::FirstN(kTag, 0);
+    for (; column + kWide <= p.columns; column += kWide) whole(p, row, column, none);
+    const int64_t left = p.columns - column;
+    if (left == 0) return;
+    const int64_t in_last = left % kLanes;
+    tile_of(rows, left > kLanes, in_last > 0)(p, row, column,
+                                              hn::FirstN(kTag, static_cast<size_t>(in_last)));
+  });
+}
+
+// The sums over the lanes of four vectors.
+HWY_INLINE void sums_of_four(const Vec& a, const Vec& b, const Vec& c, const Vec& d, float* out) {
+  // Within each block of 128 bits: [a0+a2, b0+b2, a1+a3, b1+b3] and the like, then all four.
+  const Vec ab = hn::Add(hn::InterleaveLower(kTag, a, b), hn::InterleaveUpper(kTag, a, b));
+  const Vec cd = hn::Add(hn::InterleaveLower(kTag, c, d), hn::InterleaveUpper(kTag, c, d));
+  const hn::Repartition<double, Tag> pairs;
+  const auto ab2 = hn::BitCast(pairs, ab), cd2 = hn::BitCast(pairs, cd);
+  const Vec four = hn::Add(hn::BitCast(kTag, hn::InterleaveLower(pairs, ab2, cd2)),
+                           hn::BitCast(kTag, hn::InterleaveUpper(pairs, ab2, cd2)));
+  HWY_ALIGN float blocks[kLanes];
+  hn::Store(four, kTag, blocks);
+  const hn::FixedTag<float, 4> block;
+  auto sum = hn::Load(block, blocks);
+  for (int64_t i = 4; i < kLanes; i += 4) sum = hn::Add(sum, hn::Load(block, blocks + i));
+  hn::StoreU(sum, block, out);
+}
+
+// kRows x 2 dot products over part of the depth, added to c or to the bias.
+template <int kRows, int kColumns>
+void dots(const DotProducts& p, int64_t row, int64_t column, int64_t first, int64_t depth) {
+  Vec sum[kRows][kColumns];
+  HWY_UNROLL(16)
+  for (int m = 0; m < kRows; ++m) {
+    for (int n = 0; n < kColumns; ++n) sum[m][n] = hn::Zero(kTag);
+  }
+  constexpr int kPointers = (kRows + 2) / 3;
+  const int64_t a_row = p.a_row;
+  const float* a[kPointers];
+  for (int i = 0; i < kPointers; ++i) a[i] = p.a + (row + 3 * i) * a_row + first;
+  const float* b = p.b + column * p.b_row + first;
+  const int64_t b_row = p.b_row;
+  int64_t k = 0;
+  for (; k + kLanes <= depth; k += kLanes) {
+    Vec factor[kColumns];
+    for (int n = 0; n < kColumns; ++n) factor[n] = hn::LoadU(kTag, b + n * b_row + k);
+    HWY_UNROLL(16)
+    for (int m = 0; m < kRows; ++m) {
+      const Vec x = hn::LoadU(kTag, a[m / 3] + m % 3 * a_row + k);
+      for (int n = 0; n < kColumns; ++n) sum[m][n] = hn::MulAdd(x, factor[n], sum[m][n]);
+    }
+  }
+  if (k < depth) {
+    const Mask tail = hn::FirstN(kTag, static_cast<size_t>(depth - k));
+    Vec factor[kColumns];
+    for (int n = 0; n < kColumns; ++n) factor[n] = hn::MaskedLoad(tail, kTag, b + n * b_row + k);
+    HWY_UNROLL(16)
+    for (int m = 0; m < kRows; ++m) {
+      const Vec x = hn::MaskedLoad(tail, kTag, a[m / 3] + m % 3 * a_row + k);
+      for (int n = 0; n < kColumns; ++n) sum[m][n] = hn::MulAdd(x, factor[n], sum[m][n]);
+    }
+  }
+
+  constexpr int kSums = kRows * kColumns;
+  float sums[kSums + 3];
+  const auto at = [&](int i) HWY_ATTR -> const Vec& {
+    const int inside = i < kSums ? i : kSums - 1;
+    return sum[inside / kColumns][inside % kColumns];
+  };
+  HWY_UNROLL(16)
+  for (int i = 0; i < kSums; i += 4) sums_of_four(at(i), at(i + 1), at(i + 2), at(i + 3), sums + i);
+  for (int m = 0; m < kRows; ++m) {
+    for (int n = 0; n < kColumns; ++n) {
+      float* c = p.c + (row + m) * p.c_row + column + n;
+      *c = (first == 0 ? p.bias[column + n] : *c) + sums[m * kColumns + n];
+    }
+  }
+}
+
+using DotsFunction = void (*)(const DotProducts&, int64_t row, int64_t column, int64_t first,
+                              int64_t depth);
+
+template <int kRows = kDotRows>
+DotsFunction dots_of(int64_t rows, bool two_columns) {
+  if constexpr (kRows > 1) {
+    if (rows < kRows) return dots_of<kRows - 1>(rows, two_columns);
+  }
+  return two_columns ? dots<kRows, 2> : dots<kRows, 1>;
+}
+
+void DotProducts_(const DotProducts& p) {
+  // kDotRows rows of a, this deep, stay in the first-level cache, and 64 of b in the second.
+  constexpr int64_t kDepth = 784, kColumns = 64;
+  for (int64_t first = 0; first < p.depth; first += kDepth) {
+    const int64_t depth = std::min(kDepth, p.depth - first);
+    for (int64_t block = 0; block < p.columns; block += kColumns) {
+      const int64_t end = std::min(block + kColumns, p.columns);
+      evenly(p.rows, kDotRows, [&](int64_t row, int64_t rows) {
+        const DotsFunction two = dots_of(rows, true);
+        int64_t column = block;
+        for (; column + 2 <= end; column += 2) two(p, row, column, first, depth);
+        if (column < end) dots_of(rows, false)(p, row, column, first, depth);
+      });
+    }
+  }
+}
+
+// The compiler makes vectors of these.
+void Add(int64_t n, const float* HWY_RESTRICT x, float* HWY_RESTRICT y) {
+  for (int64_t i = 0; i < n; ++i) y[i] += x[i];
+}
+
+void Blend(int64_t n, float keep, float scale, const float* HWY_RESTRICT x,
+           const float* HWY_RESTRICT plus, float* HWY_RESTRICT y) {
+  if (keep == 0) {
+    for (int64_t i = 0; i < n; ++i) y[i] = scale * x[i];
+  } else {
+    for (int64_t i = 0; i < n; ++i) y[i] = keep * y[i] + scale * x[i];
+  }
+  if (plus != nullptr) {
+    for (int64_t i = 0; i < n; ++i) y[i] += plus[i];
+  }
+}
+
+void ConvertBytes(int64_t n, const uint8_t* HWY_RESTRICT x, float scale, float shift,
+                  float* HWY_RESTRICT y) {
+  for (int64_t i = 0; i < n; ++i) y[i] = scale * static_cast<float>(x[i]) + shift;
+}
+
+void ConvertFloats(int64_t n, const float* HWY_RESTRICT x, float scale, float shift,
+                   float* HWY_RESTRICT y) {
+  for (int64_t i = 0; i < n; ++i) y[i] = scale * x[i] + shift;
+}
+
+void Relu(int64_t n, float* x) {
+  for (int64_t i = 0; i < n; ++i) x[i] = x[i] <= 0 ? 0 : x[i];
+}
+
+void ReluGradient(int64_t n, const float* y, float* g) {
+  for (int64_t i = 0; i < n; ++i) g[i] = y[i] <= 0 ? 0 : g[i];
+}
+
+void MaxPool_(const MaxPool& p, const float* x, float* y) {
+  for (int64_t row = 0; row < p.height / p.size; ++row) {
+    for (int64_t column = 0; column < p.width / p.size; ++column) {
+      const float* first = x + row * p.size * p.x_row + column * p.size * p.channels;
+      float* HWY_RESTRICT best = y + row * p.y_row + column * p.channels;
+      std::copy(first, first + p.channels, best);
+      for (int64_t i = 1; i < p.size * p.size; ++i) {
+        const float* HWY_RESTRICT pixel = first + i / p.size * p.x_row + i % p.size * p.channels;
+        for (int64_t c = 0; c < p.channels; ++c) {
+          best[c] = pixel[c] > best[c] || pixel[c] != pixel[c] ? pixel[c] : best[c];
+        }
+      }
+    }
+  }
+}
+
+// dx may be x.
+void MaxPoolGradient(const MaxPool& p, const float* x, const float* y, const float* g, float* dx) {
+  const int64_t rows = p.height / p.size, columns = p.width / p.size;
+  constexpr int64_t kChunk = 64;
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t column = 0; column < columns; ++column) {
+      const int64_t at = row * p.y_row + column * p.channels;
+      for (int64_t first = 0; first < p.channels; first += kChunk) {
+        const int64_t n = std::min(kChunk, p.channels - first);
+        const float* best = y + at + first;
+        float left[kChunk];  // what no pixel has taken yet
+        std::copy(g + at + first, g + at + first + n, left);
+        for (int64_t i = 0; i < p.size * p.size; ++i) {
+          const int64_t pixel = (row * p.size + i / p.size) * p.x_row +
+                                (column * p.size + i % p.size) * p.channels + first;
+          float taken[kChunk];
+          for (int64_t c = 0; c < n; ++c) {
+            const bool takes = x[pixel + c] == best[c];
+            taken[c] = takes ? left[c] : 0;
+            left[c] = takes ? 0 : left[c];
+          }
+          std::copy(taken, taken + n, dx + pixel);
+        }
+      }
+    }
+    for (int64_t i = 0; i < p.size; ++i) {
+      float* line = dx + (row * p.size + i) * p.x_row;
+      std::fill(line + columns * p.size * p.channels, line + p.width * p.channels, 0.0F);
+    }
+  }
+  for (int64_t i = rows * p.size; i < p.height; ++i) {
+    std::fill(dx + i * p.x_row, dx + i * p.x_row + p.width * p.channels, 0.0F);
+  }
+}
+
+const char* Name() { return hwy::TargetName(HWY_TARGET); }
+
+}  // namespace
+}  // namespace fl_sim::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace fl_sim::kernels {
+
+HWY_EXPORT(Product_);
+HWY_EXPORT(DotProducts_);
+HWY_EXPORT(Add);
+HWY_EXPORT(Blend);
+HWY_EXPORT(ConvertBytes);
+HWY_EXPORT(ConvertFloats);
+HWY_EXPORT(Relu);
+HWY_EXPORT(ReluGradient);
+HWY_EXPORT(MaxPool_);
+HWY_EXPORT(MaxPoolGradient);
+HWY_EXPORT(Name);
+
+void product(const Product& p) { HWY_DYNAMIC_DISPATCH(Product_)(p); }
+void dot_products(const DotProducts& p) { HWY_DYNAMIC_DISPATCH(DotProducts_)(p); }
+void add(int64_t n, const float* x, float* y) { HWY_DYNAMIC_DISPATCH(Add)(n, x, y); }
+void blend(int64_t n, float keep, float scale, const float* x, const float* plus, float* y) {
+  HWY_DYNAMIC_DISPATCH(Blend)(n, keep, scale, x, plus, y);
+}
+void convert(int64_t n, const uint8_t* x, float scale, float shift, float* y) {
+  HWY_DYNAMIC_DISPATCH(ConvertBytes)(n, x, scale, shift, y);
+}
+void convert(int64_t n, const float* x, float scale, float shift, float* y) {
+  HWY_DYNAMIC_DISPATCH(ConvertFloats)(n, x, scale, shift, y);
+}
+void relu(int64_t n, float* x) { HWY_DYNAMIC_DISPATCH(Relu)(n, x); }
+void relu_gradient(int64_t n, const float* y, float* g) {
+  HWY_DYNAMIC_DISPATCH(ReluGradient)(n, y, g);
+}
+void max_pool(const MaxPool& p, const float* x, float* y) {
+  HWY_DYNAMIC_DISPATCH(MaxPool_)(p, x, y);
+}
+void max_pool_gradient(const MaxPool& p, const float* x, const float* y, const float* g,
+                       float* dx) {
+  HWY_DYNAMIC_DISPATCH(MaxPoolGradient)(p, x, y, g, dx);
+}
+const char* instruction_set() { return HWY_DYNAMIC_DISPATCH(Name)(); }
+
+}  // namespace fl_sim::kernels
+#endif

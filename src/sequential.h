@@ -1,0 +1,51 @@
+// A network whose layers follow one another.
+//
+// A model file derives from it and lists its layers; their inputs' sizes follow from the samples'
+// shape. On a CPU one client of such a network trains without autograd (direct_pass.h).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "layers.h"
+#include "network.h"
+
+namespace fl_sim {
+
+class Sequential : public Network {
+ public:
+  struct MaxPool2d {
+    int64_t size;  // of the windows, and how far they lie apart
+  };
+  struct Relu {};
+  struct Flatten {};
+  using Layer = std::variant<Linear, Conv2d, MaxPool2d, Relu, Flatten>;
+
+  const std::vector<Layer>& layers() const { return layers_; }
+  const std::vector<int64_t>& sample_shape() const { return sample_shape_; }
+
+  torch::Tensor forward(const Weights& weights, torch::Tensor x) const final;
+  std::unique_ptr<DirectPass> direct_pass(int64_t batch_size) const final;
+
+ protected:
+  explicit Sequential(std::vector<int64_t> sample_shape)
+      : sample_shape_(sample_shape), shape_(std::move(sample_shape)) {}
+
+  // Each puts one more layer behind the others. Throws Error if it does not fit what comes out of
+  // them.
+  void conv2d(const std::string& name, int64_t out, int64_t kernel, Conv2d::Options options = {});
+  void max_pool2d(int64_t size);
+  void relu() { layers_.emplace_back(Relu()); }
+  void linear(const std::string& name, int64_t out);  // of all numbers of a sample
+
+ private:
+  void check_image(const std::string& layer, int64_t window, int64_t padding) const;
+
+  std::vector<int64_t> sample_shape_, shape_;  // of what goes into the network, of what comes out
+  std::vector<Layer> layers_;
+};
+
+}  // namespace fl_sim
