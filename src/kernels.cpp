@@ -33,16 +33,43 @@ constexpr int kTileRows = 6, kDotRows = 5;
 #endif
 constexpr int kTileVectors = 2;
 
-template <bool kTail>
-HWY_INLINE Vec load(const float* from, const Mask& tail) {
-  return kTail ? hn::MaskedLoad(tail, kTag, from) : hn::LoadU(kTag, from);
-}
+// Without them Highway's masked loads and stores touch whole vectors.
+#undef FL_NO_MASKS
+#define FL_NO_MASKS (!HWY_ARCH_X86 || HWY_TARGET > HWY_AVX2)
+
+// The first `count` lanes of a vector in memory: no other is read or written.
+struct Part {
+  explicit Part(int64_t a_count)
+      : count(a_count), mask(hn::FirstN(kTag, static_cast<size_t>(a_count))) {}
+
+  HWY_INLINE Vec load(const float* from) const {
+#if FL_NO_MASKS
+    HWY_ALIGN float whole[kLanes] = {};
+    std::copy_n(from, count, whole);
+    return hn::Load(kTag, whole);
+#else
+    return hn::MaskedLoad(mask, kTag, from);
+#endif
+  }
+  HWY_INLINE void store(const Vec& vector, float* to) const {
+#if FL_NO_MASKS
+    HWY_ALIGN float whole[kLanes];
+    hn::Store(vector, kTag, whole);
+    std::copy_n(whole, count, to);
+#else
+    hn::BlendedStore(vector, mask, kTag, to);
+#endif
+  }
+
+  int64_t count;
+  Mask mask;
+};
 
 // kRows x kVectors vectors of a product; of the last vector only `tail`, if kTail.
 template <int kRows, int kVectors, bool kTail>
-void tile(const Product& p, int64_t row, int64_t column, const Mask& tail) {
+void tile(const Product& p, int64_t row, int64_t column, const Part& tail) {
   const auto load_column = [&](const float* from, int v) HWY_ATTR {
-    return kTail && v == kVectors - 1 ? hn::MaskedLoad(tail, kTag, from + v * kLanes)
+    return kTail && v == kVectors - 1 ? tail.load(from + v * kLanes)
                                       : hn::LoadU(kTag, from + v * kLanes);
   };
   Vec sum[kRows][kVectors];
@@ -98,7 +125,7 @@ void tile(const Product& p, int64_t row, int64_t column, const Mask& tail) {
     for (int v = 0; v < kVectors; ++v) {
       float* to = c + m * p.c_row + v * kLanes;
       if (kTail && v == kVectors - 1) {
-        hn::BlendedStore(sum[m][v], tail, kTag, to);
+        tail.store(sum[m][v], to);
       } else {
         hn::StoreU(sum[m][v], kTag, to);
       }
@@ -106,7 +133,7 @@ void tile(const Product& p, int64_t row, int64_t column, const Mask& tail) {
   }
 }
 
-using TileFunction = void (*)(const Product&, int64_t row, int64_t column, const Mask& tail);
+using TileFunction = void (*)(const Product&, int64_t row, int64_t column, const Part& tail);
 
 template <int kRows>
 TileFunction tile_of(bool two_vectors, bool tail) {
@@ -138,13 +165,12 @@ void Product_(const Product& p) {
   evenly(p.rows, kTileRows, [&](int64_t row, int64_t rows) {
     int64_t column = 0;
     const TileFunction whole = tile_of(rows, true, false);
-    const Mask none = hn::FirstN(kTag, 0);
+    const Part none(0);
     for (; column + kWide <= p.columns; column += kWide) whole(p, row, column, none);
     const int64_t left = p.columns - column;
     if (left == 0) return;
     const int64_t in_last = left % kLanes;
-    tile_of(rows, left > kLanes, in_last > 0)(p, row, column,
-                                              hn::FirstN(kTag, static_cast<size_t>(in_last)));
+    tile_of(rows, left > kLanes, in_last > 0)(p, row, column, Part(in_last));
   });
 }
 
@@ -190,12 +216,12 @@ void dots(const DotProducts& p, int64_t row, int64_t column, int64_t first, int6
     }
   }
   if (k < depth) {
-    const Mask tail = hn::FirstN(kTag, static_cast<size_t>(depth - k));
+    const Part tail(depth - k);
     Vec factor[kColumns];
-    for (int n = 0; n < kColumns; ++n) factor[n] = hn::MaskedLoad(tail, kTag, b + n * b_row + k);
+    for (int n = 0; n < kColumns; ++n) factor[n] = tail.load(b + n * b_row + k);
     HWY_UNROLL(16)
     for (int m = 0; m < kRows; ++m) {
-      const Vec x = hn::MaskedLoad(tail, kTag, a[m / 3] + m % 3 * a_row + k);
+      const Vec x = tail.load(a[m / 3] + m % 3 * a_row + k);
       for (int n = 0; n < kColumns; ++n) sum[m][n] = hn::MulAdd(x, factor[n], sum[m][n]);
     }
   }

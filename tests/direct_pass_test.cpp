@@ -1,0 +1,311 @@
+// The direct pass of sequential networks against autograd in double precision, and local training
+// by it against local training by autograd.
+#include "direct_pass.h"
+
+#include <gtest/gtest.h>
+
+#include <functional>
+
+#include "local_training.h"
+#include "quadratics.h"
+#include "sequential.h"
+#include "test_networks.h"
+
+namespace fl_sim {
+namespace {
+
+// Sequential networks put together by the test.
+class Line final : public Sequential {
+ public:
+  Line(std::vector<int64_t> shape, const std::function<void(Line&)>& build)
+      : Sequential(std::move(shape)) {
+    build(*this);
+  }
+  using Sequential::conv2d;
+  using Sequential::linear;
+  using Sequential::max_pool2d;
+  using Sequential::relu;
+};
+
+struct Case {
+  const char* name;
+  std::vector<int64_t> shape;
+  std::function<void(Line&)> build;
+};
+
+std::vector<Case> cases() {
+  return {
+      {"Logistic", {7}, [](Line& n) { n.linear("fc", 3); }},
+      {"ImageAsLine", {2, 4, 3}, [](Line& n) { n.linear("fc", 3); }},
+      {"Perceptron",
+       {1, 5, 5},
+       [](Line& n) {
+         n.linear("a", 37);
+         n.relu();
+         n.linear("b", 61);
+         n.relu();
+         n.linear("c", 10);
+       }},
+      {"PoolThenRelu",
+       {1, 12, 12},
+       [](Line& n) {
+         n.conv2d("a", 6, 5);
+         n.max_pool2d(2);
+         n.relu();
+         n.conv2d("b", 20, 3);
+         n.relu();
+         n.linear("c", 4);
+       }},
+      {"ReluThenPool",
+       {3, 9, 8},
+       [](Line& n) {
+         n.conv2d("a", 5, 3, {.padding = 1});
+         n.relu();
+         n.max_pool2d(2);  // a row of pixels is left over
+         n.conv2d("b", 17, 3, {.padding = 2});
+         n.relu();
+         n.max_pool2d(3);
+         n.linear("c", 5);
+       }},
+      {"StrideAndNoBias",
+       {2, 9, 9},
+       [](Line& n) {
+         n.conv2d("a", 4, 3, {.stride = 2, .padding = 1});
+         n.relu();
+         n.conv2d("b", 33, 3, {.stride = 2, .padding = 1, .bias = false});
+         n.linear("c", 3);
+       }},
+      {"ConvAfterConv",
+       {1, 6, 6},
+       [](Line& n) {
+         n.conv2d("a", 3, 3, {.padding = 1});
+         n.conv2d("b", 4, 3, {.padding = 1});
+         n.max_pool2d(2);
+         n.relu();
+         n.linear("c", 3);
+       }},
+      {"PoolFirst",
+       {2, 6, 6},
+       [](Line& n) {
+         n.max_pool2d(2);
+         n.conv2d("a", 3, 2);
+         n.relu();
+         n.linear("c", 3);
+       }},
+  };
+}
+
+class Direct : public testing::TestWithParam<Case> {
+ protected:
+  static constexpr int64_t kSamples = 13;
+  Direct()
+      : network_(GetParam().shape, GetParam().build),
+        classes_(std::get<Linear>(network_.layers().back()).out()),
+        samples_(random_samples(kSamples, GetParam().shape, classes_)) {
+    Rng rng(5, "weights");
+    row_ = network_.initial_row(rng);
+  }
+
+  // Mean loss of the samples and its gradient [T], in double precision.
+  std::pair<double, torch::Tensor> reference(const torch::Tensor& inputs,
+                                             const torch::Tensor& labels) const {
+    const torch::Tensor rows = row_.to(torch::kFloat64).unsqueeze(0);
+    torch::Tensor gradients = torch::zeros({1, network_.layout().trainable()}, torch::kFloat64);
+    const Weights weights(network_.layout(), rows, gradients);
+    const torch::Tensor scores = network_.forward(weights, inputs.to(torch::kFloat64));
+    const torch::Tensor loss = network_.loss(scores, labels.unsqueeze(1)).mean();
+    weights.backward(loss);
+    return {loss.item<double>(), gradients[0]};
+  }
+
+  Line network_;
+  int64_t classes_;
+  Samples samples_;
+  torch::Tensor row_;
+};
+
+double largest(const torch::Tensor& tensor) { return tensor.abs().max().item<double>(); }
+
+TEST_P(Direct, LossAndGradientAreAutogradsInDoublePrecision) {
+  DirectPass pass(network_, 11);
+  // Several batches through the same buffers: nothing of one is left in the next.
+  for (const std::vector<int64_t>& batch : std::vector<std::vector<int64_t>>{
+           {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, {12, 3}, {11, 11, 2}}) {
+    const torch::Tensor indices = torch::tensor(batch);
+    const auto [loss, gradient] = reference(samples_.inputs.index_select(0, indices),
+                                            samples_.labels.index_select(0, indices));
+    pass.load(samples_, batch, 1, 0);
+    pass.forward(row_.data_ptr<float>());
+    EXPECT_NEAR(pass.loss(), loss, 1e-5);
+    torch::Tensor actual = torch::zeros({network_.layout().trainable()});
+    pass.backward(row_.data_ptr<float>(), {.row = actual.data_ptr<float>()});
+    EXPECT_GT(largest(gradient), 1e-3);
+    EXPECT_LT(largest(actual.to(torch::kFloat64) - gradient), 2e-6 * (1 + largest(gradient)));
+  }
+}
+
+// row = keep * row + plus - lr * gradient, in place.
+TEST_P(Direct, AFoldedStepIsTheStepByHand) {
+  const std::vector<int64_t> batch = {0, 1, 2, 3, 4};
+  const int64_t trainable = network_.layout().trainable();
+  const torch::Tensor plus = torch::rand({trainable});
+  DirectPass pass(network_, 5);
+  torch::Tensor gradient = torch::zeros({trainable}), row = row_.clone();
+  for (float* target : {gradient.data_ptr<float>(), row.data_ptr<float>()}) {
+    pass.load(samples_, batch, 1, 0);
+    pass.forward(row.data_ptr<float>());
+    pass.loss();
+    if (target != row.data_ptr<float>()) {
+      pass.backward(row.data_ptr<float>(), {.row = target});
+    } else {
+      pass.backward(target,
+                    {.row = target, .scale = -0.25, .keep = 0.5, .plus = plus.data_ptr<float>()});
+    }
+  }
+  const ParameterLayout& layout = network_.layout();
+  const torch::Tensor expected = row_ * 0.5 + plus - gradient * 0.25;
+  for (size_t i = 0; i < layout.parameters().size(); ++i) {
+    const auto at = static_cast<int64_t>(i);
+    EXPECT_LT(largest(layout.view(row.unsqueeze(0), at) - layout.view(expected.unsqueeze(0), at)),
+              2e-6)
+        << layout.parameters()[i].name;
+  }
+}
+
+// Bytes are scaled and shifted as fetch_inputs() does it.
+TEST_P(Direct, BytesAreScaledAndShifted) {
+  Samples bytes = samples_;
+  bytes.inputs = samples_.inputs.mul(40).add(128).clamp(0, 255).to(torch::kUInt8);
+  const double scale = 1 / 100.0, shift = -1.2;
+  const std::vector<int64_t> batch = {4, 0, 9};
+  const torch::Tensor indices = torch::tensor(batch);
+  const auto [loss, gradient] =
+      reference(fetch_inputs(bytes, indices, scale, shift, torch::kFloat64),
+                bytes.labels.index_select(0, indices));
+  DirectPass pass(network_, 3);
+  pass.load(bytes, batch, scale, shift);
+  pass.forward(row_.data_ptr<float>());
+  EXPECT_NEAR(pass.loss(), loss, 1e-5);
+}
+
+TEST_P(Direct, ScoresAreThoseOfForward) {
+  DirectPass pass(network_, kSamples);
+  std::vector<int64_t> all;
+  for (int64_t i = 0; i < kSamples; ++i) all.push_back(i);
+  pass.load(samples_, all, 1, 0);
+  pass.forward(row_.data_ptr<float>());
+  const torch::Tensor expected =
+      network_.forward(Weights(network_.layout(), row_.unsqueeze(0)), samples_.inputs);
+  for (int64_t n = 0; n < kSamples; ++n) {
+    const std::span<const float> scores = pass.scores(n);
+    for (int64_t c = 0; c < classes_; ++c) {
+      EXPECT_NEAR(scores[static_cast<size_t>(c)], expected[n][c].item<float>(), 1e-5);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(, Direct, testing::ValuesIn(cases()),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+// Two epochs of local training with a job, by the direct pass, by autograd (which two threads make
+// it take) and by the direct pass with a correction in the form of a hook, which cannot be folded.
+struct Trained {
+  torch::Tensor folded, autograd, hooked;
+  Update update;
+};
+
+Trained train_three_ways(const std::string& lines, const AffineCorrection* affine) {
+  const auto train = [&](const std::string& more, bool hook) {
+    const Case image = cases()[3];
+    const Line network(image.shape, image.build);
+    const Job job = hand_made_job(lines + "\nlocal.epochs = 2\nlocal.batch-size = 4" + more);
+    const Samples samples = random_samples(10, image.shape, 4);
+    const Partition partition = make_partition(consecutive({10}));
+    const ClientData data{.train = samples, .partition = &partition};
+    GlobalModel global{.round = 1, .weights = {}, .shared = {}};
+    Rng rng(3, "weights");
+    global.weights = network.initial_row(rng).unsqueeze(0);
+    ClientGroup group{.ids = {0}, .data = data, .seed = 7};
+    group.rows = global.weights.clone();
+    const LocalTraining local({job, network, 1, 10});
+    if (affine == nullptr && !hook) return local.train(group, global);
+    if (!hook) return local.train(group, global, *affine);
+    return local.train(group, global, GradientHook([&](LocalStep& step) {
+                         if (affine == nullptr) return;
+                         if (affine->pull != 0) {
+                           step.gradients.add_(step.rows - affine->anchor, affine->pull);
+                         }
+                         if (affine->shift.defined()) step.gradients.add_(affine->shift);
+                       }));
+  };
+  Trained result;
+  result.update = train("", false);
+  result.folded = result.update.delta;
+  const Update autograd = train("\nthreads = 2", false);
+  result.autograd = autograd.delta;
+  result.hooked = train("", true).delta;
+  EXPECT_NEAR(result.update.loss[0], autograd.loss[0], 1e-5);
+  EXPECT_NEAR(result.update.loss_after[0], autograd.loss_after[0], 1e-5);
+  EXPECT_EQ(result.update.samples_seen, autograd.samples_seen);
+  return result;
+}
+
+void expect_three_equal(const std::string& lines, const AffineCorrection* affine) {
+  const Trained trained = train_three_ways(lines, affine);
+  EXPECT_GT(largest(trained.folded), 5e-3) << lines;
+  EXPECT_LT(largest(trained.folded - trained.autograd), 5e-6) << lines;
+  EXPECT_LT(largest(trained.folded - trained.hooked), 5e-6) << lines;
+}
+
+TEST(DirectTraining, EqualsAutogradAndTheHook) {
+  for (const char* lines :
+       {"", "local.weight-decay = 0.1", "local.momentum = 0.9", "local.clip-norm = 0.1",
+        "local.momentum = 0.5\nlocal.nesterov = true\nlocal.weight-decay = 0.1"}) {
+    expect_three_equal(message("local.lr = 0.1\n", lines), nullptr);
+  }
+}
+
+// A row of numbers as large as weights, the layout's gaps zero as everywhere.
+torch::Tensor small_row(uint64_t seed) {
+  Rng rng(seed, "weights");
+  const Case image = cases()[3];
+  return Line(image.shape, image.build).initial_row(rng).unsqueeze(0) / 10;
+}
+
+TEST(DirectTraining, FoldsAffineCorrections) {
+  const torch::Tensor anchor = small_row(1), shift = small_row(2);
+  for (const AffineCorrection& affine :
+       std::vector<AffineCorrection>{{.pull = 0.5, .anchor = anchor},
+                                     {.shift = shift},
+                                     {.pull = 2, .anchor = anchor, .shift = shift}}) {
+    for (const char* lines : {"", "local.weight-decay = 0.1", "local.momentum = 0.9"}) {
+      expect_three_equal(message("local.lr = 0.1\n", lines), &affine);
+    }
+  }
+}
+
+// lr * pull = 1: nothing of a row is kept, it becomes the anchor minus a step.
+TEST(DirectTraining, APullThatKeepsNothing) {
+  const AffineCorrection affine{.pull = 4, .anchor = small_row(1)};
+  expect_three_equal("local.lr = 0.25", &affine);
+}
+
+TEST(Sequential, SaysWhichLayerDoesNotFit) {
+  const auto error = [](std::vector<int64_t> shape, const std::function<void(Line&)>& build) {
+    try {
+      Line(std::move(shape), build);
+    } catch (const Error& e) {
+      return std::string(e.what());
+    }
+    return std::string("no error");
+  };
+  EXPECT_EQ(error({7}, [](Line& n) { n.conv2d("conv1", 3, 3); }),
+            "conv1 needs images [channels, height, width], but gets samples [7]");
+  EXPECT_EQ(error({1, 4, 9}, [](Line& n) { n.conv2d("conv1", 3, 5); }),
+            "conv1: its windows of 5 x 5 do not fit images of shape [1, 4, 9]");
+  EXPECT_EQ(error({1, 1, 9}, [](Line& n) { n.max_pool2d(2); }),
+            "max pooling: its windows of 2 x 2 do not fit images of shape [1, 1, 9]");
+}
+
+}  // namespace
+}  // namespace fl_sim
