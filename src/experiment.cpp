@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "arithmetic.h"
 #include "check.h"
 #include "test_hooks.h"
 
@@ -84,6 +85,8 @@ void resolve_group_size(Job& job, const Network& network) {
   }
   FL_CHECK(size == 1 || network.stackable(), "group-size is ", size, ", but model ",
            job.get<std::string>("model"), " trains one client at a time (set group-size to 1)");
+  FL_CHECK(!product_type(job) || network.mixed_precision(), "precision is bf16, but model ",
+           job.get<std::string>("model"), " computes in types of its own (choose float32)");
   job.set("group-size", std::to_string(size));
 }
 
@@ -133,6 +136,7 @@ Experiment make_experiment(Job job, Dataset data) {
   resolve_clients(job, data);
   check_evaluation(job);
   resolve_device(job);
+  check_precision(job);
   e.partition = split(job, data);
   e.network = build_network(job, data.train.sample_shape(), data.classes);
   resolve_group_size(job, *e.network);

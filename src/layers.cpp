@@ -6,6 +6,15 @@
 
 namespace fl_sim {
 
+namespace {
+
+// An operand of a product, in the type in which the product is wanted.
+torch::Tensor operand(const Weights& weights, const torch::Tensor& tensor) {
+  return weights.product_type && tensor.defined() ? tensor.to(*weights.product_type) : tensor;
+}
+
+}  // namespace
+
 Linear::Linear(ParameterLayout& layout, const std::string& name, int64_t in, int64_t out)
     : in_(in),
       out_(out),
@@ -14,11 +23,12 @@ Linear::Linear(ParameterLayout& layout, const std::string& name, int64_t in, int
 
 torch::Tensor Linear::operator()(const Weights& weights, const torch::Tensor& x) const {
   const int64_t clients = weights.clients(), batch = x.size(0);
-  if (clients == 1) return torch::linear(x, weights[weight_], weights[bias_]);
-  const torch::Tensor by_client = x.reshape({batch, clients, in_}).transpose(0, 1);
-  const torch::Tensor y =
-      torch::baddbmm(weights[bias_].unsqueeze(1), by_client, weights[weight_].transpose(1, 2));
-  return y.transpose(0, 1).reshape({batch, -1});
+  const torch::Tensor input = operand(weights, x), weight = operand(weights, weights[weight_]),
+                      bias = operand(weights, weights[bias_]);
+  if (clients == 1) return torch::linear(input, weight, bias).to(x.scalar_type());
+  const torch::Tensor by_client = input.reshape({batch, clients, in_}).transpose(0, 1);
+  const torch::Tensor y = torch::baddbmm(bias.unsqueeze(1), by_client, weight.transpose(1, 2));
+  return y.transpose(0, 1).reshape({batch, -1}).to(x.scalar_type());
 }
 
 Conv2d::Conv2d(ParameterLayout& layout, const std::string& name, int64_t in, int64_t out,
@@ -31,20 +41,21 @@ Conv2d::Conv2d(ParameterLayout& layout, const std::string& name, int64_t in, int
 
 torch::Tensor Conv2d::operator()(const Weights& weights, const torch::Tensor& x) const {
   const int64_t clients = weights.clients();
-  torch::Tensor kernels = weights[weight_];
-  torch::Tensor bias = options_.bias ? weights[bias_] : torch::Tensor();
+  torch::Tensor kernels = operand(weights, weights[weight_]);
+  torch::Tensor bias = options_.bias ? operand(weights, weights[bias_]) : torch::Tensor();
   if (clients > 1) {
     kernels =
         kernels.flatten(0, 1);  // a copy: rows lie apart, a grouped convolution wants them together
     if (bias.defined()) bias = bias.flatten();
   }
-  torch::Tensor input = x;
+  torch::Tensor input = operand(weights, x);
   if (clients == 1 && x.is_cpu() && x.scalar_type() == torch::kFloat32) {
     // Channels last: the convolution itself is no faster, but pooling after it is, several times.
-    input = x.contiguous(at::MemoryFormat::ChannelsLast);
+    input = input.contiguous(at::MemoryFormat::ChannelsLast);
     kernels = kernels.contiguous(at::MemoryFormat::ChannelsLast);
   }
-  return torch::conv2d(input, kernels, bias, options_.stride, options_.padding, 1, clients);
+  return torch::conv2d(input, kernels, bias, options_.stride, options_.padding, 1, clients)
+      .to(x.scalar_type());
 }
 
 GroupNorm::GroupNorm(ParameterLayout& layout, const std::string& name, int64_t groups,

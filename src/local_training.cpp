@@ -4,6 +4,7 @@
 #include <cmath>
 #include <optional>
 
+#include "arithmetic.h"
 #include "check.h"
 #include "direct_pass.h"
 
@@ -149,7 +150,8 @@ LocalTraining::LocalTraining(const Algorithm::Setup& setup)
       weight_decay_(setup.job.get<double>("local.weight-decay")),
       clip_norm_(setup.job.get<double>("local.clip-norm")),
       nesterov_(setup.job.get<bool>("local.nesterov")),
-      one_thread_(setup.job.get<int64_t>("threads") == 1) {
+      one_thread_(setup.job.get<int64_t>("threads") == 1),
+      product_type_(product_type(setup.job)) {
   FL_CHECK(!nesterov_ || momentum_ > 0,
            "local.nesterov is on, but local.momentum is 0 (set a momentum, or leave Nesterov off)");
 }
@@ -206,7 +208,7 @@ Update LocalTraining::run(ClientGroup& group, const GlobalModel& global,
 
   // One client in float32 on one core of a CPU has the network's direct pass, if it has one.
   std::unique_ptr<DirectPass> direct;
-  if (clients == 1 && steps > 0 && one_thread_ && group.rows.is_cpu() &&
+  if (clients == 1 && steps > 0 && one_thread_ && !product_type_ && group.rows.is_cpu() &&
       group.rows.scalar_type() == torch::kFloat32) {
     direct = network_.direct_pass(batches.at(0).longest);
   }
@@ -262,6 +264,7 @@ Update LocalTraining::run(ClientGroup& group, const GlobalModel& global,
         } else {
           weights.emplace(network_.layout(), rows, gradients.narrow(0, 0, active));
         }
+        weights->product_type = product_type_;
       }
       const torch::Tensor indices = batches.device_indices(batch);
       torch::Tensor x = stack_inputs(

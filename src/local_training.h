@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 
 #include "algorithm.h"
 
@@ -73,6 +74,7 @@ class LocalTraining {
   LocalPlan plan_;
   double lr_, lr_decay_, momentum_, weight_decay_, clip_norm_;
   bool nesterov_, one_thread_;
+  std::optional<torch::ScalarType> product_type_;
 };
 
 }  // namespace fl_sim

@@ -9,6 +9,7 @@
 #include <iostream>
 #include <optional>
 
+#include "arithmetic.h"
 #include "check.h"
 #include "communicator.h"
 #include "experiment.h"
@@ -23,15 +24,6 @@
 namespace fl_sim {
 namespace {
 
-// Arithmetic that gives the same bits every time; has to be said before CUDA starts.
-void be_deterministic() {
-  setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", 0);
-  at::globalContext().setDeterministicCuDNN(true);
-  at::globalContext().setBenchmarkCuDNN(false);
-  at::globalContext().setAllowTF32CuDNN(false);
-  at::globalContext().setAllowTF32CuBLAS(false);
-}
-
 void run(const std::vector<std::string>& arguments, Communicator& comm) {
   const std::string started = utc_now();
   Job job;
@@ -43,7 +35,7 @@ void run(const std::vector<std::string>& arguments, Communicator& comm) {
   }
   Experiment experiment = set_up(job, comm);
   job = experiment.job;
-  at::set_num_threads(static_cast<int>(job.get<int64_t>("threads")));
+  set_arithmetic(job);
   // What is wrong with the job is wrong on all ranks: rank 0 says so while the others wait.
   if (comm.rank() != 0) comm.meet();
   const GpuComm gpu_comm =
@@ -92,6 +84,7 @@ void report(const std::optional<Communicator>& comm, const std::string& what) {
 
 int main(int argc, char** argv) {
   using namespace fl_sim;
+  restart_for_fast_blas(argv);
   // Collectives and layers allocate and free large buffers all the time: keep the pages.
   mallopt(M_MMAP_MAX, 0);
   mallopt(M_TRIM_THRESHOLD, INT_MAX);
@@ -108,7 +101,6 @@ int main(int argc, char** argv) {
   try {
     mpi.emplace();
     comm.emplace();
-    be_deterministic();
     at::set_num_threads(1);
     run(arguments, *comm);
     return 0;

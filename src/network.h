@@ -10,6 +10,7 @@
 #include <torch/types.h>
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -59,6 +60,9 @@ class Weights {
   std::vector<int64_t> counts = {};
   torch::Tensor mask = {};
 
+  // The type that layers multiply in, if it is not the rows'.
+  std::optional<torch::ScalarType> product_type = {};
+
   // A stream per client, for dropout and the like; each draws for its own row only.
   std::span<Rng> streams = {};
 
@@ -102,6 +106,9 @@ class Network {
 
   // Whether forward() takes more than one client at a time.
   virtual bool stackable() const { return true; }
+
+  // Whether forward() heeds Weights::product_type, as layers do.
+  virtual bool mixed_precision() const { return true; }
 
   // The faster way for one client in float32 on one core of a CPU, for batches of up to
   // `batch_size`; null if there is none. See direct_pass.h, and Sequential, which has it.

@@ -86,7 +86,8 @@ std::string header(const Experiment& e, const Communicator& comm, const GpuComm&
   line("  server", settings(job, "server."));
   line("run",
        message(value("rounds"), " rounds of ", value("cohort"), " clients (", value("sampler"),
-               "), seed ", value("seed"), ", groups of ", value("group-size")));
+               "), seed ", value("seed"), ", groups of ", value("group-size"), ", ",
+               value("precision"), value("deterministic") == "true" ? "" : ", not deterministic"));
   line("output", value("output"));
   return out.str();
 }

@@ -39,9 +39,10 @@ Server::Server(const Experiment& experiment, int ranks, Results* results, Progre
       evaluate_every_(e_.job.get<int64_t>("evaluate-every")),
       target_accuracy_(e_.job.get<double>("target-accuracy")),
       hosts_(static_cast<size_t>(std::max(1, ranks - 1))),
-      evaluator_(
-          *e_.network, {e_.data.test.inputs.to(e_.device), e_.data.test.labels.to(e_.device)},
-          e_.data.scale, e_.data.shift, [this](const TestResult& result) { evaluated(result); }) {
+      evaluator_(*e_.network,
+                 {e_.data.test.inputs.to(e_.device), e_.data.test.labels.to(e_.device)},
+                 e_.data.scale, e_.data.shift, e_.job.get<int64_t>("threads") == 1,
+                 [this](const TestResult& result) { evaluated(result); }) {
   std::iota(hosts_.begin(), hosts_.end(), ranks == 1 ? 0 : 1);
 }
 

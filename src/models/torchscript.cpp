@@ -50,6 +50,7 @@ class TorchScript final : public Network {
   }
 
   bool stackable() const override { return false; }
+  bool mixed_precision() const override { return false; }
   torch::Tensor initial_row(Rng&) const override { return initial_[0].clone(); }
 
   torch::Tensor forward(const Weights& weights, torch::Tensor x) const override {
