@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <filesystem>
 #include <string>
 
 #include "check.h"
@@ -25,7 +26,9 @@ void restart_for_fast_blas(char** argv) {
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
   if (!old || !avx2) return;
   setenv(kVariable, avx512 ? "SkylakeX" : "Haswell", 1);
-  execv("/proc/self/exe", argv);  // comes back only if it fails: then all works, if slower
+  std::error_code failed;
+  const auto program = std::filesystem::read_symlink("/proc/self/exe", failed);
+  if (!failed) execv(program.c_str(), argv);  // comes back if it fails: all works, if slower
 #else
   (void)argv;
 #endif

@@ -305,18 +305,39 @@ void ReluGradient(int64_t n, const float* y, float* g) {
   for (int64_t i = 0; i < n; ++i) g[i] = y[i] <= 0 ? 0 : g[i];
 }
 
+// Calls body(part) for all channels of a pixel, a vector at a time.
+template <typename Body>
+HWY_INLINE void each_part(int64_t channels, const Part& last, const Body& body) {
+  int64_t first = 0;
+  for (; first + kLanes <= channels; first += kLanes) {
+    body(
+        first, [](const float* from) HWY_ATTR { return hn::LoadU(kTag, from); },
+        [](const Vec& vector, float* to) HWY_ATTR { hn::StoreU(vector, kTag, to); });
+  }
+  if (first < channels) {
+    body(
+        first, [&](const float* from) HWY_ATTR { return last.load(from); },
+        [&](const Vec& vector, float* to) HWY_ATTR { last.store(vector, to); });
+  }
+}
+
 void MaxPool_(const MaxPool& p, const float* x, float* y) {
+  const Part last(p.channels % kLanes);
   for (int64_t row = 0; row < p.height / p.size; ++row) {
     for (int64_t column = 0; column < p.width / p.size; ++column) {
-      const float* first = x + row * p.size * p.x_row + column * p.size * p.channels;
-      float* HWY_RESTRICT best = y + row * p.y_row + column * p.channels;
-      std::copy(first, first + p.channels, best);
-      for (int64_t i = 1; i < p.size * p.size; ++i) {
-        const float* HWY_RESTRICT pixel = first + i / p.size * p.x_row + i % p.size * p.channels;
-        for (int64_t c = 0; c < p.channels; ++c) {
-          best[c] = pixel[c] > best[c] || pixel[c] != pixel[c] ? pixel[c] : best[c];
+      const float* window = x + row * p.size * p.x_row + column * p.size * p.channels;
+      float* to = y + row * p.y_row + column * p.channels;
+      each_part(p.channels, last, [&](int64_t first, auto load, auto store) HWY_ATTR {
+        Vec best = load(window + first);
+        for (int64_t i = 0; i < p.size; ++i) {
+          for (int64_t j = i == 0 ? 1 : 0; j < p.size; ++j) {
+            const Vec pixel = load(window + i * p.x_row + j * p.channels + first);
+            const Mask better = hn::Or(hn::Gt(pixel, best), hn::Ne(pixel, pixel));  // or NaN
+            best = hn::IfThenElse(better, pixel, best);
+          }
         }
-      }
+        store(best, to + first);
+      });
     }
   }
 }
@@ -324,27 +345,23 @@ void MaxPool_(const MaxPool& p, const float* x, float* y) {
 // dx may be x.
 void MaxPoolGradient(const MaxPool& p, const float* x, const float* y, const float* g, float* dx) {
   const int64_t rows = p.height / p.size, columns = p.width / p.size;
-  constexpr int64_t kChunk = 64;
+  const Part last(p.channels % kLanes);
   for (int64_t row = 0; row < rows; ++row) {
     for (int64_t column = 0; column < columns; ++column) {
       const int64_t at = row * p.y_row + column * p.channels;
-      for (int64_t first = 0; first < p.channels; first += kChunk) {
-        const int64_t n = std::min(kChunk, p.channels - first);
-        const float* best = y + at + first;
-        float left[kChunk];  // what no pixel has taken yet
-        std::copy(g + at + first, g + at + first + n, left);
-        for (int64_t i = 0; i < p.size * p.size; ++i) {
-          const int64_t pixel = (row * p.size + i / p.size) * p.x_row +
-                                (column * p.size + i % p.size) * p.channels + first;
-          float taken[kChunk];
-          for (int64_t c = 0; c < n; ++c) {
-            const bool takes = x[pixel + c] == best[c];
-            taken[c] = takes ? left[c] : 0;
-            left[c] = takes ? 0 : left[c];
+      const int64_t window = row * p.size * p.x_row + column * p.size * p.channels;
+      each_part(p.channels, last, [&](int64_t first, auto load, auto store) HWY_ATTR {
+        const Vec best = load(y + at + first);
+        Vec left = load(g + at + first);  // what no pixel has taken yet
+        for (int64_t i = 0; i < p.size; ++i) {
+          for (int64_t j = 0; j < p.size; ++j) {
+            const int64_t pixel = window + i * p.x_row + j * p.channels + first;
+            const Mask takes = hn::Eq(load(x + pixel), best);
+            store(hn::IfThenElseZero(takes, left), dx + pixel);
+            left = hn::IfThenZeroElse(takes, left);
           }
-          std::copy(taken, taken + n, dx + pixel);
         }
-      }
+      });
     }
     for (int64_t i = 0; i < p.size; ++i) {
       float* line = dx + (row * p.size + i) * p.x_row;
