@@ -332,7 +332,7 @@ void MaxPool_(const MaxPool& p, const float* x, float* y) {
         for (int64_t i = 0; i < p.size; ++i) {
           for (int64_t j = i == 0 ? 1 : 0; j < p.size; ++j) {
             const Vec pixel = load(window + i * p.x_row + j * p.channels + first);
-            const Mask better = hn::Or(hn::Gt(pixel, best), hn::Ne(pixel, pixel));  // or NaN
+            const Mask better = hn::Or(hn::Gt(pixel, best), hn::IsNaN(pixel));
             best = hn::IfThenElse(better, pixel, best);
           }
         }
