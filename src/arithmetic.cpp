@@ -10,15 +10,31 @@
 #include <string>
 
 #include "check.h"
+#include "kernels.h"
 
 namespace fl_sim {
+namespace {
+
+// The name of the processor that OpenBLAS computes for; empty if that is not the BLAS.
+std::string openblas_core() {
+  void* const symbol = dlsym(RTLD_DEFAULT, "openblas_get_corename");
+  return symbol != nullptr ? reinterpret_cast<const char* (*)()>(symbol)() : "";
+}
+
+}  // namespace
+
+std::string blas_kernels() {
+  const std::string core = openblas_core();
+  return core.empty() ? "as built into LibTorch" : "OpenBLAS " + core;
+}
+
+std::string own_kernels() { return kernels::instruction_set(); }
 
 void restart_for_fast_blas(char** argv) {
 #if defined(__x86_64__) && defined(__gnu_linux__)
   constexpr const char* kVariable = "OPENBLAS_CORETYPE";
-  void* const symbol = dlsym(RTLD_DEFAULT, "openblas_get_corename");
-  if (symbol == nullptr || std::getenv(kVariable) != nullptr) return;
-  const std::string core = reinterpret_cast<const char* (*)()>(symbol)();
+  if (std::getenv(kVariable) != nullptr) return;
+  const std::string core = openblas_core();
   const bool old = core == "Prescott" || core == "Core2" || core == "Nehalem" || core == "Penryn" ||
                    core == "Dunnington" || core == "Generic";
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");

@@ -4,6 +4,7 @@
 #include <torch/types.h>
 
 #include <optional>
+#include <string>
 
 #include "job.h"
 
@@ -13,6 +14,10 @@ namespace fl_sim {
 // slow. If so, starts the program anew, with the kernels of the processor's vectors named in the
 // environment; call it first in main(). A choice of the user's (OPENBLAS_CORETYPE) stands.
 void restart_for_fast_blas(char** argv);
+
+// The BLAS's kernels and those of kernels.h, "OpenBLAS SkylakeX" and "AVX3": results depend on them.
+std::string blas_kernels();
+std::string own_kernels();
 
 // What LibTorch computes with, from the job's threads, precision and deterministic. Before CUDA
 // starts.

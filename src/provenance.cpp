@@ -6,6 +6,7 @@
 
 #include <ctime>
 
+#include "arithmetic.h"
 #include "communicator.h"
 #include "hdf5_file.h"
 
@@ -29,6 +30,8 @@ std::map<std::string, std::string> provenance() {
   return {{"fl_sim", version()},
           {"libtorch", TORCH_VERSION},
           {"cpu_capability", cpu_capability()},
+          {"blas", blas_kernels()},
+          {"kernels", own_kernels()},
           {"mpi", mpi_library_version()},
           {"hdf5", hdf5_library_version()},
           {"boost", BOOST_LIB_VERSION},

@@ -62,6 +62,8 @@ VALUES = {
     "target": ({"target-accuracy": 2}, ["target-accuracy is 2", "0 to 1"]),
     "evaluate-every": ({"evaluate-every": -1}, ["evaluate-every is -1", "at least 0"]),
     "threads": ({"threads": 0}, ["threads is 0", "1 to 4096"]),
+    "precision": ({"precision": "fp16"}, ["precision is 'fp16'", "float32, tf32, bf16"]),
+    "precision of a GPU": ({"precision": "tf32", "device": "cpu"}, ["precision is tf32", "device is cpu"]),
     "group size": ({"group-size": 0}, ["group-size is '0'", "at least 1"]),
     "flag": ({"local.nesterov": "perhaps"}, ["local.nesterov is 'perhaps'", "true or false"]),
     "server rule": ({"algorithm": "fedadam", "server.optimizer": "sgd"}, ["server.optimizer is sgd", "fedadam is adam"]),
