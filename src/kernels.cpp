@@ -174,8 +174,19 @@ void Product_(const Product& p) {
   });
 }
 
+// Otherwise the compiler loads a vector again for each of its uses, and loads are what is short.
+HWY_INLINE void keep_in_register(Vec& vector) {
+#if HWY_ARCH_X86 && HWY_TARGET != HWY_EMU128
+  asm("" : "+v"(vector.raw));
+#else
+  (void)vector;
+#endif
+}
+
+using Four = hn::FixedTag<float, 4>;
+
 // The sums over the lanes of four vectors.
-HWY_INLINE void sums_of_four(const Vec& a, const Vec& b, const Vec& c, const Vec& d, float* out) {
+HWY_INLINE hn::Vec<Four> sums_of_four(const Vec& a, const Vec& b, const Vec& c, const Vec& d) {
   // Within each block of 128 bits: [a0+a2, b0+b2, a1+a3, b1+b3] and the like, then all four.
   const Vec ab = hn::Add(hn::InterleaveLower(kTag, a, b), hn::InterleaveUpper(kTag, a, b));
   const Vec cd = hn::Add(hn::InterleaveLower(kTag, c, d), hn::InterleaveUpper(kTag, c, d));
@@ -185,10 +196,9 @@ HWY_INLINE void sums_of_four(const Vec& a, const Vec& b, const Vec& c, const Vec
                            hn::BitCast(kTag, hn::InterleaveUpper(pairs, ab2, cd2)));
   HWY_ALIGN float blocks[kLanes];
   hn::Store(four, kTag, blocks);
-  const hn::FixedTag<float, 4> block;
-  auto sum = hn::Load(block, blocks);
-  for (int64_t i = 4; i < kLanes; i += 4) sum = hn::Add(sum, hn::Load(block, blocks + i));
-  hn::StoreU(sum, block, out);
+  auto sum = hn::Load(Four(), blocks);
+  for (int64_t i = 4; i < kLanes; i += 4) sum = hn::Add(sum, hn::Load(Four(), blocks + i));
+  return sum;
 }
 
 // kRows x 2 dot products over part of the depth, added to c or to the bias.
@@ -211,7 +221,8 @@ void dots(const DotProducts& p, int64_t row, int64_t column, int64_t first, int6
     for (int n = 0; n < kColumns; ++n) factor[n] = hn::LoadU(kTag, b + n * b_row + k);
     HWY_UNROLL(16)
     for (int m = 0; m < kRows; ++m) {
-      const Vec x = hn::LoadU(kTag, a[m / 3] + m % 3 * a_row + k);
+      Vec x = hn::LoadU(kTag, a[m / 3] + m % 3 * a_row + k);
+      keep_in_register(x);
       for (int n = 0; n < kColumns; ++n) sum[m][n] = hn::MulAdd(x, factor[n], sum[m][n]);
     }
   }
@@ -226,18 +237,20 @@ void dots(const DotProducts& p, int64_t row, int64_t column, int64_t first, int6
     }
   }
 
+  // Four sums at a time, in the order of rows, then columns; the last ones may repeat.
   constexpr int kSums = kRows * kColumns;
-  float sums[kSums + 3];
   const auto at = [&](int i) HWY_ATTR -> const Vec& {
     const int inside = i < kSums ? i : kSums - 1;
     return sum[inside / kColumns][inside % kColumns];
   };
   HWY_UNROLL(16)
-  for (int i = 0; i < kSums; i += 4) sums_of_four(at(i), at(i + 1), at(i + 2), at(i + 3), sums + i);
-  for (int m = 0; m < kRows; ++m) {
-    for (int n = 0; n < kColumns; ++n) {
-      float* c = p.c + (row + m) * p.c_row + column + n;
-      *c = (first == 0 ? p.bias[column + n] : *c) + sums[m * kColumns + n];
+  for (int i = 0; i < kSums; i += 4) {
+    HWY_ALIGN float four[4];
+    hn::Store(sums_of_four(at(i), at(i + 1), at(i + 2), at(i + 3)), Four(), four);
+    for (int j = 0; j < 4 && i + j < kSums; ++j) {
+      const int n = (i + j) % kColumns;
+      float* c = p.c + (row + (i + j) / kColumns) * p.c_row + column + n;
+      *c = (first == 0 ? p.bias[column + n] : *c) + four[j];
     }
   }
 }
