@@ -114,11 +114,13 @@ void write_partition(Hdf5File& file, const Partition& partition, const Skew& ske
   std::vector<int64_t> sizes;
   for (int64_t client = 0; client < partition.clients(); ++client)
     sizes.push_back(partition.size(client));
-  const int64_t classes = sizes.empty() ? 0 : std::ssize(skew.histogram) / std::ssize(sizes);
   file.write("/partition/offsets", partition.offsets);
   file.write("/partition/indices", partition.indices);
   file.write("/partition/size", sizes);
-  file.write("/partition/histogram", skew.histogram, {std::ssize(sizes), classes});
+  if (!skew.histogram.empty()) {
+    file.write("/partition/histogram", skew.histogram,
+               {std::ssize(sizes), std::ssize(skew.histogram) / std::ssize(sizes)});
+  }
   write_measure(file, "jensen_shannon", skew.jensen_shannon);
   write_measure(file, "hellinger", skew.hellinger);
   write_measure(file, "earth_mover", skew.earth_mover);
@@ -164,8 +166,8 @@ std::string model_checksum(const std::vector<NamedTensor>& model) {
 
 std::string partition_checksum(const Partition& partition) {
   Checksum checksum;
-  checksum.add(std::as_bytes(std::span(partition.offsets)));
-  checksum.add(std::as_bytes(std::span(partition.indices)));
+  checksum.add(std::as_bytes(partition.offsets));
+  checksum.add(std::as_bytes(partition.indices));
   return checksum.text();
 }
 
