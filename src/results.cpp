@@ -52,6 +52,7 @@ void write_column(Hdf5File& file, const std::string& path, const std::vector<Rec
 void write_rounds(Hdf5File& file, const std::vector<RoundRecord>& rounds) {
   write_column(file, "/rounds/round", rounds, &RoundRecord::round);
   write_column(file, "/rounds/seconds", rounds, &RoundRecord::seconds);
+  write_column(file, "/rounds/idle_share", rounds, &RoundRecord::idle_share);
   write_column(file, "/rounds/train_loss", rounds, &RoundRecord::train_loss);
   write_column(file, "/rounds/test_loss", rounds, &RoundRecord::test_loss);
   write_column(file, "/rounds/test_accuracy", rounds, &RoundRecord::test_accuracy);
