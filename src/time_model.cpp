@@ -1,19 +1,26 @@
 #include "time_model.h"
 
 #include <algorithm>
-#include <numeric>
 
 namespace fl_sim {
 namespace {
 
-constexpr double kKept = 0.8;    // of what was learnt, from round to round
-constexpr double kOutlier = 4;   // times as long, or as short, as expected
-constexpr double kDoubt = 0.05;  // how far each speed is drawn to 1
+constexpr double kKept = 0.8;   // of what the line knows, from round to round
+constexpr double kOutlier = 4;  // times as long, or as short, as expected
+constexpr double kSame = 1.05;  // a host that differs less from the others does not differ
+constexpr size_t kRounds = 5;   // that a host's speed follows from
+
+// The middle one; of an even number the smaller of the two.
+double middle_of(const std::deque<double>& values) {
+  std::vector<double> sorted(values.begin(), values.end());
+  const auto middle = sorted.begin() + (std::ssize(sorted) - 1) / 2;
+  std::nth_element(sorted.begin(), middle, sorted.end());
+  return *middle;
+}
 
 }  // namespace
 
-TimeModel::TimeModel(const std::vector<int64_t>& hosts)
-    : measured_(hosts.size()), predicted_(hosts.size()) {
+TimeModel::TimeModel(const std::vector<int64_t>& hosts) : ratios_(hosts.size(), {1}) {
   for (const int64_t rank : hosts) hosts_.push_back({.rank = rank});
 }
 
@@ -51,16 +58,11 @@ void TimeModel::learn(const std::vector<ClientRecord>& records) {
     expected.start = expected.step = rates[rates.size() / 2];
   }
   for (double* sum : {&w_, &ws_, &wss_, &wt_, &wst_}) *sum *= kKept;
-  for (double& sum : measured_) sum *= kKept;
-  for (double& sum : predicted_) sum *= kKept;
-
-  std::vector<double> seconds;  // without outliers
   for (const ClientRecord& record : records) {
     const double speed = hosts_[host_of(record.rank)].speed;
-    const double middle = expected.at(record.steps) / speed;
-    seconds.push_back(std::clamp(record.seconds, middle / kOutlier, middle * kOutlier));
+    const double middle = expected.at(record.steps);
+    const double t = std::clamp(record.seconds * speed, middle / kOutlier, middle * kOutlier);
     const auto s = static_cast<double>(record.steps);
-    const double t = seconds.back() * speed;
     const double weight = 1 / (s + 1);  // the longer, the less certain
     w_ += weight;
     ws_ += weight * s;
@@ -71,17 +73,19 @@ void TimeModel::learn(const std::vector<ClientRecord>& records) {
   line_ = fitted();
   learnt_ = true;
 
-  for (size_t i = 0; i < records.size(); ++i) {
-    const size_t host = host_of(records[i].rank);
-    measured_[host] += seconds[i];
-    predicted_[host] += line_.at(records[i].steps);
+  std::vector<double> measured(hosts_.size()), predicted(hosts_.size());
+  for (const ClientRecord& record : records) {
+    const size_t host = host_of(record.rank);
+    measured[host] += record.seconds;
+    predicted[host] += line_.at(record.steps);
   }
-  // A little of the average goes in, so that a host that was dealt nothing is tried again.
-  const double doubt = kDoubt * std::accumulate(predicted_.begin(), predicted_.end(), 0.0) /
-                       static_cast<double>(hosts_.size());
   double total = 0;
   for (size_t i = 0; i < hosts_.size(); ++i) {
-    if (doubt > 0) hosts_[i].speed = (predicted_[i] + doubt) / (measured_[i] + doubt);
+    const bool measurable = measured[i] > 0 && predicted[i] > 0;
+    ratios_[i].push_back(measurable ? measured[i] / predicted[i] : 1);
+    if (ratios_[i].size() > kRounds) ratios_[i].pop_front();
+    const double ratio = middle_of(ratios_[i]);
+    hosts_[i].speed = ratio < kSame && ratio > 1 / kSame ? 1 : 1 / ratio;
     total += hosts_[i].speed;
   }
   for (HostSpeed& host : hosts_) host.speed *= static_cast<double>(hosts_.size()) / total;
