@@ -24,15 +24,16 @@ class Population final : public DatasetSource {
 
   static PluginInfo describe() {
     using Type = Option::Type;
-    return {.summary = "up to millions of users with a few samples each, for measuring the engine",
-            .rule =
-                "Each class c has a centre m_c ~ N(0, I). User k holds 1 to `samples` samples, as "
-                "many as drawn uniformly; a sample's class is uniform, x ~ N(m_c, I), stored in "
-                "bytes that stand for -4 to 4. Test: 1,000 samples more.",
-            .options = {{"users", Type::kInteger, "1000000", "users", between(1, 1e8)},
-                        {"samples", Type::kInteger, "2", "most samples of a user", at_least(1)},
-                        {"features", Type::kInteger, "8", "numbers in a sample", at_least(1)},
-                        {"classes", Type::kInteger, "10", "classes", between(1, 1e6)}}};
+    return {
+        .summary = "up to millions of users with a few samples each, for measuring the engine",
+        .rule =
+            "Each class c has a centre m_c ~ N(0, I). User k holds 1 to `samples` samples, as "
+            "many as drawn uniformly; a sample's class is uniform, x ~ m_c + U[-2, 2]^d, stored "
+            "in bytes that stand for -4 to 4. Test: 1,000 samples more.",
+        .options = {{"users", Type::kInteger, "1000000", "users", between(1, 1e8)},
+                    {"samples", Type::kInteger, "2", "most samples of a user", at_least(1)},
+                    {"features", Type::kInteger, "8", "numbers in a sample", at_least(1)},
+                    {"classes", Type::kInteger, "10", "classes", between(1, 1e6)}}};
   }
 
   Dataset read() const override {
@@ -62,7 +63,8 @@ class Population final : public DatasetSource {
     for (int64_t i = 0; i < n; ++i) {
       y[i] = rng.below(classes_);
       for (int64_t j = 0; j < features_; ++j) {
-        const double value = centres[static_cast<size_t>(y[i] * features_ + j)] + rng.normal();
+        const double value =
+            centres[static_cast<size_t>(y[i] * features_ + j)] + 4 * rng.uniform() - 2;
         x[i * features_ + j] =
             static_cast<uint8_t>(std::clamp(std::lround((value - kShift) / kScale), 0L, 255L));
       }
