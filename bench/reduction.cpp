@@ -114,6 +114,14 @@ int main(int argc, char** argv) {
       }
     }
     if (comm.rank() != 0) continue;
+    std::vector<double> alone;
+    for (int run = 0; run < runs; ++run) {
+      const double start = MPI_Wtime();
+      pieces[0].quantise(0);
+      alone.push_back((MPI_Wtime() - start) * 1e3);
+    }
+    std::printf("%9lld parameters  quantising alone     %7.2f ms\n",
+                static_cast<long long>(parameters), median(alone));
     for (size_t i = 0; i < variants.size(); ++i) {
       std::vector<double> sorted = times[i];
       std::sort(sorted.begin(), sorted.end());
