@@ -26,14 +26,13 @@ class Iid final : public Partitioner {
     FL_CHECK(request.clients <= n, "iid: clients is ", request.clients, " (must be at most ", n,
              ", the number of training samples)");
     const std::vector<int64_t> order = rng.permutation(n);
-    std::vector<std::vector<int64_t>> lists(request.clients);
+    std::vector<int64_t> holders(order.size());
     auto next = order.begin();
     for (int64_t k = 0; k < request.clients; ++k) {
       const auto end = next + n / request.clients + (k < n % request.clients ? 1 : 0);
-      lists[k].assign(next, end);
-      next = end;
+      for (; next != end; ++next) holders[static_cast<size_t>(*next)] = k;
     }
-    return make_partition(std::move(lists));
+    return partition_by_holder(holders, request.clients);
   }
 };
 

@@ -25,11 +25,7 @@ class Natural final : public Partitioner {
     const int64_t owners = *std::max_element(request.owners.begin(), request.owners.end()) + 1;
     FL_CHECK(request.clients == owners, "natural: clients is ", request.clients, " (must be ",
              owners, ", the number of users in the data set, or auto)");
-    std::vector<std::vector<int64_t>> lists(owners);
-    for (size_t i = 0; i < request.owners.size(); ++i) {
-      lists[request.owners[i]].push_back(static_cast<int64_t>(i));
-    }
-    return make_partition(std::move(lists));
+    return partition_by_holder(request.owners, owners);
   }
 };
 

@@ -83,6 +83,7 @@ void wait(MPI_Request& request) {
 
 struct Communicator::Impl {
   MPI_Comm world = MPI_COMM_NULL, node = MPI_COMM_NULL;
+  MPI_Comm firsts = MPI_COMM_NULL;  // the first ranks of all nodes; null on others
   std::vector<MPI_Win> windows;
   struct Send {
     MPI_Request request;
@@ -118,11 +119,14 @@ Communicator::Communicator() : impl_(std::make_unique<Impl>()) {
   MPI_Comm_rank(impl_->node, &node_rank_);
   MPI_Comm_size(impl_->node, &node_size_);
   const int first = node_rank_ == 0 ? 1 : 0;
+  check_mpi(MPI_Comm_split(impl_->world, first == 1 ? 0 : MPI_UNDEFINED, rank_, &impl_->firsts),
+            "MPI_Comm_split");
   MPI_Allreduce(&first, &nodes_, 1, MPI_INT, MPI_SUM, impl_->world);
 }
 
 Communicator::~Communicator() {
   for (MPI_Win& window : impl_->windows) MPI_Win_free(&window);
+  if (impl_->firsts != MPI_COMM_NULL) MPI_Comm_free(&impl_->firsts);
   MPI_Comm_free(&impl_->node);
   MPI_Comm_free(&impl_->world);
 }
@@ -321,6 +325,18 @@ torch::Tensor Communicator::share_on_node(const torch::Tensor& tensor, bool allo
     }
   }
   return result;
+}
+
+void Communicator::broadcast_to_nodes(torch::Tensor& tensor) {
+  if (node_rank_ != 0 || nodes_ == 1) return;
+  int64_t n = rank_ == 0 ? tensor.numel() : 0;
+  check_mpi(MPI_Bcast(&n, 1, MPI_INT64_T, 0, impl_->firsts), "MPI_Bcast");
+  if (rank_ != 0) tensor = torch::empty({n}, torch::kInt64);
+  for (int64_t first = 0; first < n; first += kChunk) {
+    check_mpi(MPI_Bcast(tensor.data_ptr<int64_t>() + first, count_of(std::min(kChunk, n - first)),
+                        MPI_INT64_T, 0, impl_->firsts),
+              "MPI_Bcast");
+  }
 }
 
 void Communicator::abort(int code) {

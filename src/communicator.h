@@ -66,6 +66,9 @@ class Communicator {
   // each rank gets a copy of its own.
   torch::Tensor share_on_node(const torch::Tensor& tensor, bool allowed, bool& shared);
 
+  // Brings rank 0's tensor [n] of int64 to the first rank of each node, for share_on_node().
+  void broadcast_to_nodes(torch::Tensor& tensor);
+
   RankClock& clock() { return clock_; }
 
   // Ends every rank, with exit code `code`.

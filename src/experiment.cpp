@@ -5,7 +5,8 @@
 #include <zlib.h>
 
 #include <algorithm>
-#include <cstring>
+#include <memory>
+#include <span>
 
 #include "arithmetic.h"
 #include "check.h"
@@ -113,11 +114,27 @@ std::unique_ptr<Network> build_network(const Job& job, const std::vector<int64_t
   return network;
 }
 
-void broadcast_vector(Communicator& comm, std::vector<int64_t>& values) {
-  std::string bytes(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(int64_t));
-  comm.broadcast(bytes);
-  values.resize(bytes.size() / sizeof(int64_t));
-  std::memcpy(values.data(), bytes.data(), bytes.size());
+// Rank 0's partition on every rank: once per node, where that is possible.
+void share_partition(Communicator& comm, Partition& partition, bool allowed) {
+  const auto share = [&](std::span<const int64_t> list) {
+    torch::Tensor tensor;
+    if (comm.rank() == 0) {
+      tensor = torch::from_blob(
+          const_cast<int64_t*>(list.data()), {std::ssize(list)},
+          [owner = partition.owner](void*) {}, torch::kInt64);
+    }
+    comm.broadcast_to_nodes(tensor);
+    bool shared = false;
+    return comm.share_on_node(tensor, allowed, shared);
+  };
+  const auto view = [](const torch::Tensor& list) {
+    return std::span(list.data_ptr<int64_t>(), static_cast<size_t>(list.numel()));
+  };
+  const torch::Tensor offsets = share(partition.offsets), indices = share(partition.indices);
+  partition.offsets = view(offsets);
+  partition.indices = view(indices);
+  partition.owner =
+      std::make_shared<const std::pair<torch::Tensor, torch::Tensor>>(offsets, indices);
 }
 
 }  // namespace
@@ -142,6 +159,7 @@ Experiment make_experiment(Job job, Dataset data) {
   resolve_group_size(job, *e.network);
   e.job = std::move(job);
   e.data = std::move(data);
+  e.data.owner = {};  // the partition knows
   build_parts(e);
   return e;
 }
@@ -179,10 +197,9 @@ Experiment set_up(const Job& job, Communicator& comm) {
     e.data.train.labels = comm.share_on_node(e.data.train.labels, !no_window, labels_shared);
     e.data_shared = e.data_shared && labels_shared;
     if (comm.rank() != 0) e.data.test = {};
-    malloc_trim(0);  // the private copy goes back to the system
+    share_partition(comm, e.partition, !no_window);
+    malloc_trim(0);  // private copies go back to the system
 
-    broadcast_vector(comm, e.partition.offsets);
-    broadcast_vector(comm, e.partition.indices);
     if (comm.rank() != 0) {
       e.network = build_network(e.job, e.data.train.sample_shape(), e.data.classes);
       e.device = device_of(e.job, comm.node_rank());

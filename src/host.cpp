@@ -34,6 +34,8 @@ Host::Host(const Experiment& experiment, Communicator& comm, bool trains)
       comm_(comm),
       state_sizes_(e_.algorithm->client_state()),
       extra_sizes_(e_.algorithm->additive()),
+      seed_(static_cast<uint64_t>(e_.job.get<int64_t>("seed"))),
+      uniform_(e_.job.get<std::string>("weighting") == "uniform"),
       data_{{}, e_.data.scale, e_.data.shift, &e_.partition},
       sum_(sum_sizes(e_),
            e_.job.get<std::string>("sum") == "exact" ? SumKind::kExact : SumKind::kFloat,
@@ -44,7 +46,8 @@ Host::Host(const Experiment& experiment, Communicator& comm, bool trains)
 
 void Host::begin_round(const RoundPlan& plan) {
   move_state(plan.moves);
-  weigh(plan.cohort);
+  cohort_clients_ = plan.clients;
+  cohort_samples_ = plan.samples;
   sum_.clear();
   records_.clear();
 }
@@ -95,15 +98,11 @@ void Host::keep_state(int64_t client, const State& state, int64_t row) {
   client_state_[client] = torch::cat(parts);
 }
 
-void Host::weigh(const std::vector<int64_t>& cohort) {
-  const bool uniform = e_.job.get<std::string>("weighting") == "uniform";
-  int64_t total = 0;
-  for (const int64_t id : cohort) total += uniform ? 1 : e_.partition.size(id);
-  weights_.clear();
-  for (const int64_t id : cohort) {
-    const auto part = static_cast<double>(uniform ? 1 : e_.partition.size(id));
-    weights_[id] = total > 0 ? static_cast<float>(part / static_cast<double>(total)) : 0;
-  }
+// p_k over the planned cohort.
+float Host::weight_of(int64_t client) const {
+  const int64_t part = uniform_ ? 1 : e_.partition.size(client);
+  const int64_t total = uniform_ ? cohort_clients_ : cohort_samples_;
+  return total > 0 ? static_cast<float>(static_cast<double>(part) / static_cast<double>(total)) : 0;
 }
 
 void Host::train(const PlannedGroup& planned, const GlobalModel& global) {
@@ -111,9 +110,7 @@ void Host::train(const PlannedGroup& planned, const GlobalModel& global) {
   hooks.disturb();
   const auto start = Clock::now();
   const auto clients = static_cast<int64_t>(planned.ids.size());
-  ClientGroup group{.ids = planned.ids,
-                    .data = data_,
-                    .seed = static_cast<uint64_t>(e_.job.get<int64_t>("seed"))};
+  ClientGroup group{.ids = planned.ids, .data = data_, .seed = seed_};
   group.rows = global.weights.expand({clients, -1}).clone();
   group.state = load_state(planned.ids);
   Update update = e_.algorithm->train(group, global);
@@ -133,7 +130,7 @@ void Host::train(const PlannedGroup& planned, const GlobalModel& global) {
   for (size_t i = 0; i < planned.ids.size(); ++i) {
     const auto row = static_cast<int64_t>(i);
     const int64_t client = planned.ids[i];
-    const float weight = weights_.at(client);
+    const float weight = weight_of(client);
     if (good[i]) {
       std::vector<torch::Tensor> vectors = {update.delta[row]};
       for (const auto& [name, size] : extra_sizes_) vectors.push_back(update.extra.at(name)[row]);
@@ -154,6 +151,7 @@ void Host::train(const PlannedGroup& planned, const GlobalModel& global) {
          .loss_after = update.loss_after[i],
          .delta_norm = norms[row].item<double>()});
   }
+  hooks.slow_down(comm_.rank(), std::chrono::duration<double>(Clock::now() - start).count());
   const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
   compute_seconds_ += seconds;
   for (size_t i = records_.size() - planned.ids.size(); i < records_.size(); ++i) {

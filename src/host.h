@@ -34,16 +34,18 @@ class Host {
   void move_state(const std::vector<StateMove>& moves);
   State load_state(const std::vector<int64_t>& ids) const;
   void keep_state(int64_t client, const State& state, int64_t row);
-  void weigh(const std::vector<int64_t>& cohort);
+  float weight_of(int64_t client) const;
 
   const Experiment& e_;
   Communicator& comm_;
   VectorSizes state_sizes_, extra_sizes_;
+  uint64_t seed_;
+  bool uniform_;  // weights
   ClientData data_;
   WeightedSum sum_;
   std::unordered_map<int64_t, torch::Tensor>
-      client_state_;                            // client -> its vectors, one after the other
-  std::unordered_map<int64_t, float> weights_;  // client -> p_k over the planned cohort
+      client_state_;                                 // client -> its vectors, one after the other
+  int64_t cohort_clients_ = 0, cohort_samples_ = 0;  // of the round
   std::vector<ClientRecord> records_;
   double compute_seconds_ = 0;
 };

@@ -8,15 +8,36 @@
 
 namespace fl_sim {
 
+Partition::Partition(std::vector<int64_t> offsets, std::vector<int64_t> indices) {
+  using Lists = std::pair<std::vector<int64_t>, std::vector<int64_t>>;
+  const auto lists = std::make_shared<const Lists>(std::move(offsets), std::move(indices));
+  this->offsets = lists->first;
+  this->indices = lists->second;
+  owner = lists;
+}
+
 Partition make_partition(std::vector<std::vector<int64_t>> lists) {
-  Partition partition;
+  std::vector<int64_t> offsets = {0}, indices;
+  offsets.reserve(lists.size() + 1);
   for (std::vector<int64_t>& list : lists) {
     std::sort(list.begin(), list.end());
-    partition.indices.insert(partition.indices.end(), list.begin(), list.end());
-    partition.offsets.push_back(static_cast<int64_t>(partition.indices.size()));
+    indices.insert(indices.end(), list.begin(), list.end());
+    offsets.push_back(std::ssize(indices));
     std::vector<int64_t>().swap(list);  // large sets: hold one copy, not two
   }
-  return partition;
+  return {std::move(offsets), std::move(indices)};
+}
+
+Partition partition_by_holder(std::span<const int64_t> holders, int64_t clients) {
+  std::vector<int64_t> offsets(static_cast<size_t>(clients) + 1), indices(holders.size());
+  for (const int64_t holder : holders) ++offsets[static_cast<size_t>(holder) + 1];
+  std::partial_sum(offsets.begin(), offsets.end(), offsets.begin());
+  for (size_t i = 0; i < holders.size(); ++i)  // offsets[k] moves to the end of k's list
+    indices[static_cast<size_t>(offsets[static_cast<size_t>(holders[i])]++)] =
+        static_cast<int64_t>(i);
+  std::rotate(offsets.begin(), offsets.end() - 1, offsets.end());
+  offsets[0] = 0;
+  return {std::move(offsets), std::move(indices)};
 }
 
 void check_partition(const Partition& partition, int64_t samples) {
@@ -41,7 +62,8 @@ void check_partition(const Partition& partition, int64_t samples) {
 Skew measure_skew(const Partition& partition, std::span<const int64_t> labels, int64_t classes) {
   const int64_t clients = partition.clients();
   Skew skew;
-  skew.histogram.assign(clients * classes, 0);
+  const bool keep = clients * classes <= Skew::kMostCounts;
+  if (keep) skew.histogram.assign(clients * classes, 0);
   skew.jensen_shannon.assign(clients, 0);
   skew.hellinger.assign(clients, 0);
   skew.earth_mover.assign(clients, 0);
@@ -49,12 +71,16 @@ Skew measure_skew(const Partition& partition, std::span<const int64_t> labels, i
   std::vector<double> global(classes, 0);  // label distribution of all samples, dealt out or not
   for (const int64_t label : labels) global[label] += 1;
   for (double& share : global) share /= static_cast<double>(labels.size());
+  std::vector<double> roots = global;
+  for (double& root : roots) root = std::sqrt(root);
 
+  std::vector<int64_t> counts(classes);
   std::vector<int64_t> sizes(clients);
   int64_t measured = 0;
   for (int64_t client = 0; client < clients; ++client) {
-    int64_t* counts = skew.histogram.data() + client * classes;
+    std::fill(counts.begin(), counts.end(), 0);
     for (const int64_t index : partition.of(client)) ++counts[labels[index]];
+    if (keep) std::copy(counts.begin(), counts.end(), skew.histogram.begin() + client * classes);
     sizes[client] = partition.size(client);
     if (sizes[client] == 0)
       continue;  // has no label distribution: distances stay 0, out of the mean
@@ -62,9 +88,16 @@ Skew measure_skew(const Partition& partition, std::span<const int64_t> labels, i
     for (int64_t c = 0; c < classes; ++c) {
       const double p = static_cast<double>(counts[c]) / static_cast<double>(sizes[client]);
       const double q = global[c], middle = (p + q) / 2;
-      if (p > 0) divergence += p * std::log2(p / middle) / 2;
+      if (counts[c] == 0) {  // most classes of a small client
+        divergence += q / 2;
+        squares += q;
+        absolute += q;
+        continue;
+      }
+      divergence += p * std::log2(p / middle) / 2;
       if (q > 0) divergence += q * std::log2(q / middle) / 2;
-      squares += std::pow(std::sqrt(p) - std::sqrt(q), 2);
+      const double distance = std::sqrt(p) - roots[c];
+      squares += distance * distance;
       absolute += std::abs(p - q);
     }
     skew.jensen_shannon[client] = std::sqrt(std::clamp(divergence, 0.0, 1.0));

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -12,23 +13,32 @@
 
 namespace fl_sim {
 
-// Disjoint lists of sample indices, one per client, in CSR form. Samples may be left over.
+// Disjoint lists of sample indices, one per client, in CSR form. Samples may be left over. A value
+// that is cheap to copy: copies look at the same numbers.
 struct Partition {
-  std::vector<int64_t> offsets = {0};  // [clients + 1]
-  std::vector<int64_t> indices;  // client k holds indices[offsets[k] .. offsets[k + 1]), ascending
+  std::span<const int64_t> offsets;  // [clients + 1]
+  std::span<const int64_t>
+      indices;  // client k holds indices[offsets[k] .. offsets[k + 1]), ascending
+  std::shared_ptr<const void> owner;  // of what the spans look at; null: somebody who lives longer
 
-  int64_t clients() const { return static_cast<int64_t>(offsets.size()) - 1; }
+  Partition() : Partition({0}, {}) {}
+  Partition(std::vector<int64_t> offsets, std::vector<int64_t> indices);
+
+  int64_t clients() const { return std::ssize(offsets) - 1; }
   int64_t size(int64_t client) const {
     return offsets[static_cast<size_t>(client) + 1] - offsets[static_cast<size_t>(client)];
   }
   std::span<const int64_t> of(int64_t client) const {
-    return std::span(indices).subspan(static_cast<size_t>(offsets[static_cast<size_t>(client)]),
-                                      static_cast<size_t>(size(client)));
+    return indices.subspan(static_cast<size_t>(offsets[static_cast<size_t>(client)]),
+                           static_cast<size_t>(size(client)));
   }
 };
 
 // The CSR form of one list per client; sorts each list.
 Partition make_partition(std::vector<std::vector<int64_t>> lists);
+
+// The CSR form of each sample's holder, 0 to clients - 1: for millions of clients.
+Partition partition_by_holder(std::span<const int64_t> holders, int64_t clients);
 
 // Throws Error unless the lists are disjoint and within [0, samples).
 void check_partition(const Partition& partition, int64_t samples);
@@ -57,7 +67,10 @@ class Partitioner {
 
 // How far clients' labels are from the whole training set's: distances between label distributions.
 struct Skew {
-  std::vector<int64_t> histogram;      // [clients, classes] counts, row by row
+  static constexpr int64_t kMostCounts = int64_t{1} << 22;
+
+  // [clients, classes] counts, row by row; empty if these are more than kMostCounts
+  std::vector<int64_t> histogram;
   std::vector<double> jensen_shannon;  // [clients] distance, base 2: 0 to 1
   std::vector<double> hellinger;       // [clients] 0 to 1
   std::vector<double> earth_mover;  // [clients] total variation form: half the L1 distance, 0 to 1

@@ -33,6 +33,7 @@ struct ClientRecord {
 struct RoundRecord {
   int64_t round = 0;                    // 1, 2, ...
   double seconds = 0;                   // wall time from dealing to the updated model
+  double idle_share = kNotMeasured;     // of the hosts' time, in which they did not train
   double train_loss = kNotMeasured;     // sample-weighted mean of the clients' `loss`
   double test_loss = kNotMeasured;      // of the model after this round; NaN where not evaluated
   double test_accuracy = kNotMeasured;  // fraction

@@ -52,6 +52,7 @@ void write_column(Hdf5File& file, const std::string& path, const std::vector<Rec
 void write_rounds(Hdf5File& file, const std::vector<RoundRecord>& rounds) {
   write_column(file, "/rounds/round", rounds, &RoundRecord::round);
   write_column(file, "/rounds/seconds", rounds, &RoundRecord::seconds);
+  write_column(file, "/rounds/idle_share", rounds, &RoundRecord::idle_share);
   write_column(file, "/rounds/train_loss", rounds, &RoundRecord::train_loss);
   write_column(file, "/rounds/test_loss", rounds, &RoundRecord::test_loss);
   write_column(file, "/rounds/test_accuracy", rounds, &RoundRecord::test_accuracy);
@@ -114,11 +115,13 @@ void write_partition(Hdf5File& file, const Partition& partition, const Skew& ske
   std::vector<int64_t> sizes;
   for (int64_t client = 0; client < partition.clients(); ++client)
     sizes.push_back(partition.size(client));
-  const int64_t classes = sizes.empty() ? 0 : std::ssize(skew.histogram) / std::ssize(sizes);
   file.write("/partition/offsets", partition.offsets);
   file.write("/partition/indices", partition.indices);
   file.write("/partition/size", sizes);
-  file.write("/partition/histogram", skew.histogram, {std::ssize(sizes), classes});
+  if (!skew.histogram.empty()) {
+    file.write("/partition/histogram", skew.histogram,
+               {std::ssize(sizes), std::ssize(skew.histogram) / std::ssize(sizes)});
+  }
   write_measure(file, "jensen_shannon", skew.jensen_shannon);
   write_measure(file, "hellinger", skew.hellinger);
   write_measure(file, "earth_mover", skew.earth_mover);
@@ -164,8 +167,8 @@ std::string model_checksum(const std::vector<NamedTensor>& model) {
 
 std::string partition_checksum(const Partition& partition) {
   Checksum checksum;
-  checksum.add(std::as_bytes(std::span(partition.offsets)));
-  checksum.add(std::as_bytes(std::span(partition.indices)));
+  checksum.add(std::as_bytes(partition.offsets));
+  checksum.add(std::as_bytes(partition.indices));
   return checksum.text();
 }
 

@@ -2,47 +2,35 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <map>
-#include <numeric>
 #include <random>
-
-#include "check.h"
+#include <set>
 
 namespace fl_sim {
 
 std::string RoundPlan::encode() const {
-  std::vector<int64_t> words = {stop, static_cast<int64_t>(cohort.size()),
-                                static_cast<int64_t>(groups.size()),
-                                static_cast<int64_t>(moves.size())};
-  words.insert(words.end(), cohort.begin(), cohort.end());
-  for (const PlannedGroup& group : groups) {
-    words.insert(words.end(), {static_cast<int64_t>(group.ids.size()), group.cost, group.rank});
+  std::vector<int64_t> words = {stop, clients, samples, std::ssize(groups), std::ssize(moves)};
+  for (const PlannedGroup& group : groups)
+    words.insert(words.end(), {group.rank, std::ssize(group.ids)});
+  for (const PlannedGroup& group : groups)
     words.insert(words.end(), group.ids.begin(), group.ids.end());
-  }
   for (const StateMove& move : moves) words.insert(words.end(), {move.client, move.from, move.to});
   return std::string(reinterpret_cast<const char*>(words.data()), words.size() * sizeof(int64_t));
 }
 
-RoundPlan RoundPlan::decode(const std::string& bytes) {
+RoundPlan RoundPlan::decode(const std::string& bytes, int64_t rank) {
   std::vector<int64_t> words(bytes.size() / sizeof(int64_t));
   std::memcpy(words.data(), bytes.data(), bytes.size());
-  auto next = words.begin();
-  const auto take = [&](int64_t n) {
-    std::vector<int64_t> part(next, next + n);
-    next += n;
-    return part;
-  };
-  RoundPlan plan;
-  plan.stop = *next++ != 0;
-  const std::vector<int64_t> sizes = take(3);
-  plan.cohort = take(sizes[0]);
-  for (int64_t i = 0; i < sizes[1]; ++i) {
-    const std::vector<int64_t> head = take(3);
-    plan.groups.push_back({.ids = take(head[0]), .cost = head[1], .rank = head[2]});
+  RoundPlan plan{.stop = words[0] != 0, .clients = words[1], .samples = words[2]};
+  const int64_t groups = words[3], moves = words[4];
+  auto head = words.begin() + 5, ids = head + 2 * groups;
+  for (const auto end = ids; head != end; head += 2) {
+    if (head[0] == rank) plan.groups.push_back({.ids = {ids, ids + head[1]}, .rank = rank});
+    ids += head[1];
   }
-  for (int64_t i = 0; i < sizes[2]; ++i) {
-    const std::vector<int64_t> move = take(3);
-    plan.moves.push_back({move[0], move[1], move[2]});
+  for (auto move = ids; move != ids + 3 * moves; move += 3) {
+    if (move[1] == rank || move[2] == rank) plan.moves.push_back({move[0], move[1], move[2]});
   }
   return plan;
 }
@@ -50,48 +38,69 @@ RoundPlan RoundPlan::decode(const std::string& bytes) {
 std::vector<PlannedGroup> make_groups(const std::vector<int64_t>& cohort, int64_t group_size,
                                       const std::function<int64_t(int64_t client)>& steps) {
   std::vector<std::pair<int64_t, int64_t>> order;  // (-steps, id)
+  order.reserve(cohort.size());
   for (const int64_t id : cohort) order.emplace_back(-steps(id), id);
   std::sort(order.begin(), order.end());
   std::vector<PlannedGroup> groups;
   for (const auto& [negative_steps, id] : order) {
-    if (groups.empty() || static_cast<int64_t>(groups.back().ids.size()) == group_size)
-      groups.emplace_back();
+    if (groups.empty() || std::ssize(groups.back().ids) == group_size) groups.emplace_back();
     groups.back().ids.push_back(id);
-    groups.back().cost -= negative_steps;
   }
   return groups;
 }
 
-std::vector<StateMove> deal(std::vector<PlannedGroup>& groups, const std::vector<int64_t>& hosts,
+std::vector<StateMove> deal(std::vector<PlannedGroup>& groups, const std::vector<HostSpeed>& hosts,
                             std::unordered_map<int64_t, int64_t>* holders, bool random) {
-  std::stable_sort(groups.begin(), groups.end(),
-                   [](const PlannedGroup& a, const PlannedGroup& b) { return a.cost > b.cost; });
-  const int64_t total =
-      std::accumulate(groups.begin(), groups.end(), int64_t{0},
-                      [](int64_t sum, const PlannedGroup& group) { return sum + group.cost; });
-  const int64_t tolerance = total / static_cast<int64_t>(hosts.size()) / 10;
-  std::map<int64_t, int64_t> load;
-  for (const int64_t host : hosts) load[host] = 0;
+  std::stable_sort(groups.begin(), groups.end(), [](const PlannedGroup& a, const PlannedGroup& b) {
+    return a.seconds > b.seconds;
+  });
+  double work = 0, speed = 0, fastest = 0;
+  for (const PlannedGroup& group : groups) work += group.seconds;
+  for (const HostSpeed& host : hosts) {
+    speed += host.speed;
+    fastest = std::max(fastest, host.speed);
+  }
+  const double tolerance = work / speed / 10;
+
+  std::vector<double> busy(hosts.size());       // until when, seconds
+  std::set<std::pair<double, size_t>> queue;    // (until when, host)
+  std::unordered_map<int64_t, size_t> host_of;  // rank -> host
+  for (size_t i = 0; i < hosts.size(); ++i) {
+    queue.emplace(0, i);
+    host_of[hosts[i].rank] = i;
+  }
   std::vector<StateMove> moves;
   for (PlannedGroup& group : groups) {
-    const auto least = std::min_element(
-        load.begin(), load.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
-    group.rank = least->first;
+    size_t chosen = 0;
+    double end = std::numeric_limits<double>::infinity();
+    for (const auto& [until, host] : queue) {
+      // Nobody who is free later can be through sooner.
+      if (until + group.seconds / fastest >= end) break;
+      if (until + group.seconds / hosts[host].speed >= end) continue;
+      chosen = host;
+      end = until + group.seconds / hosts[host].speed;
+    }
     if (random) {
       static std::mt19937 generator{std::random_device{}()};
-      group.rank = hosts[generator() % hosts.size()];
+      chosen = generator() % hosts.size();
     } else if (holders != nullptr) {
-      std::map<int64_t, int64_t> held;
+      std::map<int64_t, int64_t> held;  // rank -> clients whose state it holds
       for (const int64_t id : group.ids) {
         if (const auto holder = holders->find(id); holder != holders->end()) ++held[holder->second];
       }
       const auto most =
           std::max_element(held.begin(), held.end(),
                            [](const auto& a, const auto& b) { return a.second < b.second; });
-      if (most != held.end() && load.at(most->first) <= least->second + tolerance)
-        group.rank = most->first;
+      if (most != held.end()) {
+        const size_t home = host_of.at(most->first);
+        if (busy[home] + group.seconds / hosts[home].speed <= end + tolerance) chosen = home;
+      }
     }
-    load[group.rank] += group.cost;
+    group.rank = hosts[chosen].rank;
+    auto entry = queue.extract({busy[chosen], chosen});
+    busy[chosen] += group.seconds / hosts[chosen].speed;
+    entry.value().first = busy[chosen];
+    queue.insert(std::move(entry));
     if (holders == nullptr) continue;
     for (const int64_t id : group.ids) {
       const auto [holder, is_new] = holders->emplace(id, group.rank);

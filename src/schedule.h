@@ -14,7 +14,7 @@ namespace fl_sim {
 
 struct PlannedGroup {
   std::vector<int64_t> ids;  // most steps first, then by id
-  int64_t cost = 0;          // predicted time: steps of all its clients
+  double seconds = 0;        // predicted, on a rank of speed 1
   int64_t rank = 0;
 };
 
@@ -25,23 +25,31 @@ struct StateMove {
 
 // One round, as rank 0 decides it and everyone learns it.
 struct RoundPlan {
-  bool stop = false;  // there is no such round: the run is over
-  std::vector<int64_t> cohort;
-  std::vector<PlannedGroup> groups;
-  std::vector<StateMove> moves;
+  bool stop = false;    // there is no such round: the run is over
+  int64_t clients = 0;  // in the cohort
+  int64_t samples = 0;  // that the cohort holds
+  std::vector<PlannedGroup> groups = {};
+  std::vector<StateMove> moves = {};
 
   std::string encode() const;
-  static RoundPlan decode(const std::string& bytes);
+  // What `rank` has to know: its own groups, without predictions, and all moves.
+  static RoundPlan decode(const std::string& bytes, int64_t rank);
+};
+
+// A rank that trains. It needs seconds / speed for a group.
+struct HostSpeed {
+  int64_t rank;
+  double speed = 1;
 };
 
 // Cuts the cohort into groups of `group_size`, sorted by (steps descending, id).
 std::vector<PlannedGroup> make_groups(const std::vector<int64_t>& cohort, int64_t group_size,
                                       const std::function<int64_t(int64_t client)>& steps);
 
-// Deals groups to the hosting ranks, longest first, each to the least loaded one; a rank that holds
-// the state of most of a group's clients gets it if that makes the rank at most a tenth of an even
-// share later. Where clients' state lies is in `holders`, and is updated; returns the moves.
-std::vector<StateMove> deal(std::vector<PlannedGroup>& groups, const std::vector<int64_t>& hosts,
+// Deals groups to hosts, longest first, each to the host that is through with it first; a host that
+// holds the state of most of a group's clients gets it if that is at most a tenth of an even share
+// later. Where clients' state lies is in `holders`, and is updated; returns the moves.
+std::vector<StateMove> deal(std::vector<PlannedGroup>& groups, const std::vector<HostSpeed>& hosts,
                             std::unordered_map<int64_t, int64_t>* holders, bool random);
 
 }  // namespace fl_sim

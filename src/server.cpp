@@ -29,6 +29,13 @@ std::string describe_round(const std::vector<ClientRecord>& records, const Round
                  round.bytes_state, " bytes of client state moved");
 }
 
+// All ranks but the server's; one rank is both.
+std::vector<int64_t> hosts_among(int ranks) {
+  std::vector<int64_t> hosts(static_cast<size_t>(std::max(1, ranks - 1)));
+  std::iota(hosts.begin(), hosts.end(), ranks == 1 ? 0 : 1);
+  return hosts;
+}
+
 }  // namespace
 
 Server::Server(const Experiment& experiment, int ranks, Results* results, Progress* progress)
@@ -38,30 +45,32 @@ Server::Server(const Experiment& experiment, int ranks, Results* results, Progre
       rounds_(e_.job.get<int64_t>("rounds")),
       evaluate_every_(e_.job.get<int64_t>("evaluate-every")),
       target_accuracy_(e_.job.get<double>("target-accuracy")),
-      hosts_(static_cast<size_t>(std::max(1, ranks - 1))),
+      times_(hosts_among(ranks)),
       evaluator_(*e_.network,
                  {e_.data.test.inputs.to(e_.device), e_.data.test.labels.to(e_.device)},
                  e_.data.scale, e_.data.shift, e_.job.get<int64_t>("threads") == 1,
-                 [this](const TestResult& result) { evaluated(result); }) {
-  std::iota(hosts_.begin(), hosts_.end(), ranks == 1 ? 0 : 1);
-}
+                 [this](const TestResult& result) { evaluated(result); }) {}
 
 RoundPlan Server::plan(int64_t round) {
   RoundPlan plan;
   plan.stop = round > rounds_ || outcome_.target_reached;
   if (plan.stop) return plan;
   Rng rng(static_cast<uint64_t>(e_.job.get<int64_t>("seed")), "sampler", round);
-  plan.cohort = e_.sampler->sample(round, rng);
-  assert(std::is_sorted(plan.cohort.begin(), plan.cohort.end()));
+  const std::vector<int64_t> cohort = e_.sampler->sample(round, rng);
+  assert(std::is_sorted(cohort.begin(), cohort.end()));
+  plan.clients = std::ssize(cohort);
+  for (const int64_t client : cohort) plan.samples += e_.partition.size(client);
   const LocalPlan local(e_.job);
-  plan.groups = make_groups(plan.cohort, e_.job.get<int64_t>("group-size"), [&](int64_t client) {
-    return local.steps_of(e_.partition.size(client));
-  });
+  const auto steps = [&](int64_t client) { return local.steps_of(e_.partition.size(client)); };
+  plan.groups = make_groups(cohort, e_.job.get<int64_t>("group-size"), steps);
+  for (PlannedGroup& group : plan.groups) {
+    for (const int64_t client : group.ids) group.seconds += times_.seconds(steps(client));
+  }
 
   int64_t state_size = 0;
   for (const auto& [name, size] : e_.algorithm->client_state()) state_size += size;
-  plan.moves =
-      deal(plan.groups, hosts_, state_size > 0 ? &holders_ : nullptr, TestHooks::get().random_deal);
+  plan.moves = deal(plan.groups, times_.hosts(), state_size > 0 ? &holders_ : nullptr,
+                    TestHooks::get().random_deal);
   bytes_moved_ = static_cast<int64_t>(plan.moves.size()) * state_size *
                  static_cast<int64_t>(c10::elementSize(e_.dtype));
   return plan;
@@ -73,8 +82,9 @@ void Server::update(ServerState& model, const WeightedSum& total,
   RoundRecord round{.round = model.round, .seconds = seconds, .cohort = count};
   Sum sum;
   sum.records = records;
-  double loss = 0, loss_weight = 0;
+  double loss = 0, loss_weight = 0, busy = 0;
   for (const ClientRecord& record : records) {
+    busy += record.seconds;
     round.samples += record.samples_seen;
     if (diverged(record)) {
       ++round.failed;
@@ -87,6 +97,8 @@ void Server::update(ServerState& model, const WeightedSum& total,
     loss_weight += static_cast<double>(record.samples);
   }
   if (loss_weight > 0) round.train_loss = loss / loss_weight;
+  round.idle_share = 1 - busy / (seconds * static_cast<double>(times_.hosts().size()));
+  times_.learn(records);
   if (results_ != nullptr) results_->add_clients(records);
   report_divergence(model, records);
 

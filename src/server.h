@@ -15,6 +15,7 @@
 #include "progress.h"
 #include "results.h"
 #include "schedule.h"
+#include "time_model.h"
 
 namespace fl_sim {
 
@@ -73,7 +74,7 @@ class Server {
   Progress* progress_;
   int64_t rounds_, evaluate_every_;
   double target_accuracy_;
-  std::vector<int64_t> hosts_;                    // ranks that train
+  TimeModel times_;
   std::unordered_map<int64_t, int64_t> holders_;  // client -> rank that holds its state
   int64_t bytes_moved_ = 0;                       // client state in this round
   std::deque<PendingRound> pending_;              // rounds that are not in the results yet

@@ -43,16 +43,14 @@ Outcome Simulation::run() {
     if (server_) message = server_->plan(round).encode();
     comm_.meet();
     comm_.broadcast(message);
-    const RoundPlan plan = RoundPlan::decode(message);
+    const RoundPlan plan = RoundPlan::decode(message, comm_.rank());
     if (plan.stop) break;
     model_.round = round;
     broadcast_model();
 
     // Each rank trains its groups and adds them into its own part of the sum.
     host_.begin_round(plan);
-    for (const PlannedGroup& group : plan.groups) {
-      if (group.rank == comm_.rank()) host_.train(group, model_);
-    }
+    for (const PlannedGroup& group : plan.groups) host_.train(group, model_);
 
     // While the others train, rank 0 evaluates the model that they started from.
     TestHooks::get().disturb();

@@ -25,6 +25,8 @@ TestHooks parse() {
       understood = static_cast<bool>(value >> hooks.delay_ms);
     } else if (item == "deal=random") {
       hooks.random_deal = true;
+    } else if (item.starts_with("slow=")) {
+      understood = static_cast<bool>(value >> hooks.slow_rank >> colon >> hooks.slowness);
     } else if (item.starts_with("diverge=")) {
       understood =
           static_cast<bool>(value >> hooks.diverging_round >> colon >> hooks.diverging_client);
@@ -51,6 +53,11 @@ void TestHooks::disturb() const {
   static std::mt19937 generator{std::random_device{}()};  // true chance: no stream of the run
   std::this_thread::sleep_for(
       std::chrono::milliseconds(std::uniform_int_distribution<int64_t>(0, delay_ms)(generator)));
+}
+
+void TestHooks::slow_down(int64_t rank, double seconds) const {
+  if (rank != slow_rank) return;
+  std::this_thread::sleep_for(std::chrono::duration<double>(seconds * (slowness - 1)));
 }
 
 }  // namespace fl_sim

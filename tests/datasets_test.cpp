@@ -151,6 +151,42 @@ std::vector<int64_t> user_sizes(const Dataset& data) {
   return sizes;
 }
 
+// Every user has 1 to `samples` samples, equally often; classes are even; a class's inputs lie
+// within 2 of one centre, but for the rounding to bytes, and fill that cube.
+TEST(Population, HasUsersOfAFewSamples) {
+  const std::string lines =
+      "population.users = 3000\npopulation.samples = 3\npopulation.features = 4\n"
+      "population.classes = 5";
+  const Dataset data = generate("population", lines);
+  check_dataset(data, "population");
+  EXPECT_EQ(data.classes, 5);
+  EXPECT_EQ(data.test.size(), 1000);
+  EXPECT_EQ(data.train.sample_shape(), std::vector<int64_t>{4});
+  EXPECT_EQ(data.train.inputs.scalar_type(), torch::kUInt8);
+  const std::vector<int64_t> sizes = user_sizes(data);
+  ASSERT_EQ(sizes.size(), 3000u);
+  for (int64_t size = 1; size <= 3; ++size) {
+    EXPECT_NEAR(static_cast<double>(std::count(sizes.begin(), sizes.end(), size)), 1000,
+                kErrors * std::sqrt(3000 * 2.0 / 9));
+  }
+  const torch::Tensor x = fetch_inputs(data.train, torch::arange(data.train.size()), data.scale,
+                                       data.shift, torch::kFloat32);
+  for (int64_t c = 0; c < 5; ++c) {
+    const torch::Tensor rows = x.index_select(0, data.train.labels.eq(c).nonzero().squeeze(1));
+    const auto n = static_cast<double>(data.train.size());
+    EXPECT_NEAR(static_cast<double>(rows.size(0)), n / 5, kErrors * std::sqrt(n * 0.16));
+    const torch::Tensor width = std::get<0>(rows.max(0)) - std::get<0>(rows.min(0));
+    EXPECT_LE(width.max().item<double>(), 4 + data.scale);
+  }
+  EXPECT_GT((std::get<0>(x.max(0)) - std::get<0>(x.min(0))).min().item<double>(), 3.9);
+}
+
+TEST(Population, IsAFunctionOfTheSeed) {
+  const std::string lines = "population.users = 100\nseed = ";
+  EXPECT_TRUE(same(generate("population", lines + "3"), generate("population", lines + "3")));
+  EXPECT_FALSE(same(generate("population", lines + "3"), generate("population", lines + "4")));
+}
+
 TEST(Synthetic, HasThePapersShape) {
   const Dataset data = generate("synthetic", "synthetic.alpha = 1\nsynthetic.beta = 1");
   check_dataset(data, "synthetic");

@@ -7,7 +7,7 @@ import numpy as np
 
 INT, FLOAT, TEXT = "int64", "float64", "text"
 TABLES = {
-    "rounds": dict(round=INT, seconds=FLOAT, train_loss=FLOAT, test_loss=FLOAT, test_accuracy=FLOAT, cohort=INT,
+    "rounds": dict(round=INT, seconds=FLOAT, idle_share=FLOAT, train_loss=FLOAT, test_loss=FLOAT, test_accuracy=FLOAT, cohort=INT,
                    failed=INT, samples=INT, bytes_down=INT, bytes_up=INT, bytes_state=INT),
     "clients": dict(round=INT, client=INT, rank=INT, samples=INT, steps=INT, samples_seen=INT, status=INT,
                     weight=FLOAT, loss=FLOAT, loss_before=FLOAT, loss_after=FLOAT, delta_norm=FLOAT, seconds=FLOAT),
@@ -98,6 +98,11 @@ def main(path):
         ranks = tables["ranks"]["rank"]
         assert np.array_equal(ranks, np.arange(len(ranks))), "ranks are not 0, 1, ..."
         assert np.all(np.isin(clients["rank"], ranks)), "a client trained on a rank that is not there"
+
+        hosts = max(len(ranks) - 1, 1)
+        for number, seconds, idle in zip(rounds["round"], rounds["seconds"], rounds["idle_share"]):
+            busy = clients["seconds"][clients["round"] == number].sum()
+            assert 0 <= idle < 1 and np.isclose(idle, 1 - busy / (hosts * seconds)), f"idle_share of {number} is wrong"
 
         check_attributes(file["job"])
         check_attributes(file["provenance"])

@@ -69,7 +69,7 @@ void fill(Results& results) {
   skew.jensen_shannon = {0.1, 0.3};
   skew.hellinger = {0.2, 0.4};
   skew.earth_mover = {0.25, 0.75};
-  results.set_partition({.offsets = {0, 3, 4}, .indices = {0, 2, 5, 1}}, skew);
+  results.set_partition(Partition({0, 3, 4}, {0, 2, 5, 1}), skew);
   for (int64_t round = 1; round <= 2; ++round) {
     results.add_round(example_round(round));
     results.add_clients({example_client(round, 0), example_client(round, 1)});
@@ -92,9 +92,9 @@ TEST(Results, EveryColumnOfATableIsThereAndOfOneLength) {
   EXPECT_THAT(file.names("/"),
               ElementsAre("clients", "job", "model", "partition", "provenance", "ranks", "rounds"));
   EXPECT_THAT(file.names("/rounds"),
-              testing::UnorderedElementsAre("round", "seconds", "train_loss", "test_loss",
-                                            "test_accuracy", "cohort", "failed", "samples",
-                                            "bytes_down", "bytes_up", "bytes_state"));
+              testing::UnorderedElementsAre("round", "seconds", "idle_share", "train_loss",
+                                            "test_loss", "test_accuracy", "cohort", "failed",
+                                            "samples", "bytes_down", "bytes_up", "bytes_state"));
   EXPECT_THAT(file.names("/clients"),
               testing::UnorderedElementsAre("round", "client", "rank", "samples", "steps",
                                             "samples_seen", "status", "weight", "loss",
@@ -150,8 +150,7 @@ TEST(Results, ChecksumsAreZlibsAndDoNotDependOnTheOrder) {
   EXPECT_EQ(model_checksum(model), checksum);
   model[0].values[0] = 1.0000001f;
   EXPECT_NE(model_checksum(model), checksum);
-  EXPECT_EQ(partition_checksum({.offsets = {0, 3, 4}, .indices = {0, 2, 5, 1}}),
-            "2a53c27501f00010");
+  EXPECT_EQ(partition_checksum(Partition({0, 3, 4}, {0, 2, 5, 1})), "2a53c27501f00010");
 }
 
 TEST(Results, AnExistingFileIsRefusedUnlessOverwritten) {

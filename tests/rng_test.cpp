@@ -70,8 +70,9 @@ TEST(Rng, EveryPartOfTheNameCounts) {
 // Names enter the counter as 32-bit hashes; those that the program uses must not collide. Add
 // yours.
 TEST(Rng, PurposesInUseDiffer) {
-  const std::vector<const char*> purposes = {"check",   "dropout", "fcube",     "partition",
-                                             "sampler", "shuffle", "synthetic", "weights"};
+  const std::vector<const char*> purposes = {"check",     "dropout",    "fcube",
+                                             "partition", "population", "sampler",
+                                             "shuffle",   "synthetic",  "weights"};
   std::set<std::pair<uint64_t, uint64_t>> blocks;
   for (const char* purpose : purposes) {
     Rng rng(0, purpose);

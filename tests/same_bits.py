@@ -38,7 +38,7 @@ quiet = true
 """
 
 # Depend on the number of ranks, their places and the time.
-NOT_COMPARED = {"rounds": {"seconds", "bytes_state"}, "clients": {"rank", "seconds"}}
+NOT_COMPARED = {"rounds": {"seconds", "idle_share", "bytes_state"}, "clients": {"rank", "seconds"}}
 
 
 class SameBits(Case):
@@ -139,6 +139,21 @@ class SameBits(Case):
                     moved = columns(actual, "rounds")["bytes_state"].sum()
                     # With two hosts or more, 42 client rounds of 23 clients cannot all find their state at home.
                     self.assertEqual(moved > 0, algorithm == "scaffold" and n > 2, f"{moved} bytes of state moved")
+
+    def test_slow_rank(self):
+        """A rank that takes four times as long gets less to do, and the model stays the same."""
+        options = ["--algorithm", "scaffold", "--model", "2nn", "--cohort", 20, "--rounds", 12]
+        expected = self.train("even", *options)
+        actual = self.train("slow", *options, ranks=3, FL_SIM_TEST="slow=2:4")
+        self.assert_same(expected, actual, "a slow rank")
+        clients = columns(actual, "clients")
+
+        def share(first, last):
+            rows = (clients["round"] >= first) & (clients["round"] <= last)
+            return clients["steps"][rows & (clients["rank"] == 2)].sum() / clients["steps"][rows].sum()
+
+        self.assertAlmostEqual(share(1, 1), 0.5, delta=0.1)
+        self.assertLess(share(7, 12), 0.35)  # a fifth where nothing else disturbs
 
     def test_without_shared_memory(self):
         options = ["--algorithm", "fedavg", "--model", "2nn"]
