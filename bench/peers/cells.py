@@ -23,6 +23,6 @@ CELLS = {
     "2nn-b32": Cell("2nn", clients=100, cohort=10, batch=32, lr=0.05),
     "cnn-b10": Cell("cnn", clients=100, cohort=10, batch=10, lr=0.05, rounds=3),
     "cnn-b32": Cell("cnn", clients=100, cohort=10, batch=32, lr=0.05, rounds=3),
-    "lenet": Cell("lenet", clients=10, cohort=10, batch=64, lr=0.01, momentum=0.9, rounds=3),
+    "lenet": Cell("lenet", clients=10, cohort=10, batch=64, lr=0.01, momentum=0.9, rounds=2),
     "logistic": Cell("logistic", clients=1000, cohort=100, batch=10, lr=0.05, rounds=12),
 }

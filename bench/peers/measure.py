@@ -88,8 +88,8 @@ class Memory(threading.Thread):
             pause = max(0.5, 50 * (time.perf_counter() - start))  # 2 % of one core at most
 
 
-def measure(name, cell, rounds, program):
-    """One run of one peer: its report, or {"error": why there is none}."""
+def measure(name, cell, rounds, program, threads):
+    """One run of one peer: its report, or {"error": why there is none}. `threads` are a lone process's on a CNN."""
     peer = PEERS[name]
     with tempfile.TemporaryDirectory() as folder:
         output = f"{folder}/results.h5"
@@ -99,8 +99,8 @@ def measure(name, cell, rounds, program):
             command = peer.command(cell, rounds)
             if not Path(peer.python()).exists():
                 return {"error": "not installed"}
-        # One process does best with both cores where a step is long, and with one where it is short.
-        threads = 2 if peer and peer.one_process and CELLS[cell].model == "cnn" else 1
+        if not (peer and peer.one_process and CELLS[cell].model == "cnn"):
+            threads = 1
         mark = uuid.uuid4().hex
         environment = os.environ | {MARK: mark, "OMP_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore"}
         memory = Memory(mark)
@@ -118,8 +118,8 @@ def measure(name, cell, rounds, program):
         try:
             report = fl_sim.report(output) if peer is None else json.loads(run.stdout.strip().splitlines()[-1])
         except (IndexError, OSError, ValueError):
-            last = (run.stderr.strip() or run.stdout.strip()).splitlines()[-1:]
-            return {"error": f"exit code {run.returncode}: {' '.join(last)}"}
+            said = [line for line in (run.stderr + run.stdout).splitlines() if any(map(str.isalpha, line))]
+            return {"error": f"exit code {run.returncode}: {' '.join(said[-1:])}"}
         return report | {"memory": memory.peak}
 
 
@@ -150,6 +150,7 @@ def main():
     parser.add_argument("--peers", default=",".join(PEERS), help="(%(default)s)")
     parser.add_argument("--rounds", type=int, help="rounds of a run, the first of which does not count (by cell)")
     parser.add_argument("--repeats", type=int, default=2, help="runs of each peer on each cell (2)")
+    parser.add_argument("--threads", type=int, default=2, help="of one-process peers on a CNN; 1 on a busy machine (2)")
     parser.add_argument("--fl-sim", default=f"{HERE.parents[1]}/build/fl_sim", help="the program (build/fl_sim)")
     parser.add_argument("--json", type=Path, default=HERE / "results.json", help="(bench/peers/results.json)")
     parser.add_argument("--readme", type=Path, default=HERE.parent / "README.md", help="(bench/README.md)")
@@ -164,6 +165,7 @@ def main():
             "date": datetime.date.today().isoformat(),
             "machine": machine(),
             "repeats": options.repeats,
+            "threads": options.threads,
             "rounds": {cell: options.rounds or CELLS[cell].rounds for cell in cells},
             "titles": {name: PEERS[name].title if PEERS[name] else "fl_sim, 1 + 2 ranks" for name in peers},
             "versions": {},
@@ -174,7 +176,8 @@ def main():
             for repeat in range(options.repeats):
                 for name in peers:
                     start = time.perf_counter()
-                    run = measure(name, cell, results["rounds"][cell], os.path.abspath(options.fl_sim))
+                    program = os.path.abspath(options.fl_sim)
+                    run = measure(name, cell, results["rounds"][cell], program, options.threads)
                     runs[name].append(run)
                     results["versions"].setdefault(name, {}).update(run.pop("versions", {}))
                     said = run.get("error") or " ".join(f"{seconds:.3f}" for seconds in run["seconds"])

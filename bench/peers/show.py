@@ -21,8 +21,8 @@ NOT_RUN = [
 NOTES = [
     "Every framework samples, distributes, trains and averages with its own code. Where their examples put a"
     " `DataLoader`, all get one that slices whole batches, which is faster.",
-    "Two cores for each: two processes or actors of one thread where a framework has them, otherwise one process with"
-    " two threads for the CNN and one for the smaller models, whose steps are too short to share.",
+    "Two cores for each: two processes or actors of one thread where a framework has them. PyTorch's threads in"
+    " single processes: {threads} on the CNN, 1 on the smaller models, whose steps are too short to share.",
     "BlazeFL is made for free-threaded Python 3.14 and shares one interpreter lock here.",
     "FedML in one process trains its first round's clients one after another on the same model (its `w_global` is the"
     " live model until the first average), hence its higher accuracy after few rounds. Its MPI mode does not.",
@@ -58,7 +58,7 @@ def section(results):
                 continue
             mine = of.get("fl_sim", {}).get("seconds")
             ratio = f" ({significant(of[name]['seconds'] / mine)}×)" if mine and name != "fl_sim" else ""
-            speed[-1].append(f"{of[name]['seconds']:.3f}{ratio}")
+            speed[-1].append(f"{of[name]['seconds']:.3g}{ratio}")
             rest[-1].append(f"{of[name]['accuracy']:.3f}, {of[name]['memory'] / 2**20:.0f} MiB")
     versions = dict(sorted({name: it for of in results["versions"].values() for name, it in of.items()}.items()))
     torches = sorted({of["torch"] for of in results["versions"].values() if "torch" in of})
@@ -87,7 +87,7 @@ def section(results):
             "",
             *table(rest),
             "",
-            *[f"- {note}" for note in NOTES],
+            *[f"- {note}".replace("{threads}", str(results["threads"])) for note in NOTES],
             *[f"- Not run: {reason}" for reason in NOT_RUN],
             "- Versions: " + ", ".join(f"{name} {version}" for name, version in versions.items() if version) + ".",
         ]
