@@ -15,7 +15,8 @@ namespace fl_sim {
 // environment; call it first in main(). A choice of the user's (OPENBLAS_CORETYPE) stands.
 void restart_for_fast_blas(char** argv);
 
-// The BLAS's kernels and those of kernels.h, "OpenBLAS SkylakeX" and "AVX3": results depend on them.
+// The BLAS's kernels and those of kernels.h, "OpenBLAS SkylakeX" and "AVX3": results depend on
+// them.
 std::string blas_kernels();
 std::string own_kernels();
 

@@ -45,8 +45,9 @@ class Communicator {
   GpuComm choose_gpu_comm(const std::string& mode, torch::Device device);
 
   // Waits until every rank is here. Meanwhile calls `work` while it returns true (it did something
-  // and has more), with a poll in between, and sleeps otherwise.
-  void meet(const std::function<bool()>& work = {});
+  // and has more), with a poll in between, and sleeps otherwise: without looking up much for the
+  // better part of the time that the others are expected to need.
+  void meet(const std::function<bool()>& work = {}, double expected_seconds = 0);
 
   // Collectives; every rank calls them in the same order, with the same sizes. Tensors may be on a
   // device.

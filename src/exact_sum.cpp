@@ -28,6 +28,12 @@ FL_VECTORISED void add_exact(int64_t* sum, const float* values, int64_t n, doubl
   }
 }
 
+FL_VECTORISED void divide(const int64_t* sum, double total, int64_t n, float* means) {
+  for (int64_t i = 0; i < n; ++i) {
+    means[i] = static_cast<float>(static_cast<double>(sum[i]) / total);
+  }
+}
+
 FL_VECTORISED bool all_acceptable(const float* values, int64_t n) {
   int64_t bad = 0;
   for (int64_t i = 0; i < n; ++i) bad += std::fabs(values[i]) < kLimit ? 0 : 1;  // NaN is bad
@@ -97,7 +103,14 @@ std::vector<torch::Tensor> WeightedSum::means(torch::ScalarType dtype) const {
   const double total = buffer_.narrow(0, buffer_.size(0) - 1, 1).to(torch::kFloat64).item<double>();
   std::vector<torch::Tensor> result;
   int64_t offset = 0;
+  const bool plain = buffer_.is_cpu() && buffer_.scalar_type() == torch::kInt64;
   for (const int64_t size : sizes_) {
+    if (plain && dtype == torch::kFloat32) {
+      result.push_back(torch::empty({size}, dtype));
+      divide(buffer_.data_ptr<int64_t>() + offset, total, size, result.back().data_ptr<float>());
+      offset += size;
+      continue;
+    }
     result.push_back(buffer_.narrow(0, offset, size).to(torch::kFloat64).div_(total).to(dtype));
     offset += size;
   }

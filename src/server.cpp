@@ -71,6 +71,7 @@ RoundPlan Server::plan(int64_t round) {
   for (const auto& [name, size] : e_.algorithm->client_state()) state_size += size;
   plan.moves = deal(plan.groups, times_.hosts(), state_size > 0 ? &holders_ : nullptr,
                     TestHooks::get().random_deal);
+  expected_seconds_ = times_.makespan(plan.groups);
   bytes_moved_ = static_cast<int64_t>(plan.moves.size()) * state_size *
                  static_cast<int64_t>(c10::elementSize(e_.dtype));
   return plan;

@@ -46,6 +46,8 @@ class Server {
   // Evaluates a little; returns whether there is more to do. A row of results is complete once its
   // evaluation is.
   bool evaluate_some() { return evaluator_.step(); }
+  // How long the hosts will need for the round that was planned last; 0 where nothing is known.
+  double expected_seconds() const { return expected_seconds_; }
   void finish_evaluation() { evaluator_.finish(); }
   double evaluate_seconds() const { return evaluator_.seconds(); }
 
@@ -76,8 +78,9 @@ class Server {
   double target_accuracy_;
   TimeModel times_;
   std::unordered_map<int64_t, int64_t> holders_;  // client -> rank that holds its state
-  int64_t bytes_moved_ = 0;                       // client state in this round
-  std::deque<PendingRound> pending_;              // rounds that are not in the results yet
+  double expected_seconds_ = 0;
+  int64_t bytes_moved_ = 0;           // client state in this round
+  std::deque<PendingRound> pending_;  // rounds that are not in the results yet
   Evaluator evaluator_;
   Outcome outcome_;
 };

@@ -54,7 +54,11 @@ Outcome Simulation::run() {
 
     // While the others train, rank 0 evaluates the model that they started from.
     TestHooks::get().disturb();
-    comm_.meet(server_ ? [this] { return server_->evaluate_some(); } : std::function<bool()>());
+    if (server_) {
+      comm_.meet([this] { return server_->evaluate_some(); }, server_->expected_seconds());
+    } else {
+      comm_.meet();
+    }
     comm_.sum_to_root(host_.sum().buffer());
     const std::vector<ClientRecord> records = gather_records();
     if (!server_) continue;

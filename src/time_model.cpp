@@ -26,6 +26,17 @@ TimeModel::TimeModel(const std::vector<int64_t>& hosts) : ratios_(hosts.size(), 
 
 double TimeModel::seconds(int64_t steps) const { return line_.at(steps); }
 
+double TimeModel::makespan(const std::vector<PlannedGroup>& groups) const {
+  std::vector<double> load(hosts_.size());
+  if (learnt_) {
+    for (const PlannedGroup& group : groups) {
+      const size_t host = host_of(group.rank);
+      load[host] += group.seconds / hosts_[host].speed;
+    }
+  }
+  return *std::max_element(load.begin(), load.end());
+}
+
 size_t TimeModel::host_of(int64_t rank) const {
   const auto host =
       std::lower_bound(hosts_.begin(), hosts_.end(), rank,

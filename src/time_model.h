@@ -28,6 +28,10 @@ class TimeModel {
   // 1 on average.
   const std::vector<HostSpeed>& hosts() const { return hosts_; }
 
+  // When the last host will be through with the groups that it was dealt. Before anything is
+  // learnt: 0.
+  double makespan(const std::vector<PlannedGroup>& groups) const;
+
   // One round's records. For the line, a client that took more than 4 times as long as expected, or
   // less than a quarter of it, counts as that: when a host was held up, the client that it worked
   // on was not longer than others. A host that was dealt nothing is taken for an average one in

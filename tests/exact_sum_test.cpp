@@ -206,6 +206,10 @@ TEST(ExactSum, TenThousandClientsDoNotOverflow) {
   EXPECT_NEAR(mean[0].item<double>(), kBelowLimit, 1e-4);
   EXPECT_NEAR(mean[1].item<double>(), -kBelowLimit, 1e-4);
 
+  // In float32 it is that mean, rounded once.
+  const torch::Tensor in_float = sum.means(torch::kFloat32)[0];
+  EXPECT_TRUE(torch::equal(in_float, mean.to(torch::kFloat32)));
+
   WeightedSum one = exact({2});  // a single client with all the weight
   one.add({values}, 1);
   EXPECT_TRUE(torch::equal(one.means(torch::kFloat32)[0], values));

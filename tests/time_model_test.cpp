@@ -32,6 +32,17 @@ TEST(TimeModel, BeginsWithSteps) {
   EXPECT_EQ(speed_of(model, 2), 1);
 }
 
+// The makespan is that of the host that is through last; nothing is known before a round.
+TEST(TimeModel, MakespanOfADeal) {
+  TimeModel model({1, 2});
+  const std::vector<PlannedGroup> groups = {{.ids = {0}, .seconds = 2, .rank = 1},
+                                            {.ids = {1}, .seconds = 3, .rank = 2},
+                                            {.ids = {2}, .seconds = 2, .rank = 1}};
+  EXPECT_EQ(model.makespan(groups), 0);
+  model.learn({record(1, 1, 1), record(2, 1, 1)});
+  EXPECT_NEAR(model.makespan(groups), 4, 1e-12);
+}
+
 // Clients that take 0.3 s to start and 0.1 s a step are known after a round, also those of other
 // lengths.
 TEST(TimeModel, FindsTheLine) {
