@@ -16,6 +16,7 @@
 #include <thread>
 
 #include "check.h"
+#include "test_hooks.h"
 
 namespace fl_sim {
 namespace {
@@ -58,6 +59,13 @@ MPI_Datatype mpi_type(torch::ScalarType type) {
 
 char* bytes_of(const torch::Tensor& tensor) { return static_cast<char*>(tensor.data_ptr()); }
 
+// Whether the machine's shared memory has room for so many bytes more.
+bool has_room(size_t bytes) {
+  struct statvfs space {};
+  return statvfs("/dev/shm", &space) == 0 &&
+         space.f_bavail * space.f_frsize > bytes + bytes / 16 + (16 << 20);
+}
+
 // Sleeps a little longer each time, from 20 to 200 microseconds: that is reached after 10 ms.
 class BackOff {
  public:
@@ -90,6 +98,56 @@ struct Communicator::Impl {
     torch::Tensor keep_alive;
   };
   std::vector<Send> sends;
+
+  // Memory that the ranks of this machine share, a part for each rank.
+  struct Shared {
+    MPI_Win window = MPI_WIN_NULL;
+    std::vector<char*> parts;
+  };
+  Shared models;  // for broadcasts: two halves, used in turn, of the first rank's part
+  int64_t half = 0, turns = 0;  // bytes of a half; broadcasts so far
+  Shared sums;                  // what summing_buffer() gave
+
+  // `bytes` of this rank's own. On all machines or on none: without parts if one has no room in its
+  // shared memory, or if none has two ranks.
+  Shared share(int64_t bytes) {
+    int rank = 0, size = 1, largest = 1;
+    MPI_Comm_rank(node, &rank);
+    MPI_Comm_size(node, &size);
+    check_mpi(MPI_Allreduce(&size, &largest, 1, MPI_INT, MPI_MAX, world), "MPI_Allreduce");
+    if (largest == 1) return {};
+    int64_t all = bytes;
+    check_mpi(MPI_Allreduce(MPI_IN_PLACE, &all, 1, MPI_INT64_T, MPI_SUM, node), "MPI_Allreduce");
+    int room = rank != 0 || (!TestHooks::get().no_window && has_room(static_cast<size_t>(all)));
+    check_mpi(MPI_Allreduce(MPI_IN_PLACE, &room, 1, MPI_INT, MPI_MIN, world), "MPI_Allreduce");
+    if (room == 0) return {};
+    Shared shared;
+    void* data = nullptr;
+    check_mpi(MPI_Win_allocate_shared(bytes, 1, MPI_INFO_NULL, node, &data, &shared.window),
+              "MPI_Win_allocate_shared");
+    windows.push_back(shared.window);
+    check_mpi(MPI_Win_lock_all(MPI_MODE_NOCHECK, shared.window), "MPI_Win_lock_all");
+    for (int i = 0; i < size; ++i) {
+      MPI_Aint length = 0;
+      int unit = 0;
+      check_mpi(MPI_Win_shared_query(shared.window, i, &length, &unit, &data),
+                "MPI_Win_shared_query");
+      shared.parts.push_back(static_cast<char*>(data));
+    }
+    locked.push_back(shared.window);
+    // What was promised is taken at once, before another run finds the same room.
+    std::memset(shared.parts[static_cast<size_t>(rank)], 0, static_cast<size_t>(bytes));
+    return shared;
+  }
+  std::vector<MPI_Win> locked;
+
+  // What any rank of the machine has written is there for all of them to read.
+  void settle(const Shared& shared) const {
+    MPI_Win_sync(shared.window);
+    check_mpi(MPI_Barrier(node), "MPI_Barrier");
+    MPI_Win_sync(shared.window);
+  }
+
   std::vector<torch::Tensor> staging;  // pinned host buffers, reused
   bool always_stage = false;
 
@@ -116,6 +174,11 @@ Communicator::Communicator() : impl_(std::make_unique<Impl>()) {
   check_mpi(
       MPI_Comm_split_type(impl_->world, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &impl_->node),
       "MPI_Comm_split_type");
+  if (const int64_t machines = TestHooks::get().machines; machines > 1) {
+    MPI_Comm whole = impl_->node;
+    MPI_Comm_split(whole, rank_ % static_cast<int>(machines), rank_, &impl_->node);
+    MPI_Comm_free(&whole);
+  }
   MPI_Comm_rank(impl_->node, &node_rank_);
   MPI_Comm_size(impl_->node, &node_size_);
   const int first = node_rank_ == 0 ? 1 : 0;
@@ -125,6 +188,7 @@ Communicator::Communicator() : impl_(std::make_unique<Impl>()) {
 }
 
 Communicator::~Communicator() {
+  for (MPI_Win& window : impl_->locked) MPI_Win_unlock_all(window);
   for (MPI_Win& window : impl_->windows) MPI_Win_free(&window);
   if (impl_->firsts != MPI_COMM_NULL) MPI_Comm_free(&impl_->firsts);
   MPI_Comm_free(&impl_->node);
@@ -179,13 +243,68 @@ void Communicator::meet(const std::function<bool()>& work, double expected_secon
   clock_.wait += seconds_since(start) - worked;
 }
 
+torch::Tensor Communicator::summing_buffer(int64_t n, torch::ScalarType type) {
+  const auto bytes = n * static_cast<int64_t>(c10::elementSize(type));
+  impl_->sums = impl_->share(bytes);
+  if (impl_->sums.parts.empty()) return torch::zeros({n}, torch::dtype(type));
+  char* own = impl_->sums.parts[static_cast<size_t>(node_rank_)];
+  return torch::from_blob(own, {n}, torch::dtype(type)).zero_();
+}
+
+// Adds up the parts of this machine's ranks in that of its first one; each rank a slice.
+void Communicator::sum_on_node(const torch::Tensor& tensor) {
+  impl_->settle(impl_->sums);
+  const int64_t n = tensor.numel(), slice = (n + node_size_ - 1) / node_size_;
+  const int64_t first = std::min(n, slice * node_rank_), last = std::min(n, first + slice);
+  const auto add = [&](auto zero) {
+    using T = decltype(zero);
+    T* total = reinterpret_cast<T*>(impl_->sums.parts[0]);
+    for (size_t rank = 1; rank < impl_->sums.parts.size(); ++rank) {
+      const T* part = reinterpret_cast<const T*>(impl_->sums.parts[rank]);
+      for (int64_t i = first; i < last; ++i) total[i] += part[i];
+    }
+  };
+  if (tensor.scalar_type() == torch::kInt64) {
+    add(int64_t{});
+  } else {
+    add(float{});
+  }
+  impl_->settle(impl_->sums);
+}
+
+// Through the memory that the machine's ranks share. The two halves take turns: who writes one has
+// met everyone since the others read it.
+bool Communicator::broadcast_on_node(torch::Tensor& tensor) {
+  constexpr int64_t kLarge = 1 << 16;
+  const auto bytes = static_cast<int64_t>(tensor.nbytes());
+  if (nodes_ == size_ || bytes < kLarge) return false;
+  if (impl_->half < bytes) {  // larger than all before: the first one, in what there is so far
+    impl_->half = (bytes + 63) / 64 * 64;
+    impl_->models = impl_->share(node_rank_ == 0 ? 2 * impl_->half : 0);
+  }
+  if (impl_->models.parts.empty()) return false;
+  char* half = impl_->models.parts[0] + impl_->turns++ % 2 * impl_->half;
+  if (rank_ == 0) std::memcpy(half, tensor.data_ptr(), static_cast<size_t>(bytes));
+  if (impl_->firsts != MPI_COMM_NULL && nodes_ > 1) {
+    for (int64_t first = 0; first < bytes; first += kChunk) {
+      check_mpi(MPI_Bcast(half + first, count_of(std::min(kChunk, bytes - first)), MPI_BYTE, 0,
+                          impl_->firsts),
+                "MPI_Bcast");
+    }
+  }
+  impl_->settle(impl_->models);
+  if (rank_ != 0) std::memcpy(tensor.data_ptr(), half, static_cast<size_t>(bytes));
+  return true;
+}
+
 void Communicator::broadcast(torch::Tensor& tensor) {
   const auto start = Clock::now();
   torch::Tensor buffer = impl_->host_buffer(tensor, direct_);
   const bool staged = buffer.data_ptr() != tensor.data_ptr();
   if (staged && rank_ == 0) buffer.copy_(tensor);
   const auto size = static_cast<int64_t>(tensor.element_size());
-  for (int64_t first = 0; first < tensor.numel(); first += kChunk) {
+  const bool done = buffer.is_cpu() && broadcast_on_node(buffer);
+  for (int64_t first = 0; !done && first < tensor.numel(); first += kChunk) {
     const int64_t n = std::min(kChunk, tensor.numel() - first);
     check_mpi(MPI_Bcast(bytes_of(buffer) + first * size, count_of(n),
                         mpi_type(tensor.scalar_type()), 0, impl_->world),
@@ -227,11 +346,17 @@ void Communicator::sum_to_root(torch::Tensor& tensor) {
   const bool staged = buffer.data_ptr() != tensor.data_ptr();
   if (staged) buffer.copy_(tensor);
   const auto size = static_cast<int64_t>(tensor.element_size());
-  for (int64_t first = 0; first < tensor.numel(); first += kChunk) {
+  MPI_Comm ranks = impl_->world;  // that still have something to add
+  if (!impl_->sums.parts.empty() &&
+      bytes_of(buffer) == impl_->sums.parts[static_cast<size_t>(node_rank_)]) {
+    sum_on_node(buffer);
+    ranks = nodes_ > 1 ? impl_->firsts : MPI_COMM_NULL;
+  }
+  for (int64_t first = 0; ranks != MPI_COMM_NULL && first < tensor.numel(); first += kChunk) {
     const int count = count_of(std::min(kChunk, tensor.numel() - first));
     char* data = bytes_of(buffer) + first * size;
     check_mpi(MPI_Reduce(rank_ == 0 ? MPI_IN_PLACE : data, rank_ == 0 ? data : nullptr, count,
-                         mpi_type(tensor.scalar_type()), MPI_SUM, 0, impl_->world),
+                         mpi_type(tensor.scalar_type()), MPI_SUM, 0, ranks),
               "MPI_Reduce");
   }
   if (staged && rank_ == 0) tensor.copy_(buffer);
@@ -306,10 +431,7 @@ torch::Tensor Communicator::share_on_node(const torch::Tensor& tensor, bool allo
     shape[0] = static_cast<int64_t>(tensor.scalar_type());
     shape[1] = tensor.dim();
     std::copy(tensor.sizes().begin(), tensor.sizes().end(), shape + 2);
-    const auto bytes = static_cast<uint64_t>(tensor.nbytes());
-    struct statvfs space {};
-    shape[10] = allowed && statvfs("/dev/shm", &space) == 0 &&
-                space.f_bavail * space.f_frsize > bytes + bytes / 16 + (16 << 20);
+    shape[10] = allowed && has_room(tensor.nbytes()) ? 1 : 0;
   }
   check_mpi(MPI_Bcast(shape, 12, MPI_INT64_T, 0, impl_->node), "MPI_Bcast");
   shared = true;

@@ -50,7 +50,8 @@ class Communicator {
   void meet(const std::function<bool()>& work = {}, double expected_seconds = 0);
 
   // Collectives; every rank calls them in the same order, with the same sizes. Tensors may be on a
-  // device.
+  // device. Large ones on the CPU cross between machines by MPI and within one through memory that
+  // its ranks share, where there is room.
   void broadcast(torch::Tensor& tensor);    // from rank 0 into everyone's
   void broadcast(std::string& bytes);       // from rank 0
   void sum_to_root(torch::Tensor& tensor);  // rank 0's becomes the sum, int64 or float32
@@ -67,6 +68,10 @@ class Communicator {
   // each rank gets a copy of its own.
   torch::Tensor share_on_node(const torch::Tensor& tensor, bool allowed, bool& shared);
 
+  // Every rank together: zeros [n] of this rank's own, on the CPU, for which sum_to_root() is
+  // fastest: in shared memory, where there is room. They live as long as the communicator.
+  torch::Tensor summing_buffer(int64_t n, torch::ScalarType type);
+
   // Brings rank 0's tensor [n] of int64 to the first rank of each node, for share_on_node().
   void broadcast_to_nodes(torch::Tensor& tensor);
 
@@ -76,6 +81,9 @@ class Communicator {
   [[noreturn]] void abort(int code);
 
  private:
+  void sum_on_node(const torch::Tensor& tensor);
+  bool broadcast_on_node(torch::Tensor& tensor);
+
   struct Impl;
   std::unique_ptr<Impl> impl_;
   int rank_ = 0, size_ = 1, node_rank_ = 0, node_size_ = 1, nodes_ = 1;

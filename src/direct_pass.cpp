@@ -89,7 +89,7 @@ struct DirectPass::LinearStage final : Stage {
                           .c = in->gradient,
                           .c_row = in->sample(),
                           .inner = {count, 1, inputs},
-                          .keep = i == 0 ? 0.0F : 1.0F});
+                          .add = i > 0});
       }
       kernels::product({.rows = count,
                         .columns = inputs,
@@ -99,8 +99,9 @@ struct DirectPass::LinearStage final : Stage {
                         .c = target.row + weight + i * inputs,
                         .c_row = inputs,
                         .inner = {samples, out_row, in->sample()},
-                        .keep = target.keep,
-                        .plus = target.plus ? target.plus + weight + i * inputs : nullptr});
+                        .plus = target.plus ? target.plus + weight + i * inputs : nullptr,
+                        .add = target.add,
+                        .decay = target.decay});
     }
     const float one = 1;
     kernels::product({.rows = 1,
@@ -111,8 +112,9 @@ struct DirectPass::LinearStage final : Stage {
                       .c = target.row + bias,
                       .c_row = outputs,
                       .inner = {samples, 0, out_row},
-                      .keep = target.keep,
-                      .plus = target.plus ? target.plus + bias : nullptr});
+                      .plus = target.plus ? target.plus + bias : nullptr,
+                      .add = target.add,
+                      .decay = target.decay});
   }
 };
 
@@ -185,7 +187,7 @@ struct DirectPass::ConvStage final : Stage {
                           .c_row = layer.out(),
                           .middle = {out->height, stride * in->row(), out->row()},
                           .inner = {out->width, stride * layer.in(), layer.out()},
-                          .keep = n == 0 ? 0.0F : 1.0F});
+                          .add = n > 0});
       }
     }
     float* in_row = gradient_as_in_row.data_ptr<float>();
@@ -196,8 +198,9 @@ struct DirectPass::ConvStage final : Stage {
         for (int64_t o = 0; o < layer.out(); ++o) to[o * patch] = from[o];
       }
     }
-    kernels::blend(patch * layer.out(), target.keep, target.scale, in_row,
-                   target.plus ? target.plus + weight : nullptr, target.row + weight);
+    kernels::blend(patch * layer.out(), target.scale, in_row,
+                   target.plus ? target.plus + weight : nullptr, target.add, target.decay,
+                   target.row + weight);
     if (bias < 0) return;
     kernels::product({.rows = 1,
                       .columns = layer.out(),
@@ -209,8 +212,9 @@ struct DirectPass::ConvStage final : Stage {
                       .outer = {samples, 0, out->sample()},
                       .middle = {out->height, 0, out->row()},
                       .inner = {out->width, 0, layer.out()},
-                      .keep = target.keep,
-                      .plus = target.plus ? target.plus + bias : nullptr});
+                      .plus = target.plus ? target.plus + bias : nullptr,
+                      .add = target.add,
+                      .decay = target.decay});
   }
 
   // Each pixel of the output gives its patch of the input a gradient; patches overlap.
@@ -343,7 +347,8 @@ DirectPass::DirectPass(const Sequential& network, int64_t batch_size) : batch_si
       };
       last = add_activation(after(in->height), after(in->width), conv->out());
     } else if (const auto* pool = std::get_if<Sequential::MaxPool2d>(&layers[i])) {
-      in->in_place = i > 0 && !std::holds_alternative<Sequential::Relu>(layers[i - 1]);
+      // A convolution does not need its outputs for its gradient; other layers do.
+      in->in_place = i > 0 && std::holds_alternative<Conv2d>(layers[i - 1]);
       last = add_activation(in->height / pool->size, in->width / pool->size, in->channels);
     } else if (std::holds_alternative<Sequential::Flatten>(layers[i])) {
       if (!(flat && in == input_))

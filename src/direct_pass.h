@@ -15,13 +15,15 @@ namespace fl_sim {
 
 class Sequential;
 
-// Where a gradient g goes: row = keep * row + plus + scale * g, for the trainable part. The
-// defaults write the gradient itself; keep = 1 and scale = -lr are a step of gradient descent.
+// Where a gradient g goes: row = scale * g + plus, or with `add` row += scale * g + plus - decay *
+// row, for the trainable part. The defaults write the gradient itself; `add` with scale = -lr is a
+// step of gradient descent.
 struct GradientTarget {
   float* row;
   float scale = 1;
-  float keep = 0;
   const float* plus = nullptr;  // laid out as the row
+  bool add = false;
+  float decay = 0;
 };
 
 class DirectPass {
@@ -33,6 +35,7 @@ class DirectPass {
   DirectPass& operator=(const DirectPass&) = delete;
 
   // Takes the samples at `indices` as the next batch; inputs are scaled and shifted, see Dataset.
+  // Their tensors must be contiguous, as those of a read dataset are.
   void load(const Samples& samples, std::span<const int64_t> indices, double scale, double shift);
 
   // Computes the batch's scores with the weights of a row [P].

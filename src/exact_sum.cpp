@@ -65,6 +65,11 @@ WeightedSum::WeightedSum(std::vector<int64_t> sizes, SumKind kind, torch::Device
   buffer_ = torch::zeros({total + 1}, torch::dtype(dtype).device(device));
 }
 
+void WeightedSum::use(torch::Tensor buffer) {
+  assert(buffer.sizes() == buffer_.sizes() && buffer.scalar_type() == buffer_.scalar_type());
+  buffer_ = std::move(buffer);
+}
+
 void WeightedSum::clear() { buffer_.zero_(); }
 
 void WeightedSum::add(const std::vector<torch::Tensor>& vectors, float weight) {

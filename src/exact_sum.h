@@ -27,6 +27,9 @@ class WeightedSum {
   // whose bits depend on the order of additions.
   WeightedSum(std::vector<int64_t> sizes, SumKind kind, torch::Device device);
 
+  // Adds up in `buffer` from now on: zeros of buffer()'s size and type, elsewhere in memory.
+  void use(torch::Tensor buffer);
+
   void clear();
 
   // Adds weight·v for each of a client's vectors (float32, or float64 in tests), which must be

@@ -19,6 +19,10 @@ Dataset read_dataset(const Job& job) {
   const auto [name, argument] = split_name(job.get<std::string>("dataset"));
   Dataset data = make<DatasetSource>(name, {job, argument})->read();
   check_dataset(data, name);
+  for (Samples* samples : {&data.train, &data.test}) {
+    samples->inputs = samples->inputs.contiguous();
+    samples->labels = samples->labels.contiguous();
+  }
   return data;
 }
 

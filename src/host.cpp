@@ -40,6 +40,10 @@ Host::Host(const Experiment& experiment, Communicator& comm, bool trains)
       sum_(sum_sizes(e_),
            e_.job.get<std::string>("sum") == "exact" ? SumKind::kExact : SumKind::kFloat,
            e_.device) {
+  if (e_.device.is_cpu() && comm_.size() > 1) {
+    comm_.meet();
+    sum_.use(comm_.summing_buffer(sum_.buffer().numel(), sum_.buffer().scalar_type()));
+  }
   if (trains)
     data_.train = {e_.data.train.inputs.to(e_.device), e_.data.train.labels.to(e_.device)};
 }

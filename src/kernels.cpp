@@ -74,24 +74,10 @@ void tile(const Product& p, int64_t row, int64_t column, const Part& tail) {
   };
   Vec sum[kRows][kVectors];
   float* c = p.c + row * p.c_row + column;
-  if (p.bias != nullptr) {
-    for (int v = 0; v < kVectors; ++v) {
-      const Vec start = load_column(p.bias + column, v);
-      HWY_UNROLL(16)
-      for (int m = 0; m < kRows; ++m) sum[m][v] = start;
-    }
-  } else {
-    const Vec keep = hn::Set(kTag, p.keep);
+  for (int v = 0; v < kVectors; ++v) {
+    const Vec start = p.bias != nullptr ? load_column(p.bias + column, v) : hn::Zero(kTag);
     HWY_UNROLL(16)
-    for (int m = 0; m < kRows; ++m) {
-      for (int v = 0; v < kVectors; ++v) {
-        sum[m][v] = p.keep == 0 ? hn::Zero(kTag) : hn::Mul(keep, load_column(c + m * p.c_row, v));
-        if (p.plus != nullptr) {
-          const float* plus = p.plus + (row + m) * p.c_row + column;
-          sum[m][v] = hn::Add(sum[m][v], load_column(plus, v));
-        }
-      }
-    }
+    for (int m = 0; m < kRows; ++m) sum[m][v] = start;
   }
 
   // One pointer for three rows of a: the processor can address p, p + s and p + 2 s.
@@ -120,14 +106,23 @@ void tile(const Product& p, int64_t row, int64_t column, const Part& tail) {
       }
     }
   }
+  const Vec decay = hn::Set(kTag, p.decay);
   HWY_UNROLL(16)
   for (int m = 0; m < kRows; ++m) {
     for (int v = 0; v < kVectors; ++v) {
+      Vec& result = sum[m][v];
+      if (p.plus != nullptr) {
+        result = hn::Add(result, load_column(p.plus + (row + m) * p.c_row + column, v));
+      }
+      if (p.add) {
+        const Vec old = load_column(c + m * p.c_row, v);
+        result = hn::Add(old, hn::NegMulAdd(decay, old, result));
+      }
       float* to = c + m * p.c_row + v * kLanes;
       if (kTail && v == kVectors - 1) {
-        tail.store(sum[m][v], to);
+        tail.store(result, to);
       } else {
-        hn::StoreU(sum[m][v], kTag, to);
+        hn::StoreU(result, kTag, to);
       }
     }
   }
@@ -288,15 +283,16 @@ void Add(int64_t n, const float* HWY_RESTRICT x, float* HWY_RESTRICT y) {
   for (int64_t i = 0; i < n; ++i) y[i] += x[i];
 }
 
-void Blend(int64_t n, float keep, float scale, const float* HWY_RESTRICT x,
-           const float* HWY_RESTRICT plus, float* HWY_RESTRICT y) {
-  if (keep == 0) {
-    for (int64_t i = 0; i < n; ++i) y[i] = scale * x[i];
+void Blend(int64_t n, float scale, const float* HWY_RESTRICT x, const float* HWY_RESTRICT plus,
+           bool add, float decay, float* HWY_RESTRICT y) {
+  if (plus != nullptr && add) {
+    for (int64_t i = 0; i < n; ++i) y[i] += scale * x[i] + plus[i] - decay * y[i];
+  } else if (plus != nullptr) {
+    for (int64_t i = 0; i < n; ++i) y[i] = scale * x[i] + plus[i];
+  } else if (add) {
+    for (int64_t i = 0; i < n; ++i) y[i] += scale * x[i] - decay * y[i];
   } else {
-    for (int64_t i = 0; i < n; ++i) y[i] = keep * y[i] + scale * x[i];
-  }
-  if (plus != nullptr) {
-    for (int64_t i = 0; i < n; ++i) y[i] += plus[i];
+    for (int64_t i = 0; i < n; ++i) y[i] = scale * x[i];
   }
 }
 
@@ -410,8 +406,9 @@ HWY_EXPORT(Name);
 void product(const Product& p) { HWY_DYNAMIC_DISPATCH(Product_)(p); }
 void dot_products(const DotProducts& p) { HWY_DYNAMIC_DISPATCH(DotProducts_)(p); }
 void add(int64_t n, const float* x, float* y) { HWY_DYNAMIC_DISPATCH(Add)(n, x, y); }
-void blend(int64_t n, float keep, float scale, const float* x, const float* plus, float* y) {
-  HWY_DYNAMIC_DISPATCH(Blend)(n, keep, scale, x, plus, y);
+void blend(int64_t n, float scale, const float* x, const float* plus, bool add, float decay,
+           float* y) {
+  HWY_DYNAMIC_DISPATCH(Blend)(n, scale, x, plus, add, decay, y);
 }
 void convert(int64_t n, const uint8_t* x, float scale, float shift, float* y) {
   HWY_DYNAMIC_DISPATCH(ConvertBytes)(n, x, scale, shift, y);

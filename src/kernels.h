@@ -15,10 +15,10 @@ struct Terms {
   int64_t count = 1, a = 0, b = 0;
 };
 
-// c[m, n] = start + sum over all terms of a[m * a_row + ...] * b[n + ...], where start is
-//   bias[n], if there is a bias; else
-//   keep * c[m, n] (c is not read if keep is 0), and + plus[m, n] if there is a plus, laid out as
-//   c.
+// With sum = the sum over all terms of a[m * a_row + ...] * b[n + ...], started with bias[n] if
+// there is a bias, and plus[m, n] added if there is a plus, laid out as c:
+//   c[m, n] = sum, or with `add`
+//   c[m, n] = c[m, n] + (sum - decay * c[m, n]): small changes of large numbers are not lost.
 // A matrix product has one loop of terms; a convolution has three.
 struct Product {
   int64_t rows, columns;
@@ -29,8 +29,9 @@ struct Product {
   int64_t c_row;
   Terms outer = {}, middle = {}, inner;
   const float* bias = nullptr;
-  float keep = 0;
   const float* plus = nullptr;
+  bool add = false;
+  float decay = 0;
 };
 void product(const Product& p);
 
@@ -50,8 +51,10 @@ void dot_products(const DotProducts& p);
 // y[n] += x[n].
 void add(int64_t n, const float* x, float* y);
 
-// y[n] = keep * y[n] + scale * x[n], and + plus[n] if there is a plus; y is not read if keep is 0.
-void blend(int64_t n, float keep, float scale, const float* x, const float* plus, float* y);
+// With change = scale * x[n], and + plus[n] if there is a plus: y[n] = change, or y[n] + (change -
+// decay * y[n]) with `add`.
+void blend(int64_t n, float scale, const float* x, const float* plus, bool add, float decay,
+           float* y);
 
 // y[n] = scale * x[n] + shift.
 void convert(int64_t n, const uint8_t* x, float scale, float shift, float* y);

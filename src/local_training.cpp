@@ -196,6 +196,27 @@ Update LocalTraining::start(const ClientGroup& group) const {
   return update;
 }
 
+// From the gradients to the new rows.
+void LocalTraining::descend(torch::Tensor& rows, LocalStep& step, const Correction& correction,
+                            torch::Tensor& velocity, double lr) const {
+  torch::NoGradGuard no_grad;
+  torch::Tensor& g = step.gradients;
+  if (correction.hook != nullptr) (*correction.hook)(step);
+  if (correction.affine != nullptr) apply(*correction.affine, step);
+  if (clip_norm_ > 0) clip_rows(g, clip_norm_);
+  if (weight_decay_ > 0) g.add_(rows, weight_decay_);
+  if (momentum_ > 0) {
+    torch::Tensor v = step.of(velocity);
+    v.mul_(momentum_).add_(g);
+    if (nesterov_) {
+      g.add_(v, momentum_);
+    } else {
+      g = v;
+    }
+  }
+  rows.add_(g, -lr);
+}
+
 Update LocalTraining::run(ClientGroup& group, const GlobalModel& global,
                           const Correction& correction) const {
   const int64_t clients = group.size(), trained = trainable();
@@ -220,17 +241,18 @@ Update LocalTraining::run(ClientGroup& group, const GlobalModel& global,
   }
 
   // Without momentum, clipping and hook a step of the direct pass is folded into its kernels:
-  //   row = keep * row + plus - lr * gradient.
+  //   row += plus - decay * row - lr * gradient.
   const bool linear = correction.hook == nullptr && momentum_ == 0 && clip_norm_ == 0;
   const bool plain = linear && correction.affine == nullptr && weight_decay_ == 0;
   const bool folded = direct && linear;
   torch::Tensor plus;
   if (folded && correction.affine != nullptr) plus = folded_part(*correction.affine, lr);
   const double pull = weight_decay_ + (correction.affine != nullptr ? correction.affine->pull : 0);
-  const GradientTarget fold{.row = nullptr,
-                            .scale = static_cast<float>(-lr),
-                            .keep = static_cast<float>(1 - lr * pull),
-                            .plus = plus.defined() ? plus.data_ptr<float>() : nullptr};
+  GradientTarget fold{.row = nullptr,
+                      .scale = static_cast<float>(-lr),
+                      .plus = plus.defined() ? plus.data_ptr<float>() : nullptr,
+                      .add = true,
+                      .decay = static_cast<float>(lr * pull)};
 
   torch::Tensor gradients, velocity;
   if (!(plain || folded)) gradients = torch::zeros({clients, trained}, options);
@@ -248,14 +270,12 @@ Update LocalTraining::run(ClientGroup& group, const GlobalModel& global,
       direct->load(data.train, batches.indices(batch), data.scale, data.shift);
       direct->forward(row);
       losses.data_ptr<double>()[step] = direct->loss();
-      GradientTarget target = fold;
       if (folded) {
-        target.row = row;
-      } else {
-        target = {.row = gradients.data_ptr<float>()};
+        fold.row = row;
+        direct->backward(row, fold);
+        continue;
       }
-      direct->backward(row, target);
-      if (folded) continue;
+      direct->backward(row, {.row = gradients.data_ptr<float>()});
     } else {
       if (!weights || active != weights->clients()) {
         const torch::Tensor rows = group.rows.narrow(0, 0, active);
@@ -289,24 +309,10 @@ Update LocalTraining::run(ClientGroup& group, const GlobalModel& global,
       weights->backward(loss);
     }
 
-    torch::NoGradGuard no_grad;
-    torch::Tensor g = gradients.narrow(0, 0, active);
     torch::Tensor rows = group.rows.narrow(0, 0, active).narrow(1, 0, trained);
+    torch::Tensor g = gradients.narrow(0, 0, active);
     LocalStep local_step{active, rows, g};
-    if (correction.hook != nullptr) (*correction.hook)(local_step);
-    if (correction.affine != nullptr) apply(*correction.affine, local_step);
-    if (clip_norm_ > 0) clip_rows(g, clip_norm_);
-    if (weight_decay_ > 0) g.add_(rows, weight_decay_);
-    if (momentum_ > 0) {
-      torch::Tensor v = velocity.narrow(0, 0, active);
-      v.mul_(momentum_).add_(g);
-      if (nesterov_) {
-        g.add_(v, momentum_);
-      } else {
-        g = v;
-      }
-    }
-    rows.add_(g, -lr);
+    descend(rows, local_step, correction, velocity, lr);
   }
 
   torch::NoGradGuard no_grad;

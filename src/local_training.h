@@ -68,6 +68,8 @@ class LocalTraining {
   };
   Update run(ClientGroup& group, const GlobalModel& global, const Correction& correction) const;
   Update start(const ClientGroup& group) const;
+  void descend(torch::Tensor& rows, LocalStep& step, const Correction& correction,
+               torch::Tensor& velocity, double lr) const;
   double step_weight(int64_t steps) const;
 
   const Network& network_;

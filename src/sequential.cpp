@@ -16,6 +16,7 @@ struct Overloaded : Functions... {
 void Sequential::check_image(const std::string& layer, int64_t window, int64_t padding) const {
   FL_CHECK(shape_.size() == 3, layer, " needs images [channels, height, width], but gets samples ",
            torch::IntArrayRef(shape_));
+  FL_CHECK(window >= 1, layer, ": its windows are ", window, " wide (must be at least 1)");
   FL_CHECK(window <= std::min(shape_[1], shape_[2]) + 2 * padding, layer, ": its windows of ",
            window, " x ", window, " do not fit images of shape ", torch::IntArrayRef(shape_));
 }
@@ -23,6 +24,7 @@ void Sequential::check_image(const std::string& layer, int64_t window, int64_t p
 void Sequential::conv2d(const std::string& name, int64_t out, int64_t kernel,
                         Conv2d::Options options) {
   check_image(name, kernel, options.padding);
+  FL_CHECK(options.stride >= 1, name, ": stride is ", options.stride, " (must be at least 1)");
   layers_.emplace_back(Conv2d(layout_, name, shape_[0], out, kernel, options));
   const auto after = [&](int64_t size) {
     return (size + 2 * options.padding - kernel) / options.stride + 1;

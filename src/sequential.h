@@ -28,6 +28,10 @@ class Sequential : public Network {
   const std::vector<int64_t>& sample_shape() const { return sample_shape_; }
 
   torch::Tensor forward(const Weights& weights, torch::Tensor x) const final;
+  // Cross-entropy, which is what the direct pass computes.
+  torch::Tensor loss(const torch::Tensor& output, const torch::Tensor& labels) const final {
+    return Network::loss(output, labels);
+  }
   std::unique_ptr<DirectPass> direct_pass(int64_t batch_size) const final;
 
  protected:

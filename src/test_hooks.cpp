@@ -32,6 +32,8 @@ TestHooks parse() {
           static_cast<bool>(value >> hooks.diverging_round >> colon >> hooks.diverging_client);
     } else if (item == "no-window") {
       hooks.no_window = true;
+    } else if (item.starts_with("machines=")) {
+      understood = static_cast<bool>(value >> hooks.machines);
     } else {
       understood = false;
     }

@@ -5,6 +5,7 @@
 //   deal=random          groups go to random ranks, so that client state has to move
 //   slow=RANK:FACTOR     the rank takes so many times as long to train
 //   diverge=ROUND:CLIENT the client's update of that round is not a number
+//   machines=M           ranks are dealt to so many machines, whatever machine they are on
 //   no-window            nodes have no shared memory
 #pragma once
 
@@ -19,6 +20,7 @@ struct TestHooks {
   double slowness = 1;
   int64_t diverging_round = 0, diverging_client = -1;
   bool no_window = false;
+  int64_t machines = 1;
 
   static const TestHooks& get();  // read once; throws Error if it cannot be understood
   void disturb() const;           // sleeps, if delays are asked for

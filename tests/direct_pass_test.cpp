@@ -84,6 +84,14 @@ std::vector<Case> cases() {
          n.relu();
          n.linear("c", 3);
        }},
+      {"PoolThenPool",
+       {1, 12, 12},
+       [](Line& n) {
+         n.conv2d("a", 3, 3);
+         n.max_pool2d(2);
+         n.max_pool2d(2);
+         n.linear("c", 3);
+       }},
       {"PoolFirst",
        {2, 6, 6},
        [](Line& n) {
@@ -144,7 +152,7 @@ TEST_P(Direct, LossAndGradientAreAutogradsInDoublePrecision) {
   }
 }
 
-// row = keep * row + plus - lr * gradient, in place.
+// row += plus - decay * row - lr * gradient, in place.
 TEST_P(Direct, AFoldedStepIsTheStepByHand) {
   const std::vector<int64_t> batch = {0, 1, 2, 3, 4};
   const int64_t trainable = network_.layout().trainable();
@@ -158,8 +166,11 @@ TEST_P(Direct, AFoldedStepIsTheStepByHand) {
     if (target != row.data_ptr<float>()) {
       pass.backward(row.data_ptr<float>(), {.row = target});
     } else {
-      pass.backward(target,
-                    {.row = target, .scale = -0.25, .keep = 0.5, .plus = plus.data_ptr<float>()});
+      pass.backward(target, {.row = target,
+                             .scale = -0.25,
+                             .plus = plus.data_ptr<float>(),
+                             .add = true,
+                             .decay = 0.5});
     }
   }
   const ParameterLayout& layout = network_.layout();
@@ -186,6 +197,9 @@ TEST_P(Direct, BytesAreScaledAndShifted) {
   pass.load(bytes, batch, scale, shift);
   pass.forward(row_.data_ptr<float>());
   EXPECT_NEAR(pass.loss(), loss, 1e-5);
+  torch::Tensor actual = torch::zeros({network_.layout().trainable()});
+  pass.backward(row_.data_ptr<float>(), {.row = actual.data_ptr<float>()});
+  EXPECT_LT(largest(actual.to(torch::kFloat64) - gradient), 3e-6 * (1 + largest(gradient)));
 }
 
 TEST_P(Direct, ScoresAreThoseOfForward) {
@@ -282,6 +296,26 @@ TEST(DirectTraining, FoldsAffineCorrections) {
       expect_three_equal(message("local.lr = 0.1\n", lines), &affine);
     }
   }
+}
+
+// A decay of 1e-7 a step, less than the last bit of 1 - 1e-7 can say, is there after a thousand
+// steps. The inputs are 0, so that weights have no gradient of their own.
+TEST(DirectTraining, ASmallDecayIsNotRoundedAway) {
+  const Line network({4}, [](Line& n) { n.linear("fc", 3); });
+  const Job job = hand_made_job(
+      "local.lr = 0.001\nlocal.weight-decay = 0.0001\nlocal.batch-size = 1\nlocal.epochs = 1000");
+  const Samples samples{torch::zeros({1, 4}), torch::zeros({1}, torch::kInt64)};
+  const Partition partition = make_partition({{0}});
+  const ClientData data{.train = samples, .partition = &partition};
+  // Weights of 0.75: there float32 has a last bit of 6e-8, and each change is rounded to it.
+  const GlobalModel global{
+      .round = 1, .weights = torch::full({1, network.layout().row()}, 0.75F), .shared = {}};
+  ClientGroup group{.ids = {0}, .data = data, .seed = 7};
+  group.rows = global.weights.clone();
+  const Update update = LocalTraining({job, network, 1, 1}).train(group, global);
+  const torch::Tensor change = network.layout().view(update.delta, 0);
+  EXPECT_NEAR(change.max().item<double>(), -0.75e-4, 0.2e-4);
+  EXPECT_NEAR(change.min().item<double>(), -0.75e-4, 0.2e-4);
 }
 
 // lr * pull = 1: nothing of a row is kept, it becomes the anchor minus a step.

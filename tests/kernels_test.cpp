@@ -51,9 +51,8 @@ std::vector<int64_t> targets() {
 INSTANTIATE_TEST_SUITE_P(, Kernels, testing::ValuesIn(targets()),
                          [](const auto& info) { return std::string(hwy::TargetName(info.param)); });
 
-TEST_P(Kernels, RunOnTheSetInQuestion) {
-  EXPECT_EQ(instruction_set(), std::string(hwy::TargetName(GetParam())));
-}
+// The best set and the fallback at least.
+TEST(KernelSets, AreTested) { EXPECT_GE(targets().size(), 2u); }
 
 // Sums of n products of normal numbers may be off by about n roundings.
 void expect_close(double actual, double expected, double size, const std::string& where) {
@@ -78,12 +77,12 @@ TEST_P(Kernels, Product) {
     const int64_t c_row = columns + below(20);
     const std::vector<float> bias = random(columns), plus = random(rows * c_row);
     const std::vector<float> before = random(rows * c_row);
-    const int64_t kind = below(4);  // a bias; nothing; a part of c; that and a plus
+    const bool with_bias = below(2) == 0, with_plus = below(2) == 0, adds = below(2) == 0;
     std::vector<float> c = before;
     for (int64_t m = 0; m < rows; ++m) {
       for (int64_t n = 0; n < c_row; ++n) {
         if (n >= columns) c[m * c_row + n] = kGuard;
-        if (n < columns && kind <= 1) c[m * c_row + n] = kNaN;
+        if (n < columns && !adds) c[m * c_row + n] = kNaN;  // must not be read
       }
     }
     product({.rows = rows,
@@ -96,9 +95,10 @@ TEST_P(Kernels, Product) {
              .outer = outer,
              .middle = middle,
              .inner = inner,
-             .bias = kind == 0 ? bias.data() : nullptr,
-             .keep = kind >= 2 ? 0.5F : 0.0F,
-             .plus = kind == 3 ? plus.data() : nullptr});
+             .bias = with_bias ? bias.data() : nullptr,
+             .plus = with_plus ? plus.data() : nullptr,
+             .add = adds,
+             .decay = 0.25F});
     for (int64_t m = 0; m < rows; ++m) {
       for (int64_t n = 0; n < c_row; ++n) {
         const int64_t at = m * c_row + n;
@@ -106,9 +106,10 @@ TEST_P(Kernels, Product) {
           ASSERT_EQ(c[at], kGuard);
           continue;
         }
-        double expected = kind == 0 ? bias[n] : kind >= 2 ? 0.5 * before[at] : 0;
-        if (kind == 3) expected += plus[at];
-        double size = std::abs(expected);
+        double expected = with_bias ? bias[n] : 0;
+        if (with_plus) expected += plus[at];
+        if (adds) expected += 0.75 * before[at];
+        double size = 3;
         for (int64_t i = 0; i < outer.count; ++i) {
           for (int64_t j = 0; j < middle.count; ++j) {
             for (int64_t k = 0; k < inner.count; ++k) {
@@ -165,6 +166,22 @@ TEST_P(Kernels, DotProducts) {
   }
 }
 
+// 64 changes that are each less than half of the last bit of c add up as their sum does.
+TEST_P(Kernels, SmallTermsAreNotLost) {
+  const std::vector<float> a(64, 1), b(64 * 20, 1e-9F);
+  std::vector<float> c(20, 0.05F);
+  product({.rows = 1,
+           .columns = 20,
+           .a = a.data(),
+           .a_row = 64,
+           .b = b.data(),
+           .c = c.data(),
+           .c_row = 20,
+           .inner = {64, 1, 20},
+           .add = true});
+  for (const float value : c) EXPECT_NEAR(value - 0.05F, 64e-9, 4e-9);
+}
+
 // A sample's scores do not depend on which others stand beside it in the batch.
 TEST_P(Kernels, ARowsDotProductsDoNotDependOnTheOtherRows) {
   const int64_t columns = 37, depth = 1000;
@@ -193,11 +210,12 @@ TEST_P(Kernels, ARowsDotProductsDoNotDependOnTheOtherRows) {
 TEST_P(Kernels, ElementByElement) {
   for (const int64_t n : {1, 3, 4, 15, 16, 17, 100}) {
     const std::vector<float> x = random(n), y = random(n), plus = random(n);
-    std::vector<float> sum = y, blended = y, blended_plus = y, fresh(n, kNaN);
+    std::vector<float> sum = y, blended = y, blended_plus = y, fresh(n, kNaN), fresh_plus = fresh;
     add(n, x.data(), sum.data());
-    blend(n, 0.5, -2, x.data(), nullptr, blended.data());
-    blend(n, 0.5, -2, x.data(), plus.data(), blended_plus.data());
-    blend(n, 0, -2, x.data(), nullptr, fresh.data());
+    blend(n, -2, x.data(), nullptr, true, 0.5, blended.data());
+    blend(n, -2, x.data(), plus.data(), true, 0.5, blended_plus.data());
+    blend(n, -2, x.data(), nullptr, false, 0.5, fresh.data());
+    blend(n, -2, x.data(), plus.data(), false, 0.5, fresh_plus.data());
     std::vector<uint8_t> bytes(n);
     for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(below(256));
     std::vector<float> from_bytes(n), from_floats(n), rectified = x, gradient = y;
@@ -210,6 +228,7 @@ TEST_P(Kernels, ElementByElement) {
       EXPECT_NEAR(blended[i], 0.5 * y[i] - 2.0 * x[i], 1e-6);
       EXPECT_NEAR(blended_plus[i], 0.5 * y[i] - 2.0 * x[i] + plus[i], 2e-6);
       EXPECT_EQ(fresh[i], -2 * x[i]);
+      EXPECT_NEAR(fresh_plus[i], plus[i] - 2.0 * x[i], 1e-6);
       EXPECT_EQ(from_bytes[i], bytes[i] * 0.5F - 1);
       EXPECT_NEAR(from_floats[i], x[i] * 0.5 - 1, 1e-6);
       EXPECT_EQ(rectified[i], std::max(x[i], 0.0F));
@@ -227,12 +246,17 @@ TEST_P(Kernels, NaNStays) {
   EXPECT_EQ(x[4], 0);
 
   for (const int64_t at : {0, 1, 2, 3}) {
-    std::vector<float> pixels = {1, 4, 3, 2};
-    pixels[at] = kNaN;
-    float y = 0;
-    max_pool({.height = 2, .width = 2, .channels = 1, .size = 2, .x_row = 2, .y_row = 1},
-             pixels.data(), &y);
-    EXPECT_TRUE(std::isnan(y)) << "at " << at;
+    constexpr int64_t kChannels = 20;  // whole vectors and a rest
+    std::vector<float> pixels = random(4 * kChannels), y(kChannels);
+    std::fill_n(pixels.begin() + at * kChannels, kChannels, kNaN);
+    max_pool({.height = 2,
+              .width = 2,
+              .channels = kChannels,
+              .size = 2,
+              .x_row = 2 * kChannels,
+              .y_row = kChannels},
+             pixels.data(), y.data());
+    for (const float value : y) EXPECT_TRUE(std::isnan(value)) << "at " << at;
   }
 }
 

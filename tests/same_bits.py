@@ -161,6 +161,16 @@ class SameBits(Case):
         actual = self.train("copies", *options, ranks=3, FL_SIM_TEST="no-window")
         self.assert_same(expected, actual, "no-window")
 
+    def test_several_machines(self):
+        """Ranks that do not share memory with all others: 2 + 1, 3 + 2, and without memory to share."""
+        options = ["--algorithm", "scaffold", "--model", "lenet"]
+        expected = self.train("one", *options)
+        for n in (2, 3, 5):
+            actual = self.train(f"machines-{n}", *options, ranks=n, FL_SIM_TEST="machines=2")
+            self.assert_same(expected, actual, f"{n} ranks on two machines")
+        actual = self.train("copies", *options, ranks=3, FL_SIM_TEST="machines=2,no-window")
+        self.assert_same(expected, actual, "two machines without shared memory")
+
     def test_run_again_from_results_file(self):
         first = self.train("first", "--algorithm", "scaffold", "--model", "lenet", "--group-size", 3, ranks=3)
         for n in (0, 2):
