@@ -67,7 +67,7 @@ struct Part {
 
 // kRows x kVectors vectors of a product; of the last vector only `tail`, if kTail.
 template <int kRows, int kVectors, bool kTail>
-void tile(const Product& p, int64_t row, int64_t column, const Part& tail) {
+HWY_INLINE void tile(const Product& p, int64_t row, int64_t column, const Part& tail) {
   const auto load_column = [&](const float* from, int v) HWY_ATTR {
     return kTail && v == kVectors - 1 ? tail.load(from + v * kLanes)
                                       : hn::LoadU(kTag, from + v * kLanes);
@@ -128,20 +128,39 @@ void tile(const Product& p, int64_t row, int64_t column, const Part& tail) {
   }
 }
 
-using TileFunction = void (*)(const Product&, int64_t row, int64_t column, const Part& tail);
-
-template <int kRows>
-TileFunction tile_of(bool two_vectors, bool tail) {
-  if (two_vectors) return tail ? tile<kRows, 2, true> : tile<kRows, 2, false>;
-  return tail ? tile<kRows, 1, true> : tile<kRows, 1, false>;
+// One in a function of its own: among others the compiler has too few registers for it.
+template <int kRows, int kVectors, bool kTail>
+HWY_NOINLINE void last_tile(const Product& p, int64_t row, int64_t column, const Part& tail) {
+  tile<kRows, kVectors, kTail>(p, row, column, tail);
 }
 
-template <int kRows = kTileRows>
-TileFunction tile_of(int64_t rows, bool two_vectors, bool tail) {
-  if constexpr (kRows > 1) {
-    if (rows < kRows) return tile_of<kRows - 1>(rows, two_vectors, tail);
+// All columns of kRows rows.
+template <int kRows>
+void strip(const Product& p, int64_t row) {
+  constexpr int64_t kWide = kTileVectors * kLanes;
+  const Part none(0), tail(p.columns % kLanes);
+  int64_t column = 0;
+  for (; column + kWide <= p.columns; column += kWide) {
+    tile<kRows, kTileVectors, false>(p, row, column, none);
   }
-  return tile_of<kRows>(two_vectors, tail);
+  if (column + kLanes < p.columns) {
+    last_tile<kRows, 2, true>(p, row, column, tail);
+  } else if (column + kLanes == p.columns) {
+    last_tile<kRows, 1, false>(p, row, column, none);
+  } else if (column < p.columns) {
+    last_tile<kRows, 1, true>(p, row, column, tail);
+  }
+}
+
+using StripFunction = void (*)(const Product&, int64_t row);
+
+// For `rows` rows, at most kRows.
+template <int kRows = kTileRows>
+StripFunction strip_of(int64_t rows) {
+  if constexpr (kRows > 1) {
+    if (rows < kRows) return strip_of<kRows - 1>(rows);
+  }
+  return strip<kRows>;
 }
 
 // Cuts `rows` into parts of at most `most`, as even as can be, and calls part(first, count).
@@ -156,17 +175,7 @@ void evenly(int64_t rows, int64_t most, const Part& part) {
 }
 
 void Product_(const Product& p) {
-  constexpr int64_t kWide = kTileVectors * kLanes;
-  evenly(p.rows, kTileRows, [&](int64_t row, int64_t rows) {
-    int64_t column = 0;
-    const TileFunction whole = tile_of(rows, true, false);
-    const Part none(0);
-    for (; column + kWide <= p.columns; column += kWide) whole(p, row, column, none);
-    const int64_t left = p.columns - column;
-    if (left == 0) return;
-    const int64_t in_last = left % kLanes;
-    tile_of(rows, left > kLanes, in_last > 0)(p, row, column, Part(in_last));
-  });
+  evenly(p.rows, kTileRows, [&](int64_t row, int64_t rows) { strip_of(rows)(p, row); });
 }
 
 // Otherwise the compiler loads a vector again for each of its uses, and loads are what is short.
