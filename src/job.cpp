@@ -175,7 +175,8 @@ Values resolve(const Values& command_line, const JobFile& file) {
     if (command_line.contains(kind) && file.values.contains(kind)) {
       rechosen.insert(kind);
       // What was a default for the plug-in that the file chose is none of the job's own values.
-      const PluginInfo& before = plugin_info(kind, split_name(file.values.at(kind)).first);
+      const std::string in_file = split_name(file.values.at(kind)).first;
+      const PluginInfo& before = plugin_info(kind, in_file);
       for (const auto* defaults : {&before.defaults, &info.defaults}) {
         for (const auto& [key, value] : *defaults) {
           shifted.insert(key);
