@@ -16,7 +16,6 @@
 #include <climits>
 #include <cstdio>
 #include <cstdlib>
-#include <ctime>
 #include <functional>
 #include <memory>
 
@@ -25,6 +24,7 @@
 #include "experiment.h"
 #include "fl_sim.h"
 #include "kernels.h"
+#include "measure.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -64,17 +64,6 @@ struct Workload {
   double momentum;
   int64_t samples;
 };
-
-double processor_seconds() {
-  timespec now{};
-  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
-  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
-}
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
 
 // One local epoch of the bare loop: the inputs are floats already, which the simulator's are not.
 double bare_epoch(torch::nn::Sequential& model, const torch::Tensor& x, const torch::Tensor& y,

@@ -10,29 +10,18 @@
 #include <climits>
 #include <cstdio>
 #include <cstdlib>
-#include <ctime>
 
 #include "communicator.h"
 #include "experiment.h"
 #include "fl_sim.h"
 #include "host.h"
+#include "measure.h"
 
 namespace {
 
 using namespace fl_sim;
 
 constexpr int64_t kClients = 1000;
-
-double processor_seconds() {
-  timespec now{};
-  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
-  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
-}
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
 
 void measure(Communicator& comm, const std::string& model, const std::string& algorithm,
              int64_t group_size, int runs) {

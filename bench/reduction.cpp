@@ -20,15 +20,11 @@
 
 #include "communicator.h"
 #include "exact_sum.h"
+#include "measure.h"
 
 namespace {
 
 using namespace fl_sim;
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
 
 // A sum cut into pieces, and a delta cut alike.
 struct Pieces {
