@@ -15,9 +15,14 @@ namespace fl_sim {
 // n samples in file order.
 struct Samples {
   torch::Tensor inputs;  // [n, ...] uint8 (as stored) or float32
-  torch::Tensor labels;  // [n] int64
+  // [n] int64; or [n, T], a label at each of T positions of a sequence, kIgnored where there is
+  // nothing to predict.
+  torch::Tensor labels;
+
+  static constexpr int64_t kIgnored = -1;
 
   int64_t size() const { return labels.defined() ? labels.size(0) : 0; }
+  int64_t positions() const { return labels.dim() == 2 ? labels.size(1) : 1; }  // T
   std::vector<int64_t> sample_shape() const { return inputs.sizes().slice(1).vec(); }
 };
 
@@ -27,6 +32,13 @@ struct Dataset {
   double scale = 1, shift = 0;  // a network sees inputs · scale + shift, computed batch by batch
   // [n] the natural client (0, 1, ...) of each training sample; empty: none known.
   std::vector<int64_t> owner = {};
+  // [n] the coarse class (0, 1, ...) of each training sample; empty: there are none.
+  std::vector<int64_t> coarse = {};
+  // [classes] the number that a label stands for, ascending, where labels are the distinct values
+  // of a number to be predicted; empty: labels are classes.
+  std::vector<double> values = {};
+  // [classes] names for tables and pictures; empty: classes have numbers only.
+  std::vector<std::string> class_names = {};
 };
 
 // A source of data: a file format or a generator. Plug-ins live in src/datasets/.

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "job.h"
+#include "objective.h"
 #include "parameter_layout.h"
 #include "registry.h"
 #include "rng.h"
@@ -87,14 +88,16 @@ class Network {
     const Job& job;
     std::string argument;              // what stands behind the colon of `model = name:argument`
     std::vector<int64_t> input_shape;  // of one sample, as the dataset gives it: [1, 28, 28]
-    int64_t outputs;                   // classes
+    int64_t outputs;                   // numbers to predict at a position: classes, or 1
+    int64_t positions = 1;             // T, where samples are sequences with a label at each
   };
 
   virtual ~Network() = default;
 
   const ParameterLayout& layout() const { return layout_; }
 
-  // x [B, G·C, H, W] or [B, G·F], stacked as said above; returns [B, G·outputs].
+  // x [B, G·C, H, W] or [B, G·F], stacked as said above; returns [B, G·outputs], or [B,
+  // G·T·outputs] for sequences, client by client, position by position.
   virtual torch::Tensor forward(const Weights& weights, torch::Tensor x) const = 0;
 
   // Whether the network names a representation: the input of its head.
@@ -103,8 +106,12 @@ class Network {
   virtual torch::Tensor represent(const Weights& weights, torch::Tensor x) const;
   virtual torch::Tensor classify(const Weights& weights, const torch::Tensor& representation) const;
 
-  // Loss of each sample, [B, G], from forward()'s result and labels [B, G] int64. Cross-entropy
-  // unless overridden.
+  // What the model is trained for: cross-entropy unless set otherwise, before the first loss().
+  const Objective& objective() const { return objective_; }
+  void set_objective(Objective objective) { objective_ = std::move(objective); }
+
+  // Loss of each sample, [B, G], from forward()'s result and labels [B, G] or [B, G, T] int64: the
+  // objective's unless overridden.
   virtual torch::Tensor loss(const torch::Tensor& output, const torch::Tensor& labels) const;
 
   // The names of the parameters that make the head; the rest is the body. Unless overridden, those
@@ -126,12 +133,15 @@ class Network {
 
  protected:
   ParameterLayout layout_;
+
+ private:
+  Objective objective_;
 };
 
 // Runs one batch of zeros through the network. Throws Error, naming the model, if it does not fit
 // data of that shape.
 void check_network(const Network& network, const std::string& name,
-                   const std::vector<int64_t>& input_shape, int64_t outputs);
+                   const std::vector<int64_t>& input_shape, int64_t outputs, int64_t positions = 1);
 
 // Puts samples [B·G, shape...], ordered by sample then client, into the form that forward() takes.
 torch::Tensor stack_inputs(const torch::Tensor& inputs, int64_t clients);

@@ -103,11 +103,18 @@ Skew measure_skew(const Partition& partition, std::span<const int64_t> labels, i
     skew.jensen_shannon[client] = std::sqrt(std::clamp(divergence, 0.0, 1.0));
     skew.hellinger[client] = std::sqrt(std::clamp(squares / 2, 0.0, 1.0));
     skew.earth_mover[client] = absolute / 2;
-    skew.mean_jensen_shannon += skew.jensen_shannon[client];
-    skew.max_jensen_shannon = std::max(skew.max_jensen_shannon, skew.jensen_shannon[client]);
+    const auto summarise = [&](const std::vector<double>& distances, double& mean, double& most) {
+      mean += distances[client];
+      most = std::max(most, distances[client]);
+    };
+    summarise(skew.jensen_shannon, skew.mean_jensen_shannon, skew.max_jensen_shannon);
+    summarise(skew.hellinger, skew.mean_hellinger, skew.max_hellinger);
+    summarise(skew.earth_mover, skew.mean_earth_mover, skew.max_earth_mover);
     ++measured;
   }
-  if (measured > 0) skew.mean_jensen_shannon /= static_cast<double>(measured);
+  for (double* mean : {&skew.mean_jensen_shannon, &skew.mean_hellinger, &skew.mean_earth_mover}) {
+    if (measured > 0) *mean /= static_cast<double>(measured);
+  }
 
   if (clients > 0) {
     std::sort(sizes.begin(), sizes.end());

@@ -1,6 +1,8 @@
 // Which client holds which training sample, and the interface of the methods that decide it.
 #pragma once
 
+#include <torch/types.h>
+
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -48,10 +50,24 @@ void check_partition(const Partition& partition, int64_t samples);
 
 // What a partitioner may look at.
 struct PartitionRequest {
-  std::span<const int64_t> labels;  // [n] in [0, classes)
+  // [n] in [0, classes); of sequences, each one's label at its first position that has one
+  std::span<const int64_t> labels;
   int64_t classes = 0;
-  int64_t clients = 0;              // wanted, at least 1
-  std::span<const int64_t> owners;  // [n] natural client of each sample, or empty
+  int64_t clients = 0;                   // wanted, at least 1
+  std::span<const int64_t> owners = {};  // [n] natural client of each sample, or empty
+  std::span<const int64_t> coarse = {};  // [n] coarse class of each sample, or empty
+  // [n, ...] as stored; a network would see inputs * scale + shift. Undefined in tests of those who
+  // do not look.
+  torch::Tensor inputs = {};
+};
+
+// How a client sees the samples that it holds.
+struct ClientView {
+  // Standard deviation of normal noise, which is added to what the network sees of a training
+  // sample and drawn anew at each access.
+  double noise = 0;
+  torch::Tensor mask = {};  // [sample shape] float32, 0 for numbers that it does not see, which
+                            // become 0; undefined: it sees all
 };
 
 // A pure function of the request, the job's options and the stream. Plug-ins live in partitioners/.
@@ -66,6 +82,15 @@ class Partitioner {
 
   // Throws Error that says why a request cannot be met and what would work; never loops for ever.
   virtual Partition split(const PartitionRequest& request, Rng& rng) const = 0;
+
+  // A sample's shape is `shape`.
+  virtual ClientView view(int64_t client, int64_t clients,
+                          const std::vector<int64_t>& shape) const {
+    (void)client, (void)clients, (void)shape;
+    return {};
+  }
+  // Whether view() ever says anything.
+  virtual bool has_views() const { return false; }
 };
 
 // How far clients' labels are from the whole training set's: distances between label distributions.
@@ -79,6 +104,8 @@ struct Skew {
   std::vector<double> earth_mover;  // [clients] total variation form: half the L1 distance, 0 to 1
   int64_t min_size = 0, lower_quartile = 0, median = 0, upper_quartile = 0, max_size = 0;
   double mean_jensen_shannon = 0, max_jensen_shannon = 0;
+  double mean_hellinger = 0, max_hellinger = 0;
+  double mean_earth_mover = 0, max_earth_mover = 0;
 };
 Skew measure_skew(const Partition& partition, std::span<const int64_t> labels, int64_t classes);
 

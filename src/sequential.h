@@ -37,7 +37,7 @@ class Sequential : public Network {
   }
   torch::Tensor represent(const Weights& weights, torch::Tensor x) const final;
   torch::Tensor classify(const Weights& weights, const torch::Tensor& representation) const final;
-  // Cross-entropy, which is what the direct pass computes.
+  // The objective's, which is what the direct pass computes.
   torch::Tensor loss(const torch::Tensor& output, const torch::Tensor& labels) const final {
     return Network::loss(output, labels);
   }

@@ -179,7 +179,7 @@ TEST(Partitioners, AreFunctionsOfTheSeed) {
         Example{"label-count", "label-count.k = 2"},
         Example{"quantity-dirichlet", "quantity-dirichlet.beta = 0.5"},
         Example{"inner-dirichlet", "inner-dirichlet.alpha = 0.5"}}) {
-    const PartitionRequest request{labels, 10, 10, {}};
+    const PartitionRequest request{labels, 10, 10};
     const Partition a = split(name, lines, request, 1), b = split(name, lines, request, 1);
     const Partition c = split(name, lines, request, 2);
     EXPECT_THAT(a.offsets, ElementsAreArray(b.offsets)) << name;
