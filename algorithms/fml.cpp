@@ -23,6 +23,10 @@ class Fml final : public Algorithm {
         optimizer_(setup),
         alpha_(setup.job.get<double>("fml.alpha")),
         beta_(setup.job.get<double>("fml.beta")) {
+    const Objective& objective = setup.network.objective();
+    FL_CHECK(objective.kind() == Objective::Kind::kCrossEntropy && setup.network.positions() == 1,
+             "algorithm fml compares the probabilities of one class per sample (choose objective "
+             "cross-entropy, and data that are not sequences)");
     FL_CHECK(local_.optimizer().adam() || !setup.job.get<bool>("local.keep-momentum"),
              "local.keep-momentum is on, but fml's private model starts every round without "
              "momentum (leave it off)");

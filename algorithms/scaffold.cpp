@@ -13,7 +13,8 @@ class Scaffold final : public Algorithm {
         optimizer_(setup),
         clients_(setup.clients),
         samples_(setup.samples),
-        uniform_(setup.job.get<std::string>("weighting") == "uniform") {
+        uniform_(setup.job.get<std::string>("weighting") == "uniform"),
+        niid_order_(setup.job.get<bool>("scaffold.niid-order")) {
     FL_CHECK(
         !local_.optimizer().adam(),
         "local.optimizer is adam, but scaffold needs the weight of each gradient in a client's "
@@ -39,9 +40,14 @@ class Scaffold final : public Algorithm {
             "c+ = c + (1/N) sum_S (c_k+ - c_k); with weighting = samples the terms weigh n_k/n "
             "instead of "
             "1/N; server as fedavg. c and c_k start at 0.",
+        .options = {{"niid-order", Option::Type::kFlag, "false",
+                     "as NIID-Bench's code: the correction comes after momentum, and the controls "
+                     "divide by K_k lr"}},
         .defaults = {{"weighting", "uniform"}},
         .elsewhere =
-            "NIID-Bench: weights by samples, c_k+ divides by K_k lr even under local momentum.",
+            "NIID-Bench: weights by samples; niid-order, which has no exact fixed point under "
+            "local "
+            "momentum.",
         .example = "--algorithm scaffold",
         .family = "global"};
   }
@@ -58,12 +64,15 @@ class Scaffold final : public Algorithm {
   Update train(ClientGroup& group, const GlobalModel& global) const override {
     const torch::Tensor& control = group.state.at("control");                // c_k [G, T]
     const torch::Tensor correction = global.shared.at("control") - control;  // c - c_k
-    Update update = local_.train(group, global, AffineCorrection{.shift = correction});
+    Update update = niid_order_
+                        ? local_.train(group, global, LocalRule{.displacement = correction})
+                        : local_.train(group, global, AffineCorrection{.shift = correction});
     // A client without steps has delta 0 and keeps its c_k.
     const double lr = local_.learning_rate(global.round);
     torch::Tensor change = torch::zeros_like(control);
     for (int64_t k = 0; k < group.size(); ++k) {
-      const double weight = update.step_weight[static_cast<size_t>(k)];
+      const double weight = niid_order_ ? static_cast<double>(update.steps[static_cast<size_t>(k)])
+                                        : update.step_weight[static_cast<size_t>(k)];
       if (weight == 0) continue;
       const torch::Tensor drift = update.delta[k].narrow(0, 0, local_.trainable());  // w_k - w
       change[k].sub_(global.shared.at("control")).sub_(drift, 1 / (lr * weight));
@@ -86,7 +95,7 @@ class Scaffold final : public Algorithm {
   LocalTraining local_;
   ServerOptimizer optimizer_;
   int64_t clients_, samples_;
-  bool uniform_;
+  bool uniform_, niid_order_;
 };
 
 FL_REGISTER(Algorithm, "scaffold", Scaffold);

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "dataset.h"
+#include "input_changes.h"
 #include "job.h"
 #include "network.h"
 #include "partitioner.h"
@@ -49,6 +50,9 @@ struct ClientData {
   Samples train;
   double scale = 1, shift = 0;  // of inputs, see Dataset
   const Partition* partition = nullptr;
+  const InputChanges* changes = nullptr;  // null: inputs are as they are
+
+  bool changes_inputs() const { return changes != nullptr && changes->training(); }
 };
 
 // G clients that train as one batched computation, those with the most steps first.

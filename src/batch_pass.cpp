@@ -1,6 +1,7 @@
 #include "batch_pass.h"
 
 #include <algorithm>
+#include <numeric>
 
 namespace fl_sim {
 namespace {
@@ -33,7 +34,12 @@ BatchPass::BatchPass(const Setup& setup, const ClientGroup& group, Batches batch
       data_(group.data),
       batches_(std::move(batches)),
       options_(group.rows.options()),
-      direct_(false) {
+      direct_(false),
+      ids_(group.ids) {
+  if (data_.changes_inputs()) {
+    for (const int64_t id : group.ids)
+      input_streams_.emplace_back(group.seed, "inputs for " + dropout, round, id);
+  }
   if (group.size() == 1 && setup_.one_thread && !setup_.product_type && group.rows.is_cpu() &&
       group.rows.scalar_type() == torch::kFloat32) {
     main_.pass = setup_.network.direct_pass(batches_.at(0).longest);
@@ -47,7 +53,16 @@ BatchPass::BatchPass(const Setup& setup, const ClientGroup& group, Batches batch
 DirectPass& BatchPass::load(Pass& pass) {
   if (!pass.pass) pass.pass = setup_.network.direct_pass(batches_.at(0).longest);
   if (pass.loaded != step_) {
-    pass.pass->load(data_.train, batches_.indices(batch()), data_.scale, data_.shift);
+    const auto indices = batches_.indices(batch());
+    if (data_.changes_inputs()) {
+      std::vector<int64_t> all(indices.size());
+      std::iota(all.begin(), all.end(), 0);
+      const torch::Tensor index =
+          torch::tensor(at::IntArrayRef(indices.data(), indices.size()), torch::kInt64);
+      pass.pass->load({changed_inputs(), data_.train.labels.index_select(0, index)}, all, 1, 0);
+    } else {
+      pass.pass->load(data_.train, indices, data_.scale, data_.shift);
+    }
     pass.loaded = step_;
   }
   return *pass.pass;
@@ -55,15 +70,34 @@ DirectPass& BatchPass::load(Pass& pass) {
 
 DirectPass& BatchPass::direct() { return load(main_); }
 
-torch::Tensor BatchPass::inputs() const {
-  return stack_inputs(fetch_inputs(data_.train, batches_.device_indices(batch()), data_.scale,
-                                   data_.shift, options_.dtype().toScalarType()),
-                      batch().clients);
+const torch::Tensor& BatchPass::changed_inputs() {
+  if (changed_step_ == step_) return changed_;
+  const auto indices = batches_.indices(batch());
+  const torch::Tensor index =
+      direct_ ? torch::tensor(at::IntArrayRef(indices.data(), indices.size()), torch::kInt64)
+              : batches_.device_indices(batch());
+  const auto clients = static_cast<size_t>(batch().clients);
+  changed_ = data_.changes->apply(
+      fetch_inputs(data_.train, index, data_.scale, data_.shift, options_.dtype().toScalarType()),
+      std::span(ids_).first(clients), std::span(input_streams_).first(clients),
+      std::span(batch().counts, clients));
+  changed_step_ = step_;
+  return changed_;
+}
+
+torch::Tensor BatchPass::inputs() {
+  const torch::Tensor x =
+      data_.changes_inputs()
+          ? changed_inputs()
+          : fetch_inputs(data_.train, batches_.device_indices(batch()), data_.scale, data_.shift,
+                         options_.dtype().toScalarType());
+  return stack_inputs(x, batch().clients);
 }
 
 torch::Tensor BatchPass::labels() const {
-  return data_.train.labels.index_select(0, batches_.device_indices(batch()))
-      .view({-1, batch().clients});
+  const torch::Tensor labels = data_.train.labels.index_select(0, batches_.device_indices(batch()));
+  return labels.dim() == 1 ? labels.view({-1, batch().clients})
+                           : labels.view({-1, batch().clients, labels.size(1)});
 }
 
 // Everything but scores.

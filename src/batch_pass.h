@@ -20,7 +20,7 @@ namespace fl_sim {
 struct Scored {
   torch::Tensor scores;          // [B, A, C]
   torch::Tensor representation;  // [B, A, R], where it was asked for
-  torch::Tensor labels;          // [B, A] int64
+  torch::Tensor labels;          // [B, A] or [B, A, T] int64
   torch::Tensor indices;         // [B, A] int64, into the training set
   // [B, A] what a sample counts in its client's mean: 1 / (its batch's size), 0 for one that fills
   // up.
@@ -79,7 +79,8 @@ class BatchPass {
     int64_t loaded = -1;
   };
   DirectPass& load(Pass& pass);
-  torch::Tensor inputs() const;
+  torch::Tensor inputs();
+  const torch::Tensor& changed_inputs();
   torch::Tensor labels() const;
   Scored describe() const;
   void prepare(Weights& weights);
@@ -95,7 +96,13 @@ class BatchPass {
   bool direct_;
   Pass main_, other_;  // forward() must not overwrite what the next gradient needs
   std::vector<Rng> streams_;
+  std::vector<int64_t> ids_;
   int64_t step_ = 0;
+
+  // Of jobs that change inputs: the batch as the network sees it, drawn once per step.
+  std::vector<Rng> input_streams_;
+  torch::Tensor changed_;  // [B·A, shape...]
+  int64_t changed_step_ = -1;
 
   // The weights of the last gradient, kept while the rows stay where they are.
   std::optional<Weights> weights_;

@@ -57,6 +57,12 @@ void check_dataset(const Dataset& data, const std::string& name) {
            " has no training sample (owners are numbered 0, 1, ... without gaps)");
 }
 
+torch::Tensor sample_labels(const Samples& samples) {
+  if (samples.labels.dim() == 1) return samples.labels.contiguous();
+  const torch::Tensor first = samples.labels.ne(Samples::kIgnored).to(torch::kInt64).argmax(1);
+  return samples.labels.gather(1, first.unsqueeze(1)).squeeze(1).clamp_min(0).contiguous();
+}
+
 torch::Tensor fetch_inputs(const Samples& samples, const torch::Tensor& indices, double scale,
                            double shift, torch::ScalarType dtype) {
   torch::Tensor inputs =

@@ -58,6 +58,10 @@ class DatasetSource {
   virtual Dataset read() const = 0;
 };
 
+// [n] int64, contiguous: the label of each sample; of a sequence, at its first position that has
+// one, 0 if none has.
+torch::Tensor sample_labels(const Samples& samples);
+
 // Throws Error unless the dataset is whole: sizes agree, labels are in [0, classes), floats are
 // finite, owners complete.
 void check_dataset(const Dataset& data, const std::string& name);

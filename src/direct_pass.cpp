@@ -327,7 +327,8 @@ DirectPass::Activation* DirectPass::add_activation(int64_t height, int64_t width
   return activation;
 }
 
-DirectPass::DirectPass(const Sequential& network, int64_t batch_size) : batch_size_(batch_size) {
+DirectPass::DirectPass(const Sequential& network, int64_t batch_size)
+    : network_(network), batch_size_(batch_size) {
   const ParameterLayout& layout = network.layout();
   const std::vector<int64_t>& shape = network.sample_shape();
   const std::vector<Sequential::Layer>& layers = network.layers();
@@ -471,31 +472,15 @@ std::span<float> DirectPass::representation_gradient(int64_t sample) {
 }
 
 double DirectPass::sample_loss(int64_t sample) const {
-  const std::span<const float> score = scores(sample);
-  const float largest = *std::max_element(score.begin(), score.end());
-  float sum = 0;
-  for (const float s : score) sum += std::exp(s - largest);
-  return std::log(sum) + largest - score[static_cast<size_t>(label(sample))];
-}
-
-double DirectPass::loss(int64_t sample, float share) {
-  const std::span<const float> score = scores(sample);
-  const std::span<float> gradient = score_gradient(sample);
-  const auto label = static_cast<size_t>(labels_[static_cast<size_t>(sample)]);
-  const float largest = *std::max_element(score.begin(), score.end());
-  float sum = 0;
-  for (size_t c = 0; c < score.size(); ++c) {
-    gradient[c] = std::exp(score[c] - largest);
-    sum += gradient[c];
-  }
-  for (float& g : gradient) g *= share / sum;
-  gradient[label] -= share;
-  return std::log(sum) + largest - score[label];
+  return network_.objective().loss(scores(sample), label(sample));
 }
 
 double DirectPass::loss() {
+  const Objective& objective = network_.objective();
+  const float share = 1 / static_cast<float>(samples_);
   double total = 0;
-  for (int64_t n = 0; n < samples_; ++n) total += loss(n, 1 / static_cast<float>(samples_));
+  for (int64_t n = 0; n < samples_; ++n)
+    total += objective.loss(scores(n), label(n), share, score_gradient(n));
   return total / static_cast<double>(samples_);
 }
 

@@ -48,9 +48,10 @@ class DirectPass {
   std::span<const float> representation(int64_t sample) const;  // [R]
   int64_t representation_size() const;                          // R
 
-  // After forward(): the mean cross-entropy loss of the batch, and its gradient by the scores.
+  // After forward(): the mean loss of the batch by the network's objective, and its gradient by the
+  // scores.
   double loss();
-  // After forward(): the cross-entropy loss of one sample, and nothing else.
+  // After forward(): the loss of one sample, and nothing else.
   double sample_loss(int64_t sample) const;
 
   // Between loss() and backward(): the gradient of the mean loss by a sample's scores [classes], so
@@ -75,9 +76,9 @@ class DirectPass {
   struct FlattenStage;
   struct LinearStage;
 
-  double loss(int64_t sample, float share);
   Activation* add_activation(int64_t height, int64_t width, int64_t channels);
 
+  const Sequential& network_;
   int64_t batch_size_, classes_;
   std::vector<std::unique_ptr<Activation>> activations_;
   std::vector<std::unique_ptr<Stage>> stages_;

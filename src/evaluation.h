@@ -10,7 +10,9 @@
 #include <vector>
 
 #include "dataset.h"
+#include "job.h"
 #include "network.h"
+#include "records.h"
 #include "scorer.h"
 
 namespace fl_sim {
@@ -22,14 +24,28 @@ struct TestResult {
   // Of each model, where there are several; the above is then their mixture's: the mean of the
   // predicted probabilities.
   std::vector<double> model_loss = {}, model_accuracy = {};
+  Metrics metrics = {};
 };
+
+// Which metrics a job asks for beside loss and accuracy.
+struct MetricChoice {
+  bool balanced_accuracy = false, area_under_curve = false, class_accuracy = false,
+       perplexity = false;
+  int64_t classes = 0;
+
+  bool needs_detail() const { return balanced_accuracy || area_under_curve || class_accuracy; }
+};
+
+// What the job's key `metrics` names. Throws Error if one is unknown, or has no meaning for the
+// objective or for sequences.
+MetricChoice choose_metrics(const Job& job, const Network& network, int64_t classes);
 
 class Evaluator {
  public:
   // The test samples should be on the rows' device. `done` is called once per model, in order. With
   // `direct`, float32 models on a CPU go the network's direct pass, if it has one.
   Evaluator(const Network& network, Samples test, double scale, double shift, bool direct,
-            std::function<void(const TestResult&)> done);
+            const MetricChoice& metrics, std::function<void(const TestResult&)> done);
 
   // Queues the models [M, P] after `round`; the rows are copied.
   void add(int64_t round, const torch::Tensor& rows);
@@ -52,6 +68,7 @@ class Evaluator {
 
   Samples test_;
   Scorer scorer_;
+  MetricChoice metrics_;
   std::function<void(const TestResult&)> done_;
   std::deque<Model> queue_;
   std::vector<int64_t> indices_;  // of the batch

@@ -5,12 +5,14 @@
 #include <zlib.h>
 
 #include <algorithm>
+#include <cstring>
 #include <memory>
 #include <span>
 
 #include "arithmetic.h"
 #include "check.h"
 #include "client_split.h"
+#include "evaluation.h"
 #include "initial_weights.h"
 #include "shift.h"
 #include "test_hooks.h"
@@ -101,11 +103,12 @@ void resolve_group_size(Job& job, const Network& network) {
 uint64_t seed_of(const Job& job) { return static_cast<uint64_t>(job.get<int64_t>("seed")); }
 
 ClientSplit split(const Job& job, const Dataset& data) {
-  const torch::Tensor labels = data.train.labels.contiguous();
+  const torch::Tensor labels = sample_labels(data.train);
   const std::span<const int64_t> label_span(labels.data_ptr<int64_t>(),
                                             static_cast<size_t>(labels.numel()));
   Rng rng(seed_of(job), "partition");
-  const PartitionRequest request{label_span, data.classes, job.get<int64_t>("clients"), data.owner};
+  const PartitionRequest request{label_span, data.classes, job.get<int64_t>("clients"),
+                                 data.owner, data.coarse,  data.train.inputs};
   Partition partition =
       make<Partitioner>(job.get<std::string>("partitioner"), {job})->split(request, rng);
   check_partition(partition, data.train.size());
@@ -138,11 +141,29 @@ void shift(Experiment& e) {
               {&e.partition, &e.validation, &e.test}, e.data);
 }
 
-std::unique_ptr<Network> build_network(const Job& job, const std::vector<int64_t>& input_shape,
-                                       int64_t classes) {
+Objective objective_of(const Job& job, const Dataset& data) {
+  const auto name = job.get<std::string>("objective");
+  FL_CHECK(data.values.empty() || data.train.positions() == 1,
+           "this data set has numbers to predict at several positions, which no objective is for");
+  if (name == "squared" || (name == "auto" && !data.values.empty()))
+    return Objective(Objective::Kind::kSquared, data.values);
+  FL_CHECK(data.values.empty(), "objective is ", name,
+           ", but this data set has numbers to predict, not classes (choose squared)");
+  if (name != "binary") return Objective();
+  FL_CHECK(data.classes == 2, "objective is binary, but the data set has ", data.classes,
+           " classes (must be 2; cross-entropy is for more)");
+  return Objective(Objective::Kind::kBinary);
+}
+
+// Of the training samples' shape, number of positions and classes.
+std::unique_ptr<Network> build_network(const Job& job, const Dataset& data) {
   const auto [name, argument] = split_name(job.get<std::string>("model"));
-  auto network = make<Network>(name, {job, argument, input_shape, classes});
-  check_network(*network, name, input_shape, classes);
+  Objective objective = objective_of(job, data);
+  const std::vector<int64_t> shape = data.train.sample_shape();
+  const int64_t outputs = objective.outputs(data.classes), positions = data.train.positions();
+  auto network = make<Network>(name, {job, argument, shape, outputs, positions});
+  network->set_objective(std::move(objective), positions);
+  check_network(*network, name, shape, outputs, positions);
   return network;
 }
 
@@ -173,6 +194,9 @@ void share_partition(Communicator& comm, Partition& partition, bool allowed) {
 
 void build_parts(Experiment& e) {
   draw_holdout(e);
+  e.input_changes =
+      InputChanges(e.job, *make<Partitioner>(e.job.get<std::string>("partitioner"), {e.job}),
+                   e.partition.clients(), e.data.train.sample_shape());
   e.shift_group = shift_groups(e.job, e.partition.clients());
   int64_t samples = e.partition.offsets.back();
   for (const int64_t client : e.holdout) samples -= e.partition.size(client);
@@ -222,13 +246,14 @@ Experiment prepare(Job job, Dataset data) {
   e.validation = std::move(lists.validation);
   e.test = std::move(lists.test);
   check_shift(job, data, e.partition.clients());
-  e.network = build_network(job, data.train.sample_shape(), data.classes);
+  e.network = build_network(job, data);
   resolve_group_size(job, *e.network);
   e.job = std::move(job);
   e.data = std::move(data);
   e.data.owner = {};  // the partition knows
   build_parts(e);
   check_client_evaluation(e);
+  choose_metrics(e.job, *e.network, e.data.classes);                  // finds what is wrong with it
   if (e.job.get<std::string>("init") != "random") initial_row(e, 0);  // finds what is wrong with it
   return e;
 }
@@ -272,6 +297,11 @@ Experiment set_up(const Job& job, Communicator& comm) {
     e.data.scale = facts[0].item<double>();
     e.data.shift = facts[1].item<double>();
     e.data.classes = facts[2].item<int64_t>();
+    std::string values(reinterpret_cast<const char*>(e.data.values.data()),
+                       e.data.values.size() * sizeof(double));
+    comm.broadcast(values);
+    e.data.values.resize(values.size() / sizeof(double));
+    std::memcpy(e.data.values.data(), values.data(), values.size());
     const bool no_window = TestHooks::get().no_window;
     share_partition(comm, e.partition, !no_window);
     if (facts[3].item<double>() > 0) share_partition(comm, e.validation, !no_window);
@@ -285,7 +315,7 @@ Experiment set_up(const Job& job, Communicator& comm) {
     malloc_trim(0);  // private copies go back to the system
 
     if (comm.rank() != 0) {
-      e.network = build_network(e.job, e.data.train.sample_shape(), e.data.classes);
+      e.network = build_network(e.job, e.data);
       e.device = device_of(e.job, comm.node_rank());
       build_parts(e);
     }

@@ -26,6 +26,7 @@ struct Experiment {
   std::vector<int64_t> holdout;      // ids of the clients that never train, ascending
   std::vector<int64_t> trained;      // of those that may, ascending; empty: all
   std::vector<int64_t> shift_group;  // [clients]; empty: data are not shifted, see shift.h
+  InputChanges input_changes;        // to what clients see of their samples
   std::unique_ptr<Network> network;
   std::unique_ptr<Algorithm> algorithm;
   std::unique_ptr<Sampler> sampler;

@@ -1,6 +1,7 @@
 #include "full_pass.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "arithmetic.h"
 #include "direct_pass.h"
@@ -40,17 +41,42 @@ std::unique_ptr<DirectPass> FullPass::direct_pass(const torch::Tensor& rows, int
   return possible ? network_.direct_pass(batch) : nullptr;
 }
 
+void FullPass::load(DirectPass& direct, const ClientData& data, std::span<const int64_t> piece,
+                    int64_t client, std::vector<Rng>* streams) const {
+  if (!data.changes_inputs()) {
+    direct.load(data.train, piece, data.scale, data.shift);
+    return;
+  }
+  const torch::Tensor indices = index_tensor(piece, torch::kCPU);
+  std::vector<int64_t> all(piece.size());
+  std::iota(all.begin(), all.end(), 0);
+  direct.load({inputs(data, indices, torch::kFloat32, client, streams),
+               data.train.labels.index_select(0, indices)},
+              all, 1, 0);
+}
+
+torch::Tensor FullPass::inputs(const ClientData& data, const torch::Tensor& indices,
+                               torch::ScalarType dtype, int64_t client,
+                               std::vector<Rng>* streams) const {
+  const torch::Tensor x = fetch_inputs(data.train, indices, data.scale, data.shift, dtype);
+  if (!data.changes_inputs()) return x;
+  return (streams != nullptr ? data.changes->apply(x, std::span(&client, 1), *streams)
+                             : data.changes->masked(x, client))
+      .contiguous();
+}
+
 torch::Tensor FullPass::sample_losses(const ClientGroup& group, int64_t k,
                                       const torch::Tensor& row) const {
   torch::NoGradGuard no_grad;
   const ClientData& data = group.data;
-  const auto list = data.partition->of(group.ids[static_cast<size_t>(k)]);
+  const int64_t id = group.ids[static_cast<size_t>(k)];
+  const auto list = data.partition->of(id);
   const int64_t small = batch(std::ssize(list), true), large = batch(std::ssize(list), false);
   if (const auto direct = direct_pass(row, small)) {
     torch::Tensor result = torch::empty({std::ssize(list)}, torch::kFloat64);
     double* next = result.data_ptr<double>();
     in_pieces(list, small, [&](std::span<const int64_t> piece) {
-      direct->load(data.train, piece, data.scale, data.shift);
+      load(*direct, data, piece, id, nullptr);
       direct->forward(row.data_ptr<float>());
       for (int64_t n = 0; n < std::ssize(piece); ++n) *next++ = direct->sample_loss(n);
     });
@@ -61,8 +87,7 @@ torch::Tensor FullPass::sample_losses(const ClientGroup& group, int64_t k,
   weights.product_type = product_type_;
   in_pieces(list, large, [&](std::span<const int64_t> piece) {
     const torch::Tensor indices = index_tensor(piece, row.device());
-    const torch::Tensor x =
-        fetch_inputs(data.train, indices, data.scale, data.shift, row.scalar_type());
+    const torch::Tensor x = inputs(data, indices, row.scalar_type(), id, nullptr);
     const torch::Tensor y = data.train.labels.index_select(0, indices).unsqueeze(1);
     parts.push_back(network_.loss(network_.forward(weights, x), y).squeeze(1).to(torch::kFloat64));
   });
@@ -94,9 +119,12 @@ torch::Tensor FullPass::gradients(const ClientGroup& group, const torch::Tensor&
     const auto share = [&](std::span<const int64_t> piece) {
       return static_cast<double>(piece.size()) / static_cast<double>(list.size());
     };
+    std::vector<Rng> input_streams;
+    if (data.changes_inputs())
+      input_streams.emplace_back(group.seed, "inputs for gradient", round, id);
     if (direct) {
       in_pieces(list, batch(most, true), [&](std::span<const int64_t> piece) {
-        direct->load(data.train, piece, data.scale, data.shift);
+        load(*direct, data, piece, id, &input_streams);
         direct->forward(row.data_ptr<float>());
         direct->loss();
         direct->backward(row.data_ptr<float>(), {.row = result[k].data_ptr<float>(),
@@ -115,8 +143,7 @@ torch::Tensor FullPass::gradients(const ClientGroup& group, const torch::Tensor&
       weights.product_type = product_type_;
       weights.streams = streams;
       const torch::Tensor indices = index_tensor(piece, row.device());
-      const torch::Tensor x =
-          fetch_inputs(data.train, indices, data.scale, data.shift, row.scalar_type());
+      const torch::Tensor x = inputs(data, indices, row.scalar_type(), id, &input_streams);
       const torch::Tensor y = data.train.labels.index_select(0, indices).unsqueeze(1);
       weights.backward(network_.loss(network_.forward(weights, x), y).mean());
       torch::NoGradGuard no_grad;

@@ -18,12 +18,13 @@ class FullPass {
   explicit FullPass(const Algorithm::Setup& setup, int64_t batch = 0);
 
   // The mean loss of each client of the group at its row of `rows` [G, P], or at their only row [1,
-  // P]. 0 for a client without samples.
+  // P]. 0 for a client without samples. Losses are of samples as they are, without augmentation and
+  // noise.
   std::vector<double> losses(const ClientGroup& group, const torch::Tensor& rows) const;
 
-  // [G, T] the gradients of these losses. Dropout drops (from the stream "gradient dropout").
-  // Running statistics of `rows` stay as they are; what they become goes to `statistics`, buffers
-  // of other rows [G, P], if that is defined.
+  // [G, T] the gradients of these losses, of samples changed as in training. Dropout drops (from
+  // the stream "gradient dropout"). Running statistics of `rows` stay as they are; what they become
+  // goes to `statistics`, buffers of other rows [G, P], if that is defined.
   torch::Tensor gradients(const ClientGroup& group, const torch::Tensor& rows, int64_t round,
                           const torch::Tensor& statistics = {}) const;
 
@@ -35,6 +36,11 @@ class FullPass {
   static constexpr int64_t kLargeBatch = 1000;  // elsewhere
   int64_t batch(int64_t samples, bool direct) const;
   std::unique_ptr<DirectPass> direct_pass(const torch::Tensor& rows, int64_t batch) const;
+  // The samples as the network sees them: with `streams` [1] changed as in training.
+  torch::Tensor inputs(const ClientData& data, const torch::Tensor& indices,
+                       torch::ScalarType dtype, int64_t client, std::vector<Rng>* streams) const;
+  void load(DirectPass& direct, const ClientData& data, std::span<const int64_t> piece,
+            int64_t client, std::vector<Rng>* streams) const;
 
   const Network& network_;
   int64_t batch_;

@@ -80,7 +80,7 @@ Host::Host(const Experiment& experiment, Communicator& comm,
                  : e_.job.get<std::string>("weighting") == "loss"  ? Weighting::kLoss
                                                                    : Weighting::kSamples),
       pooled_(e_.algorithm->pooled()),
-      data_{{}, e_.data.scale, e_.data.shift, &e_.partition},
+      data_{{}, e_.data.scale, e_.data.shift, &e_.partition, &e_.input_changes},
       held_back_(e_.job.get<std::string>("evaluate-split") == "test" ? &e_.test : &e_.validation),
       store_(trains && !state_sizes_.empty() ? state_directory(e_.job) : "", state_memory(e_.job),
              comm.rank()),
@@ -277,13 +277,17 @@ void Host::evaluate(const PlannedGroup& planned, const GlobalModel& global) {
   std::vector<PersonalModel> own;
   if (e_.algorithm->personal()) own = e_.algorithm->personalize(group, global);
   torch::NoGradGuard no_grad;
-  const auto score = [&](std::span<const int64_t> indices, const torch::Tensor& models,
-                         const std::vector<double>& weights) {
+  const auto score = [&](int64_t client, std::span<const int64_t> indices,
+                         const torch::Tensor& models, const std::vector<double>& weights) {
     Scorer::Totals totals(models.size(0));
+    Scorer::Change change;
+    if (e_.input_changes.evaluation()) {
+      change = [&, client](const torch::Tensor& x) { return e_.input_changes.masked(x, client); };
+    }
     const auto step = static_cast<size_t>(scorer_.batch(models));
     for (size_t first = 0; first < indices.size(); first += step) {
       scorer_.add(data_.train, indices.subspan(first, std::min(step, indices.size() - first)),
-                  models, weights, totals);
+                  models, weights, totals, change);
     }
     return totals.whole();
   };
@@ -296,11 +300,11 @@ void Host::evaluate(const PlannedGroup& planned, const GlobalModel& global) {
         .rank = comm_.rank(),
         .samples = std::ssize(indices),
         .holdout = std::binary_search(e_.holdout.begin(), e_.holdout.end(), client) ? 1 : 0};
-    const Score global_score = score(indices, global.weights, {});
+    const Score global_score = score(client, indices, global.weights, {});
     result.loss = global_score.mean_loss();
     result.accuracy = global_score.accuracy();
     if (!own.empty()) {
-      const Score personal = score(indices, torch::stack(own[i].rows), own[i].weights);
+      const Score personal = score(client, indices, torch::stack(own[i].rows), own[i].weights);
       result.personal_loss = personal.mean_loss();
       result.personal_accuracy = personal.accuracy();
     }

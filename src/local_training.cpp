@@ -118,7 +118,7 @@ Update LocalTraining::run(ClientGroup& group, const GlobalModel& global, const L
     return !t.defined() || t.dim() == 1 || t.size(0) == 1;
   };
   FL_CHECK(common(rule.affine.anchor) && common(rule.affine.shift) && !rule.gradient && !rule.at &&
-               !rule.loss,
+               !rule.loss && !rule.displacement.defined(),
            "clients of a group must come with the most steps first");
   std::vector<int64_t> from(steps.size());
   std::iota(from.begin(), from.end(), int64_t{0});
@@ -155,7 +155,8 @@ Update LocalTraining::run_sorted(ClientGroup& group, const GlobalModel& global,
   const int64_t longest = steps.front();
   const AffineCorrection& affine = rule.affine;
   const bool corrected = affine.pull != 0 || affine.shift.defined();
-  const bool hooked = rule.gradient || rule.at || rule.loss || rule.frozen != nullptr;
+  const bool hooked = rule.gradient || rule.at || rule.loss || rule.frozen != nullptr ||
+                      rule.displacement.defined();
   Update update;
   update.steps = steps;
   for (const int64_t n : steps) {
@@ -237,6 +238,10 @@ Update LocalTraining::run_sorted(ClientGroup& group, const GlobalModel& global,
     if (corrected) apply(affine, step);
     if (!frozen.empty()) frozen.zero(step.gradients);
     optimizer_.step(step.rows, step.gradients, memory, lr);
+    if (rule.displacement.defined()) {
+      torch::Tensor rows = step.rows;
+      rows.sub_(rule.displacement.narrow(0, 0, active), lr);
+    }
     if (rule.frozen != nullptr) rule.frozen->scatter(whole, kept.narrow(0, 0, active));
   }
 

@@ -72,6 +72,8 @@ using GradientHook = std::function<void(LocalStep&)>;
 // `gradient`.
 struct LocalRule {
   AffineCorrection affine = {};
+  // Taken from the rows, times lr, after each step of the optimiser: [G, T], undefined is 0.
+  torch::Tensor displacement = {};
   // After the gradient has been computed, before clipping, weight decay and momentum.
   GradientHook gradient = {};
   // Where the gradient is taken, [A, P], if not at the rows themselves.

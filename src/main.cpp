@@ -48,7 +48,7 @@ void run(const std::vector<std::string>& arguments, Communicator& comm) {
     return;
   }
 
-  const torch::Tensor labels = experiment.data.train.labels.contiguous();
+  const torch::Tensor labels = sample_labels(experiment.data.train);
   const Skew skew = measure_skew(experiment.partition,
                                  {labels.data_ptr<int64_t>(), static_cast<size_t>(labels.numel())},
                                  experiment.data.classes);

@@ -48,11 +48,7 @@ void Weights::descend(const torch::Tensor& loss, double lr) const {
 }
 
 torch::Tensor Network::loss(const torch::Tensor& output, const torch::Tensor& labels) const {
-  const int64_t samples = labels.numel();
-  const torch::Tensor losses = torch::nn::functional::cross_entropy(
-      output.reshape({samples, -1}), labels.reshape({samples}),
-      torch::nn::functional::CrossEntropyFuncOptions().reduction(torch::kNone));
-  return losses.view(labels.sizes());
+  return objective_.losses(output, labels);
 }
 
 torch::Tensor Network::represent(const Weights&, torch::Tensor) const {
@@ -89,14 +85,15 @@ torch::Tensor stack_inputs(const torch::Tensor& inputs, int64_t clients) {
 }
 
 void check_network(const Network& network, const std::string& name,
-                   const std::vector<int64_t>& input_shape, int64_t outputs) {
+                   const std::vector<int64_t>& input_shape, int64_t outputs, int64_t positions) {
   torch::NoGradGuard no_grad;
   Rng rng(0, "check");
   std::vector<int64_t> shape = {2};
   shape.insert(shape.end(), input_shape.begin(), input_shape.end());
   const std::string misfit =
       message("model ", name, " does not fit the data (samples of shape ",
-              torch::IntArrayRef(input_shape), " in ", outputs, " classes): ");
+              torch::IntArrayRef(input_shape), ", ", outputs, outputs == 1 ? " output" : " outputs",
+              positions > 1 ? message(" at each of ", positions, " positions") : "", "): ");
   torch::Tensor result;
   try {
     const Weights weights(network.layout(), network.initial_row(rng).unsqueeze(0));
@@ -111,8 +108,9 @@ void check_network(const Network& network, const std::string& name,
     const bool is_trace = text.find("Traceback") != std::string::npos;
     throw Error(misfit + (is_trace ? text.substr(text.rfind('\n') + 1) : text));
   }
-  FL_CHECK(result.dim() == 2 && result.size(0) == 2 && result.size(1) == outputs, misfit,
-           "for 2 samples it returns ", result.sizes(), ", expected [2, ", outputs, "]");
+  FL_CHECK(result.dim() == 2 && result.size(0) == 2 && result.size(1) == positions * outputs,
+           misfit, "for 2 samples it returns ", result.sizes(), ", expected [2, ",
+           positions * outputs, "]");
 }
 
 }  // namespace fl_sim

@@ -106,9 +106,14 @@ class Network {
   virtual torch::Tensor represent(const Weights& weights, torch::Tensor x) const;
   virtual torch::Tensor classify(const Weights& weights, const torch::Tensor& representation) const;
 
-  // What the model is trained for: cross-entropy unless set otherwise, before the first loss().
+  // What the model is trained for, and at how many positions T of a sample: cross-entropy at one,
+  // unless set otherwise before the first use.
   const Objective& objective() const { return objective_; }
-  void set_objective(Objective objective) { objective_ = std::move(objective); }
+  int64_t positions() const { return positions_; }
+  void set_objective(Objective objective, int64_t positions) {
+    objective_ = std::move(objective);
+    positions_ = positions;
+  }
 
   // Loss of each sample, [B, G], from forward()'s result and labels [B, G] or [B, G, T] int64: the
   // objective's unless overridden.
@@ -136,6 +141,7 @@ class Network {
 
  private:
   Objective objective_;
+  int64_t positions_ = 1;
 };
 
 // Runs one batch of zeros through the network. Throws Error, naming the model, if it does not fit

@@ -80,6 +80,14 @@ struct EvaluationSummary {
   double percentile_10 = kNotMeasured, percentile_50 = kNotMeasured, percentile_90 = kNotMeasured;
 };
 
+// Of the test set, beside loss and accuracy; what the job does not ask for is not measured.
+struct Metrics {
+  double balanced_accuracy = kNotMeasured;  // mean of the classes' recalls
+  double area_under_curve = kNotMeasured;   // of the ROC; macro average, one against the rest
+  double perplexity = kNotMeasured;         // exp(loss)
+  std::vector<double> class_accuracy = {};  // [classes] recalls; NaN without a sample
+};
+
 // One round as the server sees it.
 struct RoundRecord {
   int64_t round = 0;                    // 1, 2, ...
@@ -89,6 +97,7 @@ struct RoundRecord {
   double test_loss = kNotMeasured;      // of the model after this round; NaN where not evaluated
   double test_accuracy = kNotMeasured;  // fraction
   std::vector<double> model_loss = {}, model_accuracy = {};  // the same of each of several models
+  Metrics metrics = {};
   // Of clients on their own samples, where they evaluate: the global model and their own ones, of
   // clients that may train and of those that never do.
   EvaluationSummary clients = {}, personal = {}, holdout_clients = {}, holdout_personal = {};

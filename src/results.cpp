@@ -7,9 +7,11 @@
 #include <algorithm>
 #include <bit>
 #include <cerrno>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <functional>
 #include <span>
 #include <utility>
 
@@ -73,18 +75,37 @@ void write_summary(Hdf5File& file, const std::string& prefix,
   write("accuracy_p90", &EvaluationSummary::percentile_90);
 }
 
-// [rounds, models], where there are several models; NaN where they were not evaluated.
-void write_models(Hdf5File& file, const std::string& name, const std::vector<RoundRecord>& rounds,
-                  std::vector<double> RoundRecord::*member) {
-  size_t models = 0;
-  for (const RoundRecord& round : rounds) models = std::max(models, (round.*member).size());
-  if (models == 0) return;
+// [rounds, models] or [rounds, classes], where there are some; NaN where they were not evaluated.
+template <class Numbers>
+void write_table(Hdf5File& file, const std::string& name, const std::vector<RoundRecord>& rounds,
+                 const Numbers& numbers_of) {
+  size_t width = 0;
+  for (const RoundRecord& round : rounds) width = std::max(width, numbers_of(round).size());
+  if (width == 0) return;
   std::vector<double> table;
   for (const RoundRecord& round : rounds) {
-    for (size_t m = 0; m < models; ++m)
-      table.push_back(m < (round.*member).size() ? (round.*member)[m] : kNotMeasured);
+    const std::vector<double>& numbers = numbers_of(round);
+    for (size_t i = 0; i < width; ++i)
+      table.push_back(i < numbers.size() ? numbers[i] : kNotMeasured);
   }
-  file.write("/rounds/" + name, table, {std::ssize(rounds), static_cast<int64_t>(models)});
+  file.write("/rounds/" + name, table, {std::ssize(rounds), static_cast<int64_t>(width)});
+}
+
+// /rounds/test_<metric>, those that the job asks for.
+void write_metrics(Hdf5File& file, const std::vector<RoundRecord>& rounds) {
+  const auto write = [&](const std::string& name, double Metrics::*member) {
+    std::vector<double> column;
+    for (const RoundRecord& round : rounds) column.push_back(round.metrics.*member);
+    const bool measured =
+        std::any_of(column.begin(), column.end(), [](double x) { return !std::isnan(x); });
+    if (measured) file.write("/rounds/test_" + name, column);
+  };
+  write("balanced_accuracy", &Metrics::balanced_accuracy);
+  write("auc", &Metrics::area_under_curve);
+  write("perplexity", &Metrics::perplexity);
+  write_table(
+      file, "test_class_accuracy", rounds,
+      [](const RoundRecord& round) -> const auto& { return round.metrics.class_accuracy; });
 }
 
 void write_rounds(Hdf5File& file, const std::vector<RoundRecord>& rounds) {
@@ -104,8 +125,9 @@ void write_rounds(Hdf5File& file, const std::vector<RoundRecord>& rounds) {
   write_summary(file, "personal", rounds, &RoundRecord::personal);
   write_summary(file, "holdout", rounds, &RoundRecord::holdout_clients);
   write_summary(file, "holdout_personal", rounds, &RoundRecord::holdout_personal);
-  write_models(file, "model_test_loss", rounds, &RoundRecord::model_loss);
-  write_models(file, "model_test_accuracy", rounds, &RoundRecord::model_accuracy);
+  write_table(file, "model_test_loss", rounds, std::mem_fn(&RoundRecord::model_loss));
+  write_table(file, "model_test_accuracy", rounds, std::mem_fn(&RoundRecord::model_accuracy));
+  write_metrics(file, rounds);
 }
 
 void write_evaluations(Hdf5File& file, const std::vector<ClientEvaluation>& evaluations) {

@@ -1,9 +1,11 @@
-// How well models do on samples: losses and accuracies, of single models and of mixtures.
+// How well models do on samples: losses, accuracies and further metrics, of single models and of
+// mixtures.
 #pragma once
 
 #include <torch/types.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -11,16 +13,36 @@
 #include "dataset.h"
 #include "direct_pass.h"
 #include "network.h"
+#include "records.h"
 
 namespace fl_sim {
 
-// Sums over the samples so far.
+// Sums over the predictions so far: one for each sample, or for each position of a sequence that
+// has a label.
 struct Score {
   double loss = 0, correct = 0;
-  int64_t samples = 0;
+  double predictions = 0;
+  bool classifies = true;
 
-  double mean_loss() const { return loss / static_cast<double>(samples); }
-  double accuracy() const { return correct / static_cast<double>(samples); }
+  double mean_loss() const { return loss / predictions; }
+  double accuracy() const {  // NaN for a model that predicts numbers
+    return classifies ? correct / predictions : kNotMeasured;
+  }
+};
+
+// What metrics beside loss and accuracy are made of: of the whole, a single model or a mixture.
+struct Detail {
+  std::vector<double> class_samples, class_correct;  // [classes]
+  // [predictions, C] probabilities, and their labels, if these are kept.
+  std::vector<float> probabilities;
+  std::vector<int64_t> labels;
+
+  // Mean over the classes that occur of the share of a class's samples that are found (recall).
+  double balanced_accuracy() const;
+  // The area under the receiver operating characteristic: chance that a sample of a class has a
+  // higher probability of it than one of another class, ties count half. Of class 1 where there are
+  // two, else the mean over the classes that occur (one against the rest, macro average).
+  double area_under_curve() const;
 };
 
 class Scorer {
@@ -36,6 +58,9 @@ class Scorer {
   class Totals {
    public:
     explicit Totals(int64_t models) : scores_(static_cast<size_t>(models > 1 ? models + 1 : 1)) {}
+    // Asks for the details, of so many classes, and for the probabilities among them.
+    void keep_detail(int64_t classes, bool probabilities);
+    const Detail& detail() const { return detail_; }
     // Of all that was added; waits for the device.
     const std::vector<Score>& scores();
     const Score& whole() { return scores().back(); }
@@ -44,9 +69,13 @@ class Scorer {
     friend class Scorer;
     std::vector<Score> scores_;
     torch::Tensor on_device_;  // [C + 1, 2] float64, fetched once
+    Detail detail_;
+    bool keeps_probabilities_ = false;
   };
+  // `change`, if there is one, is applied to inputs [n, shape...] as networks see them.
+  using Change = std::function<torch::Tensor(const torch::Tensor&)>;
   void add(const Samples& samples, std::span<const int64_t> indices, const torch::Tensor& models,
-           const std::vector<double>& weights, Totals& totals);
+           const std::vector<double>& weights, Totals& totals, const Change& change = {});
 
   // How many samples at a time are best, at these weights.
   int64_t batch(const torch::Tensor& models) const {

@@ -55,6 +55,7 @@ Server::Server(const Experiment& experiment, int ranks, Results* results, Progre
       evaluator_(*e_.network,
                  {e_.data.test.inputs.to(e_.device), e_.data.test.labels.to(e_.device)},
                  e_.data.scale, e_.data.shift, e_.job.get<int64_t>("threads") == 1,
+                 choose_metrics(e_.job, *e_.network, e_.data.classes),
                  [this](const TestResult& result) { evaluated(result); }) {}
 
 RoundPlan Server::next() {
@@ -440,6 +441,7 @@ void Server::evaluated(const TestResult& result) {
     pending.record.test_accuracy = result.accuracy;
     pending.record.model_loss = result.model_loss;
     pending.record.model_accuracy = result.model_accuracy;
+    pending.record.metrics = result.metrics;
     pending.waiting = false;
   }
   outcome_.last_accuracy = result.accuracy;

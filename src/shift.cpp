@@ -45,6 +45,10 @@ void check_shift(const Job& job, const Dataset& data, int64_t clients) {
   FL_CHECK(groups <= clients, "shift.groups is ", groups, " (must be at most ", clients,
            ", the number of clients)");
   if (kind == "labels") {
+    FL_CHECK(data.values.empty() && data.train.positions() == 1,
+             "shift.kind labels permutes the labels of samples that have one class each; this data "
+             "set's are ",
+             data.values.empty() ? "sequences" : "numbers to predict");
     FL_CHECK(groups <= data.classes, "shift.groups is ", groups, " (must be at most ", data.classes,
              ", the number of classes: after that labels mean again what they meant in group 0)");
     return;
