@@ -12,6 +12,7 @@
 #include "arithmetic.h"
 #include "check.h"
 #include "communicator.h"
+#include "compare.h"
 #include "experiment.h"
 #include "progress.h"
 #include "provenance.h"
@@ -101,6 +102,9 @@ int main(int argc, char** argv) {
   try {
     if (!arguments.empty() && arguments[0] == "selftest") {
       return run_selftest({arguments.begin() + 1, arguments.end()});
+    }
+    if (!arguments.empty() && arguments[0] == "compare") {
+      return run_compare({arguments.begin() + 1, arguments.end()});
     }
     if (launched_as_root() ? answer_question(arguments) : is_question(arguments)) return 0;
   } catch (const std::exception& error) {

@@ -143,6 +143,35 @@ FL_CLOSED_FORM(
     Local{.steps = 4, .lr = 0.0625, .momentum = 0.5, .weight_decay = 0.25, .nesterov = true}, "",
     [](const Problem& p, const Local& l, int64_t t) { return scaffold(p, l, t, 1, true); });
 
+// The correction after the step, and K_k where ||a_k||_1 would stand.
+FL_CLOSED_FORM("scaffold", "in NIID-Bench's order",
+               Local{.steps = 4, .lr = 0.0625, .momentum = 0.5},
+               "scaffold.niid-order = true\nweighting = samples",
+               [](const Problem& p, const Local& l, int64_t t) {
+                 Vector w = p.start, c(0.0, w.size());
+                 std::vector<Vector> controls(p.clients.size(), c);
+                 for (int64_t round = 1; round <= t; ++round) {
+                   const std::vector<int64_t> cohort = p.survivors(round);
+                   Vector delta(0.0, w.size()), change(0.0, w.size());
+                   for (const int64_t k : cohort) {
+                     Vector& c_k = controls[static_cast<size_t>(k)];
+                     Vector y = w, velocity(0.0, w.size());
+                     for (int64_t step = 0; step < l.steps; ++step) {
+                       velocity = l.momentum * velocity + p.gradient(k, y);
+                       y -= l.lr * velocity + l.lr * (c - c_k);
+                     }
+                     const Vector next = c_k - c + (w - y) / (l.lr * static_cast<double>(l.steps));
+                     delta += p.share(k, cohort) * (y - w);
+                     change += static_cast<double>(p.size(k)) / static_cast<double>(p.samples()) *
+                               (next - c_k);
+                     c_k = next;
+                   }
+                   w += delta;
+                   c += change;
+                 }
+                 return w;
+               });
+
 FL_SELFTEST("scaffold", "equals", "a population of one: c = c_k, and nothing is corrected", [] {
   Problem problem = example_problem();
   problem.clients = {problem.clients[3]};
