@@ -95,7 +95,8 @@ Run read(const std::string& path, const Arguments& arguments) {
   const Hdf5File file = Hdf5File::open(path);
   FL_CHECK(file.has("/job/text") && file.has("/rounds/round"), path,
            " is no results file of fl_sim (it has no /job/text or /rounds)");
-  Run run{.path = path};
+  Run run;
+  run.path = path;
   const Job job = Job::from_text(file.read_text("/job/text"));
   run.seed = job.get<int64_t>("seed");
   for (const auto& [key, text] : job.values()) {

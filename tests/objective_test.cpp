@@ -10,6 +10,7 @@
 #include "any_job.h"
 #include "evaluation.h"
 #include "scorer.h"
+#include "sequential.h"
 #include "test_networks.h"
 
 namespace fl_sim {
