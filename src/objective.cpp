@@ -60,9 +60,9 @@ torch::Tensor Objective::losses(const torch::Tensor& scores, const torch::Tensor
   } else {
     const torch::Tensor score = flat.scores.squeeze(1);
     const torch::Tensor target = targets(flat.labels, score.options());
-    losses = kind_ == Kind::kBinary
-                 ? score.clamp_min(0) - score * target + torch::log1p(torch::exp(-score.abs()))
-                 : (score - target).square();
+    losses = kind_ == Kind::kBinary ? torch::binary_cross_entropy_with_logits(score, target, {}, {},
+                                                                              at::Reduction::None)
+                                    : (score - target).square();
   }
   return sequence ? mean_over_positions(losses, labels) : losses.view(labels.sizes());
 }

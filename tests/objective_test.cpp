@@ -73,7 +73,8 @@ TEST(Objective, IgnoredPositionsDoNotCount) {
   torch::manual_seed(1);
   const torch::Tensor scores = torch::randn({2, 3 * 4}, torch::kFloat64);  // 2 samples, T 3, C 4
   const torch::Tensor labels =
-      torch::tensor({1, Samples::kIgnored, 3, 0, 2, Samples::kIgnored}).view({2, 3});
+      torch::tensor(std::vector<int64_t>{1, Samples::kIgnored, 3, 0, 2, Samples::kIgnored})
+          .view({2, 3});
   const torch::Tensor losses = objective.losses(scores, labels.unsqueeze(1));
   ASSERT_EQ(losses.sizes(), (std::vector<int64_t>{2, 1}));
   int64_t hits = 0;
