@@ -22,18 +22,18 @@ Partition split_by_weight(const std::string& name, const Weight& weight,
   const std::vector<int64_t> sizes = sizes_in_proportion(weights, n);
   const int64_t empty = std::count(sizes.begin(), sizes.end(), 0);
   if (empty > 0) {
-    // The most clients of whom even the first has a whole sample due to it.
-    int64_t most = 0;
-    double total = 0;
-    const double reference = weight(1, request.clients);
-    while (most < request.clients) {
-      total += weight(most + 1, request.clients);
-      if (reference * static_cast<double>(n) < total) break;
-      ++most;
-    }
+    // The most clients of whom even the first has a whole sample due to it: with n at least the
+    // sum of their numbers, not many.
+    const auto suffices = [&](int64_t clients) {
+      double total = 0;
+      for (int64_t i = 1; i <= clients; ++i) total += weight(i, clients);
+      return weight(1, clients) / total * static_cast<double>(n) >= 1;
+    };
+    int64_t most = 1;
+    while (most + 1 < request.clients && suffices(most + 1)) ++most;
     throw Error(message(name, ": ", empty, " of ", request.clients,
                         " clients would hold no sample of ", n, "; lower the number of clients (",
-                        std::max<int64_t>(most, 1), " would do) or choose another partitioner"));
+                        most, " would do) or choose another partitioner"));
   }
   return cut(rng.permutation(n), sizes);
 }

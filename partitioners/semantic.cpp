@@ -27,7 +27,7 @@ class Semantic final : public Partitioner {
                 "learning?, ICLR 2022; Li et al., ICDE 2022 (how clusters are dealt out)",
             .rule =
                 "The inputs, every number standardised, are clustered by k-means from k-means++ "
-                "seeds: at most 20 steps on a random part of the samples (2^21 numbers, or 20 "
+                "seeds: at most 20 steps on a random part of the samples (2^20 numbers, or 20 "
                 "samples a cluster), then each sample goes to the nearest centre. Clusters are "
                 "dealt out as `dirichlet` deals out classes (balanced), and drawn again until "
                 "every client holds partition.min-samples, at most partition.retries times.",

@@ -129,14 +129,18 @@ void Redraw::check(int64_t n, int64_t clients) const {
 }
 
 void Redraw::until_enough(int64_t clients, const std::function<int64_t()>& draw) const {
-  // Short clients are nearly independent: where 20 draws leave 40 or more each, a draw leaves none
-  // with a chance near exp(-40), and further ones are lost time.
-  constexpr int64_t kTrial = 20, kHopeless = 40;
+  // The clients' sizes have a fixed sum, so one's being short makes the others' less likely: if a
+  // draw leaves m of them short on average, none is with a chance of exp(-m) at most. Where 20
+  // draws say that 1000 more would hardly help, they are lost time.
+  constexpr int64_t kTrial = 20;
+  constexpr double kHopeless = 16;
   int64_t fewest = clients, draws = 0;
-  while (draws < retries && !(draws == kTrial && fewest >= kHopeless)) {
+  double total = 0;
+  while (draws < retries && !(draws == kTrial && total / kTrial > kHopeless)) {
     const int64_t short_clients = draw();
     if (short_clients == 0) return;
     fewest = std::min(fewest, short_clients);
+    total += static_cast<double>(short_clients);
     ++draws;
   }
   throw Error(message(partitioner, ": ", fewest, " of ", clients, " clients would hold fewer than ",

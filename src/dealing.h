@@ -95,7 +95,7 @@ struct Redraw {
   // Throws Error if even equal parts of n samples are too small.
   void check(int64_t n, int64_t clients) const;
   // Calls `draw`, which says how many of the clients are short of samples, until none is. Throws
-  // Error after `retries` draws; or after 20, if none of those came near.
+  // Error after `retries` draws; or after 20, if these were far from it.
   void until_enough(int64_t clients, const std::function<int64_t()>& draw) const;
 };
 

@@ -114,7 +114,7 @@ std::vector<double> seeds(const std::vector<double>& rows, int64_t m, int64_t d,
 }  // namespace
 
 std::vector<int64_t> k_means(const torch::Tensor& inputs, int64_t k, Rng& rng) {
-  constexpr int64_t kFitted = int64_t{1} << 21, kRowsPerCluster = 20, kSteps = 20;
+  constexpr int64_t kFitted = int64_t{1} << 20, kRowsPerCluster = 20, kSteps = 20;
   const int64_t n = inputs.size(0), d = inputs.numel() / n;
   assert(n >= k && k >= 1);
 

@@ -18,9 +18,10 @@ namespace fl_sim {
 
 struct SavedPartition {
   Partition partition;
-  int64_t samples = -1;        // in the training set that it was made for; -1: the file is JSON
-  std::string label_checksum;  // of that set; empty: the file is JSON
-  std::string partitioner, options, seed;  // where it comes from; not in JSON
+  int64_t samples = -1;  // in the training set that it was made for; -1: the file is JSON
+  std::string label_checksum = {};  // of that set; empty: the file is JSON
+  // Where it comes from; not in JSON.
+  std::string partitioner = {}, options = {}, seed = {};
 };
 
 // 16 hexadecimal digits: zlib's crc32, then adler32, of the labels as little-endian int64.

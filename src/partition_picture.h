@@ -12,10 +12,10 @@ namespace fl_sim {
 
 struct PartitionFacts {
   std::string title;  // "dirichlet (alpha 0.5) of fashion-mnist"
-  Partition partition;
-  std::vector<int64_t> labels;  // [samples] in [0, classes)
+  Partition partition = {};
+  std::vector<int64_t> labels = {};  // [samples] in [0, classes)
   int64_t classes = 0;
-  std::vector<std::string> class_names;  // [classes], or empty
+  std::vector<std::string> class_names = {};  // [classes], or empty
 };
 
 // A line for each of the first clients: samples, classes, samples of each class (of up to 20);

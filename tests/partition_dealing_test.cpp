@@ -159,7 +159,7 @@ TEST(Dealing, DirichletIsNiidBenchsRuleOnTheSameDraws) {
     }
   }
   EXPECT_GT(compared, 100);
-  EXPECT_GT(repeated, 20);  // the trial is about repetitions too
+  EXPECT_GT(repeated, 10);  // the trial is about repetitions too
 }
 
 // What cannot come to an end does so after 20 draws, what may still succeed after all of them.
@@ -179,7 +179,7 @@ TEST(Dealing, RedrawsGiveUpInBoundedTime) {
                              "draws at a=1"),
             std::string::npos);
   EXPECT_EQ(draws, 20);
-  after(39);
+  after(15);
   EXPECT_EQ(draws, 1000);
   draws = 0;
   redraw.until_enough(100, [&] { return ++draws < 30 ? 5 : 0; });

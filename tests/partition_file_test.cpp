@@ -166,7 +166,7 @@ TEST_F(PartitionFile, MutationsNeverPassUnseen) {
         default:
           text = text.substr(0, at + 1);
       }
-      if (text.empty()) text = " ";
+      if (text.empty()) text.push_back(' ');
     }
     const std::string file = write(text, "mutated");
     try {

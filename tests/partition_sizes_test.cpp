@@ -53,7 +53,7 @@ TEST(BySize, RefusesEmptyClients) {
   const std::vector<int64_t> labels = even_labels(10, 100);
   EXPECT_ERROR(
       split("exponential", "", {labels, 10, 5000}),
-      "exponential: 4993 of 5000 clients would hold no sample of 1000; lower the number of "
+      "exponential: 4992 of 5000 clients would hold no sample of 1000; lower the number of "
       "clients (7 would do)");
   EXPECT_NO_THROW(split("exponential", "", {labels, 10, 7}));
   EXPECT_ERROR(split("linear", "", {labels, 10, 400}), "(44 would do)");  // 44 * 45 / 2 = 990
