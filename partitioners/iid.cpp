@@ -2,6 +2,7 @@
 // McMahan et al., "Communication-efficient learning of deep networks from decentralized data",
 // AISTATS 2017, section 3.
 #include "check.h"
+#include "dealing.h"
 #include "partitioner.h"
 
 namespace fl_sim {
@@ -25,14 +26,7 @@ class Iid final : public Partitioner {
     const int64_t n = static_cast<int64_t>(request.labels.size());
     FL_CHECK(request.clients <= n, "iid: clients is ", request.clients, " (must be at most ", n,
              ", the number of training samples)");
-    const std::vector<int64_t> order = rng.permutation(n);
-    std::vector<int64_t> holders(order.size());
-    auto next = order.begin();
-    for (int64_t k = 0; k < request.clients; ++k) {
-      const auto end = next + n / request.clients + (k < n % request.clients ? 1 : 0);
-      for (; next != end; ++next) holders[static_cast<size_t>(*next)] = k;
-    }
-    return partition_by_holder(holders, request.clients);
+    return cut(rng.permutation(n), equal_sizes(n, request.clients));
   }
 };
 

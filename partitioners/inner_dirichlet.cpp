@@ -2,10 +2,8 @@
 // Zeng et al., "FedLab: a flexible federated learning framework", JMLR 2023
 // (client_inner_dirichlet_partition); Acar et al., "Federated learning based on dynamic
 // regularization", ICLR 2021, split their data in this way.
-#include <algorithm>
-#include <numeric>
-
 #include "check.h"
+#include "dealing.h"
 #include "partitioner.h"
 
 namespace fl_sim {
@@ -60,9 +58,10 @@ class InnerDirichlet final : public Partitioner {
     rng.shuffle(std::span(turns));
 
     std::vector<std::vector<int64_t>> lists(static_cast<size_t>(clients));
+    const auto left = [&](size_t c) { return !pools[c].empty(); };
     for (const int64_t client : turns) {
       std::vector<int64_t>& pool =
-          pools[draw_class(mixes[static_cast<size_t>(client)], pools, rng)];
+          pools[draw_among(mixes[static_cast<size_t>(client)], left, alpha_, rng)];
       lists[static_cast<size_t>(client)].push_back(pool.back());
       pool.pop_back();
     }
@@ -70,33 +69,6 @@ class InnerDirichlet final : public Partitioner {
   }
 
  private:
-  // A class by the mix, among those with samples left. Draws the mix anew if it has nothing there.
-  size_t draw_class(std::vector<double>& mix, const std::vector<std::vector<int64_t>>& pools,
-                    Rng& rng) const {
-    const auto mass = [&] {
-      double total = 0;
-      for (size_t c = 0; c < pools.size(); ++c) total += pools[c].empty() ? 0 : mix[c];
-      return total;
-    };
-    double total = mass();
-    if (total == 0) {
-      const std::vector<double> fresh = rng.dirichlet(
-          alpha_, std::count_if(pools.begin(), pools.end(), [](auto& p) { return !p.empty(); }));
-      auto next = fresh.begin();
-      for (size_t c = 0; c < pools.size(); ++c) mix[c] = pools[c].empty() ? 0 : *next++;
-      total = mass();
-    }
-    double left = rng.uniform() * total;
-    size_t chosen = 0;
-    for (size_t c = 0; c < pools.size(); ++c) {
-      if (pools[c].empty() || mix[c] == 0) continue;
-      chosen = c;  // rounding may leave a rest after the last one
-      left -= mix[c];
-      if (left < 0) break;
-    }
-    return chosen;
-  }
-
   double alpha_;
   int64_t size_;
 };

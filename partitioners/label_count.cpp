@@ -1,9 +1,8 @@
 // Label skew by count: a client sees k classes only (#C = k).
 // Li, Diao, Chen, He, "Federated learning on non-IID data silos: an experimental study", ICDE 2022
 // (NIID-Bench's noniid-#labelk).
-#include <algorithm>
-
 #include "check.h"
+#include "dealing.h"
 #include "partitioner.h"
 
 namespace fl_sim {
@@ -42,32 +41,17 @@ class LabelCount final : public Partitioner {
       for (int64_t i = 0; i < k_ - 1; ++i) holders[others[i]].push_back(client);
     }
 
-    std::vector<std::vector<int64_t>> by_class(classes);
-    for (size_t i = 0; i < request.labels.size(); ++i) {
-      by_class[request.labels[i]].push_back(static_cast<int64_t>(i));
-    }
-    std::vector<std::vector<int64_t>> lists(clients);
-    for (int64_t c = 0; c < classes; ++c) {
-      const int64_t parts = static_cast<int64_t>(holders[c].size());
-      if (parts == 0) continue;
-      rng.shuffle(std::span(by_class[c]));
-      const int64_t size = static_cast<int64_t>(by_class[c].size());
-      auto next = by_class[c].begin();
-      for (int64_t part = 0; part < parts; ++part) {
-        const auto end = next + size / parts + (part < size % parts ? 1 : 0);
-        std::vector<int64_t>& list = lists[holders[c][part]];
-        list.insert(list.end(), next, end);
-        next = end;
-      }
-    }
-    const int64_t empty =
-        std::count_if(lists.begin(), lists.end(), [](const auto& l) { return l.empty(); });
+    std::vector<std::vector<int64_t>> by_class = samples_by_class(request.labels, classes);
+    std::vector<std::vector<Share>> shares;
+    for (size_t c = 0; c < by_class.size(); ++c)
+      shares.push_back(equal_shares(std::ssize(by_class[c]), holders[c]));
+    const int64_t empty = short_of(shares, clients, 1);
     FL_CHECK(
         empty == 0, "label-count: ", empty, " of ", clients,
         " clients would hold no sample at k=", k_,
         ", because their classes have fewer samples than holders; lower the number of clients ",
         "or raise --label-count.k");
-    return make_partition(std::move(lists));
+    return deal_classes(std::move(by_class), shares, clients, rng);
   }
 
  private:

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "check.h"
+#include "dealing.h"
 #include "partitioner.h"
 
 namespace fl_sim {
@@ -13,8 +14,11 @@ class QuantityDirichlet final : public Partitioner {
  public:
   explicit QuantityDirichlet(const Setup& setup)
       : beta_(setup.job.get<double>("quantity-dirichlet.beta")),
-        min_samples_(setup.job.get<int64_t>("partition.min-samples")),
-        retries_(setup.job.get<int64_t>("partition.retries")) {}
+        redraw_{.partitioner = "quantity-dirichlet",
+                .parameter = message("beta=", beta_),
+                .advice = ", or raise --quantity-dirichlet.beta",
+                .min_samples = setup.job.get<int64_t>("partition.min-samples"),
+                .retries = setup.job.get<int64_t>("partition.retries")} {}
 
   static PluginInfo describe() {
     return {.summary = "quantity skew: Dirichlet sizes, IID labels",
@@ -33,49 +37,36 @@ class QuantityDirichlet final : public Partitioner {
   }
 
   Partition split(const PartitionRequest& request, Rng& rng) const override {
-    const int64_t n = static_cast<int64_t>(request.labels.size()), clients = request.clients;
-    FL_CHECK(min_samples_ <= n / clients, "quantity-dirichlet: ", clients, " clients cannot hold ",
-             min_samples_, " samples each, there are ", n,
-             "; lower --partition.min-samples or the number of clients");
+    const int64_t n = std::ssize(request.labels), clients = request.clients;
+    redraw_.check(n, clients);
     const std::vector<int64_t> order = rng.permutation(n);
-    int64_t fewest_short = clients;  // in the best draw, clients that hold less than they must
-    for (int64_t draw = 0; draw < retries_; ++draw) {
-      const std::vector<int64_t> ends = draw_ends(n, clients, rng);
-      int64_t short_clients = 0;
-      for (int64_t k = 0; k < clients; ++k) {
-        if (ends[k] - (k > 0 ? ends[k - 1] : 0) < min_samples_) ++short_clients;
-      }
-      fewest_short = std::min(fewest_short, short_clients);
-      if (short_clients > 0) continue;
-      std::vector<std::vector<int64_t>> lists(clients);
-      for (int64_t k = 0; k < clients; ++k) {
-        lists[k].assign(order.begin() + (k > 0 ? ends[k - 1] : 0), order.begin() + ends[k]);
-      }
-      return make_partition(std::move(lists));
-    }
-    throw Error(message("quantity-dirichlet: ", fewest_short, " of ", clients,
-                        " clients would hold fewer than ", min_samples_, " samples after ",
-                        retries_, " draws at beta=", beta_,
-                        "; lower --partition.min-samples or the number of clients, or raise "
-                        "--quantity-dirichlet.beta"));
+    std::vector<int64_t> sizes;
+    redraw_.until_enough(clients, [&] {
+      sizes = draw_sizes(n, clients, rng);
+      return std::count_if(sizes.begin(), sizes.end(),
+                           [&](int64_t size) { return size < redraw_.min_samples; });
+    });
+    return cut(order, sizes);
   }
 
  private:
-  // Where each client's part of n samples ends: [clients].
-  std::vector<int64_t> draw_ends(int64_t n, int64_t clients, Rng& rng) const {
-    const std::vector<double> q = rng.dirichlet(beta_, clients);
-    std::vector<int64_t> ends(clients);
+  // The size of each client's part of n samples: [clients].
+  std::vector<int64_t> draw_sizes(int64_t n, int64_t clients, Rng& rng) const {
+    std::vector<int64_t> sizes;
     double cumulated = 0;
-    for (int64_t k = 0; k < clients; ++k) {
-      cumulated += q[k];
-      ends[k] = std::min(static_cast<int64_t>(cumulated * static_cast<double>(n)), n);
+    int64_t begin = 0;
+    for (const double q : rng.dirichlet(beta_, clients)) {
+      cumulated += q;
+      const int64_t end = std::min(static_cast<int64_t>(cumulated * static_cast<double>(n)), n);
+      sizes.push_back(end - begin);
+      begin = end;
     }
-    ends.back() = n;
-    return ends;
+    sizes.back() += n - begin;
+    return sizes;
   }
 
   double beta_;
-  int64_t min_samples_, retries_;
+  Redraw redraw_;
 };
 
 FL_REGISTER(Partitioner, "quantity-dirichlet", QuantityDirichlet);

@@ -14,6 +14,8 @@
 #include "client_split.h"
 #include "evaluation.h"
 #include "initial_weights.h"
+#include "own_clients.h"
+#include "partition_file.h"
 #include "shift.h"
 #include "test_hooks.h"
 
@@ -55,10 +57,13 @@ int64_t number_or_auto(const Job& job, const std::string& key, int64_t least) {
 }
 
 void resolve_clients(Job& job, const Dataset& data) {
-  const bool natural = job.get<std::string>("partitioner") == "natural" && !data.owner.empty();
-  const int64_t owners = natural ? 1 + *std::max_element(data.owner.begin(), data.owner.end()) : 0;
   int64_t clients = number_or_auto(job, "clients", 1);
-  if (clients < 0) clients = natural ? owners : 100;
+  if (clients < 0) {
+    const auto partitioner = make<Partitioner>(job.get<std::string>("partitioner"), {job});
+    const auto* knows = dynamic_cast<const KnowsClients*>(partitioner.get());
+    clients = knows != nullptr ? knows->own_clients(data.owner) : 0;
+    if (clients == 0) clients = 100;
+  }
   job.set("clients", std::to_string(clients));
 }
 
@@ -102,20 +107,50 @@ void resolve_group_size(Job& job, const Network& network) {
 
 uint64_t seed_of(const Job& job) { return static_cast<uint64_t>(job.get<int64_t>("seed")); }
 
-ClientSplit split(const Job& job, const Dataset& data) {
-  const torch::Tensor labels = sample_labels(data.train);
-  const std::span<const int64_t> label_span(labels.data_ptr<int64_t>(),
-                                            static_cast<size_t>(labels.numel()));
+// What the job says of its partitioner, a line each.
+std::string partition_options(const Job& job) {
+  const std::string prefix = job.get<std::string>("partitioner") + ".";
+  std::string lines;
+  for (const auto& [key, value] : job.values()) {
+    const bool read = key == "partition.min-samples" || key == "partition.retries";
+    if (read || key.starts_with(prefix)) lines += message(key, " = ", value, "\n");
+  }
+  return lines;
+}
+
+// Clients' lists before they keep samples back; saved where the job says so.
+Partition split(const Job& job, const Dataset& data, std::span<const int64_t> labels) {
   Rng rng(seed_of(job), "partition");
-  const PartitionRequest request{label_span, data.classes, job.get<int64_t>("clients"),
-                                 data.owner, data.coarse,  data.train.inputs};
-  Partition partition =
-      make<Partitioner>(job.get<std::string>("partitioner"), {job})->split(request, rng);
+  const auto name = job.get<std::string>("partitioner");
+  const PartitionRequest request{.labels = labels,
+                                 .classes = data.classes,
+                                 .clients = job.get<int64_t>("clients"),
+                                 .owners = data.owner,
+                                 .coarse = data.coarse,
+                                 .inputs = data.train.inputs};
+  Partition partition = make<Partitioner>(name, {job})->split(request, rng);
   check_partition(partition, data.train.size());
-  FL_CHECK(partition.clients() == request.clients, "partitioner ",
-           job.get<std::string>("partitioner"), " made ", partition.clients(),
-           " clients instead of ", request.clients);
-  return split_clients(partition, label_span, job.get<double>("partition.test-fraction"),
+  FL_CHECK(partition.clients() == request.clients, "partitioner ", name, " made ",
+           partition.clients(), " clients instead of ", request.clients);
+  const auto path = job.get<std::string>("partition.save");
+  if (path != "none") {
+    save_partition(path,
+                   {.partition = partition,
+                    .samples = std::ssize(labels),
+                    .label_checksum = label_checksum(labels),
+                    .partitioner = name,
+                    .options = partition_options(job),
+                    .seed = job.get<std::string>("seed")},
+                   job.get<bool>("overwrite"));
+  }
+  return partition;
+}
+
+ClientSplit split(const Job& job, const Dataset& data) {
+  const torch::Tensor tensor = sample_labels(data.train);
+  const std::span<const int64_t> labels(tensor.data_ptr<int64_t>(),
+                                        static_cast<size_t>(tensor.numel()));
+  return split_clients(split(job, data, labels), labels, job.get<double>("partition.test-fraction"),
                        job.get<double>("partition.validation-fraction"), seed_of(job));
 }
 
@@ -191,6 +226,17 @@ void share_partition(Communicator& comm, Partition& partition, bool allowed) {
 }
 
 }  // namespace
+
+PlannedPartition make_partition_of(Job job) {
+  PlannedPartition plan;
+  plan.data = read_dataset(job);
+  resolve_clients(job, plan.data);
+  const torch::Tensor labels = sample_labels(plan.data.train);
+  plan.labels.assign(labels.data_ptr<int64_t>(), labels.data_ptr<int64_t>() + labels.numel());
+  plan.partition = split(job, plan.data, plan.labels);
+  plan.job = std::move(job);
+  return plan;
+}
 
 void build_parts(Experiment& e) {
   draw_holdout(e);

@@ -35,6 +35,17 @@ struct Experiment {
   bool data_shared = true;                    // the training set lies once per node
 };
 
+// Who holds what in a job, before clients keep samples back: nothing else is built.
+struct PlannedPartition {
+  Job job;  // clients made definite
+  Dataset data;
+  std::vector<int64_t> labels;  // [training samples] as partitioners see them
+  Partition partition;
+};
+
+// Reads the data and splits them, on one rank. Throws Error.
+PlannedPartition make_partition_of(Job job);
+
 // Makes job.clients etc. definite and builds what the job names on top of `data`: on one rank,
 // without communication. Throws Error for everything that can be wrong with a job. A shift changes
 // the samples in place.

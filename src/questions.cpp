@@ -6,6 +6,7 @@
 
 #include "check.h"
 #include "job.h"
+#include "partition_plan.h"
 #include "provenance.h"
 
 namespace fl_sim {
@@ -90,7 +91,10 @@ void print_help() {
                "  --help  --version\n"
                "  --list [algorithms|partitioners|datasets|models|samplers]\n"
                "  --explain NAME         source, rule and options of one of them\n"
-               "  --explain algorithms   all algorithms, as a page in Markdown\n\n"
+               "  --explain algorithms   all algorithms, as a page in Markdown\n"
+               "  --plan partition       who would hold what in the job, as a table and a picture\n"
+               "      --picture FILE     drawn by gnuplot as well, a .svg or .png\n"
+               "      --picture-kind bubbles|bars\n\n"
                "Options:\n"
                "  --job FILE\n      the job file\n";
   print_options(engine_options(), "");
@@ -199,7 +203,7 @@ void explain_algorithms() {
 bool is_question(const std::vector<std::string>& arguments) {
   return std::any_of(arguments.begin(), arguments.end(), [](const std::string& word) {
     return word == "--help" || word == "-h" || word == "--version" || word == "--list" ||
-           word == "--explain";
+           word == "--explain" || word == "--plan" || word.starts_with("--plan=");
   });
 }
 
@@ -223,6 +227,10 @@ bool answer_question(const std::vector<std::string>& arguments) {
       } else {
         explain(next);
       }
+      return true;
+    }
+    if (word == "--plan" || word.starts_with("--plan=")) {
+      plan_partition(arguments);
       return true;
     }
     if (word == "--list") {

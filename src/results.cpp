@@ -2,10 +2,8 @@
 
 #include <fcntl.h>
 #include <unistd.h>
-#include <zlib.h>
 
 #include <algorithm>
-#include <bit>
 #include <cerrno>
 #include <cmath>
 #include <cstdio>
@@ -16,31 +14,13 @@
 #include <utility>
 
 #include "check.h"
+#include "checksum.h"
 #include "hdf5_file.h"
 
 namespace fl_sim {
 namespace {
 
 namespace fs = std::filesystem;
-
-static_assert(std::endian::native == std::endian::little, "checksums are of little-endian bytes");
-
-class Checksum {
- public:
-  void add(std::span<const std::byte> bytes) {
-    const auto* data = reinterpret_cast<const Bytef*>(bytes.data());
-    crc_ = crc32_z(crc_, data, bytes.size());
-    adler_ = adler32_z(adler_, data, bytes.size());
-  }
-  std::string text() const {
-    char digits[17];
-    std::snprintf(digits, sizeof digits, "%08lx%08lx", crc_, adler_);
-    return digits;
-  }
-
- private:
-  uLong crc_ = 0, adler_ = 1;  // where zlib starts
-};
 
 template <class Record, class Value>
 void write_column(Hdf5File& file, const std::string& path, const std::vector<Record>& records,
@@ -187,16 +167,12 @@ void write_ranks(Hdf5File& file, const std::vector<RankRecord>& ranks) {
   write_column(file, "/ranks/evaluate_seconds", ranks, &RankRecord::evaluate_seconds);
 }
 
-// A measure of skew, one value a client, with its mean and maximum.
-void write_measure(Hdf5File& file, const std::string& name, const std::vector<double>& values) {
-  double sum = 0, largest = 0;
-  for (const double value : values) {
-    sum += value;
-    largest = std::max(largest, value);
-  }
+// A measure of skew, one value a client, with its mean over clients that hold samples and its
+// maximum.
+void write_measure(Hdf5File& file, const std::string& name, const std::vector<double>& values,
+                   double mean, double largest) {
   file.write("/partition/" + name, values);
-  file.write_attribute("/partition", name + "_mean",
-                       values.empty() ? 0 : sum / static_cast<double>(values.size()));
+  file.write_attribute("/partition", name + "_mean", mean);
   file.write_attribute("/partition", name + "_max", largest);
 }
 
@@ -212,9 +188,10 @@ void write_partition(Hdf5File& file, const Partition& partition, const Skew& ske
     file.write("/partition/histogram", skew.histogram,
                {std::ssize(sizes), std::ssize(skew.histogram) / std::ssize(sizes)});
   }
-  write_measure(file, "jensen_shannon", skew.jensen_shannon);
-  write_measure(file, "hellinger", skew.hellinger);
-  write_measure(file, "earth_mover", skew.earth_mover);
+  write_measure(file, "jensen_shannon", skew.jensen_shannon, skew.mean_jensen_shannon,
+                skew.max_jensen_shannon);
+  write_measure(file, "hellinger", skew.hellinger, skew.mean_hellinger, skew.max_hellinger);
+  write_measure(file, "earth_mover", skew.earth_mover, skew.mean_earth_mover, skew.max_earth_mover);
   file.write_attribute("/partition", "checksum", partition_checksum(partition));
   const auto write_lists = [&](const std::string& name, const Partition& lists) {
     if (lists.indices.empty()) return;

@@ -7,8 +7,7 @@
 #include <numeric>
 #include <set>
 
-#include "any_job.h"
-#include "partitioner.h"
+#include "partition_trial.h"
 #include "sampler.h"
 
 namespace fl_sim {
@@ -17,46 +16,6 @@ namespace {
 using testing::ElementsAre;
 using testing::ElementsAreArray;
 using testing::Not;
-
-constexpr double kErrors = 4.5;  // standard errors; see rng_test.cpp
-
-// `per_class` samples of each class, in an order that tells position and label apart: 0, 1, ...,
-// classes - 1, 0, 1, ...
-std::vector<int64_t> even_labels(int64_t classes, int64_t per_class) {
-  std::vector<int64_t> labels;
-  for (int64_t i = 0; i < classes * per_class; ++i) labels.push_back(i % classes);
-  return labels;
-}
-
-// Splits with the partitioner and the options in `lines`; checks what holds for every partition.
-Partition split(const std::string& name, const std::string& lines, const PartitionRequest& request,
-                uint64_t seed = 0) {
-  const Job job = any_job("partitioner = " + name + "\n" + lines);
-  Rng rng(seed, "partition");
-  Partition partition = make<Partitioner>(name, {job})->split(request, rng);
-  check_partition(partition, static_cast<int64_t>(request.labels.size()));
-  EXPECT_EQ(partition.clients(), request.clients);
-  for (int64_t k = 0; k < partition.clients(); ++k) {
-    EXPECT_GT(partition.size(k), 0) << "client " << k;
-    const auto list = partition.of(k);
-    EXPECT_TRUE(std::is_sorted(list.begin(), list.end())) << "client " << k;
-  }
-  return partition;
-}
-
-bool covers(const Partition& partition, const std::vector<int64_t>& labels) {
-  return partition.indices.size() == labels.size();  // disjoint lists: checked in split()
-}
-
-// Counts [clients][classes].
-std::vector<std::vector<int64_t>> histogram(const Partition& partition,
-                                            const std::vector<int64_t>& labels, int64_t classes) {
-  std::vector<std::vector<int64_t>> counts(partition.clients(), std::vector<int64_t>(classes));
-  for (int64_t k = 0; k < partition.clients(); ++k) {
-    for (const int64_t index : partition.of(k)) ++counts[k][labels[index]];
-  }
-  return counts;
-}
 
 TEST(Partition, ListsBecomeSortedRows) {
   const Partition p = make_partition({{5, 1}, {}, {0, 4, 2}});
@@ -174,12 +133,39 @@ struct Example {
 // What every random partitioner must have: the seed decides, and nothing else.
 TEST(Partitioners, AreFunctionsOfTheSeed) {
   const std::vector<int64_t> labels = even_labels(10, 200);
+  std::vector<int64_t> coarse;
+  for (const int64_t label : labels) coarse.push_back(label / 2);
+  Rng features(7, "features");
+  torch::Tensor inputs = torch::empty({2000, 3});
+  for (int64_t i = 0; i < inputs.numel(); ++i)
+    inputs.data_ptr<float>()[i] = static_cast<float>(features.normal());
   for (const auto& [name, lines] :
-       {Example{"iid", ""}, Example{"shards", ""}, Example{"dirichlet", "dirichlet.alpha = 0.5"},
+       {Example{"iid", ""},
+        Example{"shards", ""},
+        Example{"dirichlet", "dirichlet.alpha = 0.5"},
         Example{"label-count", "label-count.k = 2"},
         Example{"quantity-dirichlet", "quantity-dirichlet.beta = 0.5"},
-        Example{"inner-dirichlet", "inner-dirichlet.alpha = 0.5"}}) {
-    const PartitionRequest request{labels, 10, 10};
+        Example{"inner-dirichlet", "inner-dirichlet.alpha = 0.5"},
+        Example{"linear", ""},
+        Example{"square", ""},
+        Example{"exponential", "clients = 5"},
+        Example{"sizes", "sizes.list = 100*10"},
+        Example{"pathological", "pathological.k = 2"},
+        Example{"pathological", "pathological.k = 2\npathological.mode = deterministic"},
+        Example{"pathological", "pathological.k = 2\npathological.mode = first-deterministic"},
+        Example{"lognormal", "lognormal.sigma = 1"},
+        Example{"lognormal", "lognormal.sigma = 1\nlognormal.all = false\nlognormal.mu = 3"},
+        Example{"powerlaw", "powerlaw.exponent = 0.5"},
+        Example{"feature-noise", ""},
+        Example{"distribution", "distribution.preset = fedprox"},
+        Example{"continuous", "continuous.sigma = 0.5"},
+        Example{"continuous", "continuous.sigma = 0.9\ncontinuous.column = 2"},
+        Example{"semantic", "semantic.k = 4\nsemantic.alpha = 1"},
+        Example{"pachinko", "pachinko.alpha = 0.1\npachinko.beta = 10"},
+        Example{"vertical", "vertical.blocks = 3"}}) {
+    SCOPED_TRACE(message(name, " ", lines));
+    const int64_t clients = std::string(name) == "exponential" ? 5 : 10;
+    const PartitionRequest request{labels, 10, clients, {}, coarse, inputs};
     const Partition a = split(name, lines, request, 1), b = split(name, lines, request, 1);
     const Partition c = split(name, lines, request, 2);
     EXPECT_THAT(a.offsets, ElementsAreArray(b.offsets)) << name;
@@ -196,7 +182,12 @@ TEST(Partitioners, DealSamplesInRandomOrder) {
        {Example{"iid", ""}, Example{"dirichlet", "dirichlet.alpha = 100"},
         Example{"label-count", "label-count.k = 2"},
         Example{"quantity-dirichlet", "quantity-dirichlet.beta = 100"},
-        Example{"inner-dirichlet", "inner-dirichlet.alpha = 100\ninner-dirichlet.size = 500"}}) {
+        Example{"inner-dirichlet", "inner-dirichlet.alpha = 100\ninner-dirichlet.size = 500"},
+        Example{"linear", ""}, Example{"square", ""}, Example{"exponential", ""},
+        Example{"sizes", "sizes.list = 1000, 500*3"}, Example{"pathological", "pathological.k = 2"},
+        Example{"lognormal", "lognormal.sigma = 1"}, Example{"powerlaw", "powerlaw.exponent = 1"},
+        Example{"feature-noise", ""}, Example{"distribution", "distribution.preset = fedprox"},
+        Example{"continuous", "continuous.sigma = 1"}}) {
     const Partition p = split(name, lines, {labels, 2, 4, {}});
     for (int64_t k = 0; k < 4; ++k) {
       const auto list = p.of(k);
@@ -557,6 +548,22 @@ TEST(Natural, FollowsTheOwners) {
                "natural: this data set does not say who owns a sample");
   EXPECT_ERROR(split("natural", "", {labels, 2, 100, owners}),
                "natural: clients is 100 (must be 3,");
+}
+
+// With `group`, users who follow one another are one client; the last client is what is left.
+TEST(Natural, MergesUsers) {
+  const std::vector<int64_t> labels = {0, 1, 0, 1, 0, 1}, owners = {4, 0, 1, 2, 3, 0};
+  const Partition p = split("natural", "natural.group = 2", {labels, 2, 3, owners});
+  EXPECT_THAT(p.of(0), ElementsAre(1, 2, 5));
+  EXPECT_THAT(p.of(1), ElementsAre(3, 4));
+  EXPECT_THAT(p.of(2), ElementsAre(0));
+  EXPECT_ERROR(split("natural", "natural.group = 2", {labels, 2, 5, owners}),
+               "natural: clients is 5 (must be 3, the number of users in the data set over "
+               "natural.group, 2, rounded up, or auto)");
+  EXPECT_EQ(own_clients("natural", "natural.group = 2", owners), 3);
+  EXPECT_EQ(own_clients("natural", "natural.group = 5", owners), 1);
+  EXPECT_EQ(own_clients("natural", "", owners), 5);
+  EXPECT_EQ(own_clients("natural", "", {}), 0);
 }
 
 std::unique_ptr<Sampler> uniform(int64_t cohort, int64_t clients) {
