@@ -231,6 +231,18 @@ FL_SELFTEST("ifca", "mistakes", "a model that nobody takes stays as it was", [] 
                  differ(Vector(w[std::slice(0, 2, 1)]), {0.5, 0.25}, 0.1)});
 });
 
+FL_SELFTEST("ifca", "mistakes", "a model that nobody takes in a round has no momentum in it", [] {
+  Several s{two_groups(), {{-0.25, 0}, {0.25, 0}}};
+  s.problem.cohorts = {{0, 1, 2, 3, 4, 5}, {1, 3, 5}};  // only even clients take the second model
+  const std::string lines =
+      Local().lines() + "server.optimizer = momentum\nserver.lr = 0.5\nserver.momentum = 0.5";
+  const Vector first = solve_from(s, "ifca", lines, 1), second = solve_from(s, "ifca", lines, 2);
+  const std::slice taken(0, 2, 1), left(2, 2, 1);
+  return all_of({compare(Vector(second[left]), Vector(first[left]), 0),
+                 differ(Vector(first[left]), s.starts[1], 1e-3),
+                 differ(Vector(second[taken]), Vector(first[taken]), 1e-3)});
+});
+
 // What a client reports is of the model that it trained, and its own model is the one that fits
 // best after the round.
 FL_SELFTEST("ifca", "mistakes", "norms and evaluations are of the client's own model", [] {
