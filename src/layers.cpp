@@ -60,8 +60,8 @@ torch::Tensor Conv2d::operator()(const Weights& weights, const torch::Tensor& x)
     if (bias.defined()) bias = bias.flatten();
   }
   torch::Tensor input = operand(weights, x);
-  if (clients == 1 && x.is_cpu() && x.scalar_type() == torch::kFloat32) {
-    // Channels last: the convolution itself is no faster, but pooling after it is, several times.
+  if (clients == 1 && x.is_cpu() && x.scalar_type() == torch::kFloat32 && options_.channels_last) {
+    // The convolution itself is no faster so.
     input = input.contiguous(at::MemoryFormat::ChannelsLast);
     kernels = kernels.contiguous(at::MemoryFormat::ChannelsLast);
   }

@@ -28,6 +28,11 @@ class Norm {
   Either norm_;
 };
 
+// Of a convolution with a Norm behind it.
+Conv2d::Options conv_options(int64_t groups, int64_t stride, int64_t padding) {
+  return {.stride = stride, .padding = padding, .bias = false, .channels_last = groups == 0};
+}
+
 // What distinguishes the two networks.
 struct Plan {
   const char* name;
@@ -46,14 +51,13 @@ class Block {
       : in_(in),
         out_(out),
         stride_(stride),
-        conv1_(layout, name + ".conv1", in, out, 3,
-               {.stride = stride, .padding = 1, .bias = false}),
+        conv1_(layout, name + ".conv1", in, out, 3, conv_options(groups, stride, 1)),
         norm1_(layout, name + ".bn1", out, groups),
-        conv2_(layout, name + ".conv2", out, out, 3, {.padding = 1, .bias = false}),
+        conv2_(layout, name + ".conv2", out, out, 3, conv_options(groups, 1, 1)),
         norm2_(layout, name + ".bn2", out, groups) {
     if (!projection || (in == out && stride == 1)) return;
     projection_.emplace(Projection{
-        Conv2d(layout, name + ".downsample.0", in, out, 1, {.stride = stride, .bias = false}),
+        Conv2d(layout, name + ".downsample.0", in, out, 1, conv_options(groups, stride, 0)),
         Norm(layout, name + ".downsample.1", out, groups)});
   }
 
@@ -108,7 +112,7 @@ class ResNet : public Network {
  protected:
   ResNet(const Setup& setup, const Plan& plan)
       : conv1_(layout_, "conv1", image_channels(setup, plan.name, 8), plan.widths.front(), 3,
-               {.padding = 1, .bias = false}),
+               conv_options(groups(setup, plan), 1, 1)),
         norm1_(layout_, "bn1", plan.widths.front(), groups(setup, plan)),
         blocks_(blocks(layout_, plan, groups(setup, plan))),
         fc_(layout_, "fc", plan.widths.back(), setup.outputs) {}
