@@ -25,6 +25,8 @@ void Sequential::conv2d(const std::string& name, int64_t out, int64_t kernel,
                         Conv2d::Options options) {
   check_image(name, kernel, options.padding);
   FL_CHECK(options.stride >= 1, name, ": stride is ", options.stride, " (must be at least 1)");
+  FL_CHECK(options.groups == 1, name, ": a sequential network has no convolutions in ",
+           options.groups, " groups; derive from Network for one");
   layers_.emplace_back(Conv2d(layout_, name, shape_[0], out, kernel, options));
   const auto after = [&](int64_t size) {
     return (size + 2 * options.padding - kernel) / options.stride + 1;

@@ -50,6 +50,14 @@ struct Trial {
     samples = normal(sizes, 2);
   }
 
+  // With rows and samples of the caller's.
+  Trial(const Network& a_network, std::vector<int64_t> real, torch::Tensor the_rows,
+        torch::Tensor the_samples)
+      : network(a_network),
+        counts(std::move(real)),
+        rows(std::move(the_rows)),
+        samples(std::move(the_samples)) {}
+
   int64_t clients() const { return static_cast<int64_t>(counts.size()); }
   int64_t batch() const { return samples.size(0); }
 
@@ -62,7 +70,7 @@ struct Trial {
     torch::Tensor output;     // [B, G, ...], of real samples only
     torch::Tensor rows;       // [G, P] with the running statistics as they are now
     torch::Tensor gradients;  // [G, trainable], of sum(output * fixed random numbers)
-    torch::Tensor inputs;     // and for the samples
+    torch::Tensor inputs;     // and for the samples; undefined where they are codes
     double loss = 0;
   };
   Result train() const {
@@ -77,7 +85,7 @@ struct Trial {
     }
     Weights weights(network.layout(), result.rows, result.gradients);
     std::vector<Rng> streams;
-    for (int64_t c = 0; c < clients(); ++c) streams.emplace_back(1, "dropout", 1, c);
+    for (int64_t c = 0; c < clients(); ++c) streams.emplace_back(1, "dropout", 1, first_client + c);
     weights.streams = streams;
     if (*std::min_element(counts.begin(), counts.end()) < batch()) {
       weights.counts = counts;
@@ -90,7 +98,8 @@ struct Trial {
     // Sample and client have coefficients of their own, the same for every stack.
     const torch::Tensor loss = (output.flatten(2) * real * coefficients(output.flatten(2))).sum();
     result.loss = loss.item<double>();
-    result.inputs = torch::autograd::grad({loss}, {x}, {}, /*retain_graph=*/true)[0];
+    result.inputs = torch::autograd::grad({loss}, {x}, {}, /*retain_graph=*/true,
+                                          /*create_graph=*/false, /*allow_unused=*/true)[0];
     weights.backward(loss);
     return result;
   }

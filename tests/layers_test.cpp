@@ -12,6 +12,51 @@
 namespace fl_sim {
 namespace {
 
+// A layer of sequences: samples [T, width].
+template <class Layer>
+class AtPositions final : public Network {
+ public:
+  template <class... Arguments>
+  explicit AtPositions(int64_t width, Arguments... arguments)
+      : width_(width), layer_(layout_, "layer", arguments...) {}
+  torch::Tensor forward(const Weights& weights, torch::Tensor x) const override {
+    return layer_(weights, x.reshape({x.size(0), -1, width_}));
+  }
+
+ private:
+  int64_t width_;
+  Layer layer_;
+};
+
+class LastState final : public Network {
+ public:
+  LastState(int64_t in, int64_t hidden) : in_(in), lstm_(layout_, "lstm", in, hidden) {}
+  torch::Tensor forward(const Weights& weights, torch::Tensor x) const override {
+    return Lstm::last(weights, lstm_(weights, x.reshape({x.size(0), -1, in_})));
+  }
+
+ private:
+  int64_t in_;
+  Lstm lstm_;
+};
+
+// Every function of channels between two convolutions: 2·out channels, shuffled, cut in halves,
+// joined the other way round, and one channel of zeros before and two behind them.
+class ChannelFunctions final : public Network {
+ public:
+  ChannelFunctions(int64_t in, int64_t out)
+      : conv1_(layout_, "conv1", in, 2 * out, 1), conv2_(layout_, "conv2", 2 * out + 3, 2, 1) {}
+  torch::Tensor forward(const Weights& weights, torch::Tensor x) const override {
+    x = shuffle_channels(weights, torch::tanh(conv1_(weights, x)), 2);
+    const auto [first, second] = halve_channels(weights, x);
+    x = join_channels(weights, second, first.square());
+    return conv2_(weights, pad_channels(weights, x, 1, 2));
+  }
+
+ private:
+  Conv2d conv1_, conv2_;
+};
+
 struct Case {
   const char* name;
   std::shared_ptr<Network> network;
@@ -27,6 +72,18 @@ std::vector<Case> cases() {
       {"ConvWithoutBias",
        std::make_shared<One<Conv2d>>(3, 2, 2, Conv2d::Options{.bias = false}),
        {3, 3, 4}},
+      {"ConvInGroups",
+       std::make_shared<One<Conv2d>>(4, 2, 3, Conv2d::Options{.padding = 1, .groups = 2}),
+       {4, 2, 3}},
+      {"Depthwise",
+       std::make_shared<One<Conv2d>>(
+           3, 3, 3, Conv2d::Options{.stride = 2, .padding = 1, .groups = 3, .bias = false}),
+       {3, 5, 4}},
+      {"LinearAtPositions", std::make_shared<AtPositions<Linear>>(4, 4, 3), {5, 4}},
+      {"Lstm", std::make_shared<AtPositions<Lstm>>(2, 2, 2), {3, 2}},
+      {"LstmOfTwoLayers", std::make_shared<AtPositions<Lstm>>(2, 2, 2, 2), {3, 2}},
+      {"LstmsLastState", std::make_shared<LastState>(2, 2), {3, 2}},
+      {"Channels", std::make_shared<ChannelFunctions>(2, 2), {2, 1, 2}},
       {"GroupNorm", std::make_shared<One<GroupNorm>>(2, 4), {4, 3, 2}},
       {"BatchNorm", std::make_shared<One<BatchNorm>>(3), {3}},
       {"BatchNorm2d", std::make_shared<One<BatchNorm>>(3), {3, 2, 2}},
@@ -251,6 +308,96 @@ TEST(Weights, UnusedParametersHaveGradientZero) {
   weights.backward((weights[used] * 3).sum());
   EXPECT_TRUE(layout.view(gradients, used).eq(3).all().item<bool>());
   EXPECT_TRUE(layout.view(gradients, unused).eq(0).all().item<bool>());
+}
+
+// Channels of one client by hand, in a tensor whose memory lies channels last too: numbers 0 to 5
+// are two groups of three.
+TEST(Channels, AreShuffledHalvedJoinedAndPadded) {
+  const ParameterLayout none;
+  const Weights weights(none, torch::zeros({1, 0}));
+  for (const auto format : {at::MemoryFormat::Contiguous, at::MemoryFormat::ChannelsLast}) {
+    const torch::Tensor x = torch::arange(6, torch::kFloat32)
+                                .view({1, 6, 1, 1})
+                                .expand({2, 6, 3, 2})
+                                .contiguous(format);
+    const auto channels = [](const torch::Tensor& images) {
+      EXPECT_EQ(largest(images - images.narrow(2, 0, 1).narrow(3, 0, 1).narrow(0, 0, 1)), 0);
+      std::vector<int> values;
+      for (int64_t c = 0; c < images.size(1); ++c) values.push_back(images[0][c][0][0].item<int>());
+      return values;
+    };
+    using Values = std::vector<int>;
+    EXPECT_EQ(channels(shuffle_channels(weights, x, 2)), (Values{0, 3, 1, 4, 2, 5}));
+    EXPECT_EQ(channels(shuffle_channels(weights, x, 3)), (Values{0, 2, 4, 1, 3, 5}));
+    const auto [first, second] = halve_channels(weights, x);
+    EXPECT_EQ(channels(first), (Values{0, 1, 2}));
+    EXPECT_EQ(channels(second), (Values{3, 4, 5}));
+    EXPECT_EQ(channels(join_channels(weights, second, x.narrow(1, 1, 1))), (Values{3, 4, 5, 1}));
+    EXPECT_EQ(channels(pad_channels(weights, x.narrow(1, 4, 2), 1, 2)), (Values{0, 4, 5, 0, 0}));
+  }
+}
+
+// Embedding -----------------------------------------------------------------------------------
+
+// A code is replaced by its row of the client's own table, in the client's own gradient too:
+// against a product with one-hot vectors.
+TEST(Embedding, LooksUpTheClientsOwnTable) {
+  constexpr int64_t kCodes = 5, kWidth = 3, kBatch = 4, kLength = 6;
+  const One<Embedding> network(kCodes, kWidth);
+  for (const int64_t clients : {1, 3}) {
+    const torch::Tensor rows = normal({clients, network.layout().row()}, 1);
+    const torch::Tensor codes =
+        torch::arange(kBatch * clients * kLength).mul(7).remainder(kCodes).view({kBatch, -1});
+    const torch::Tensor one_hot =
+        torch::one_hot(codes, kCodes).to(torch::kFloat64).view({kBatch, clients, kLength, kCodes});
+    const torch::Tensor factors = normal({kBatch, clients, kLength, kWidth}, 2);
+    torch::Tensor gradients = torch::zeros({clients, network.layout().trainable()}, rows.options());
+    const Weights weights(network.layout(), rows, gradients);
+    const torch::Tensor output = network.forward(weights, codes.to(torch::kFloat32));
+    ASSERT_EQ(output.sizes(), torch::IntArrayRef({kBatch, clients * kLength, kWidth}));
+    weights.backward((output.view(factors.sizes()) * factors).sum());
+    for (int64_t c = 0; c < clients; ++c) {
+      const torch::Tensor table = network.layout().view(rows, 0)[c];
+      const torch::Tensor own = one_hot.select(1, c).reshape({-1, kCodes});
+      EXPECT_TRUE(torch::equal(output.view(factors.sizes()).select(1, c).reshape({-1, kWidth}),
+                               own.matmul(table)));
+      EXPECT_LT(largest(network.layout().view(gradients, 0)[c] -
+                        own.t().matmul(factors.select(1, c).reshape({-1, kWidth}))),
+                1e-13);
+    }
+  }
+}
+
+// Numbers that are no codes are refused with what the data have, in a stack too, where a code
+// beyond the table would be one of the next client's.
+TEST(Embedding, RefusesWhatIsNoCode) {
+  const One<Embedding> network(5, 3);
+  for (const int64_t clients : {1, 2}) {
+    const Weights weights(network.layout(), torch::zeros({clients, network.layout().row()}));
+    const auto look_up = [&](double number) {
+      torch::Tensor x = torch::zeros({3, clients * 4});
+      x[1][2] = number;
+      network.forward(weights, x);
+    };
+    look_up(4);
+    EXPECT_ERROR(look_up(5),
+                 "layer layer: the data's numbers are from 0 to 5, but codes must be whole numbers "
+                 "from 0 to 4");
+    EXPECT_ERROR(look_up(-1), "from -1 to 0");
+    EXPECT_ERROR(look_up(0.5), "from 0 to 0.5");
+    EXPECT_ERROR(look_up(std::nan("")), "codes must be whole numbers");
+  }
+}
+
+// Nothing is no layer.
+TEST(Lstm, HasLayersAndUnits) {
+  EXPECT_ERROR(One<Lstm>(3, 0), "LSTM layer has 1 layers of 0 units");
+  EXPECT_ERROR(One<Lstm>(3, 2, 0), "LSTM layer has 0 layers");
+}
+
+TEST(Conv2d, ChannelsDivideIntoGroups) {
+  EXPECT_ERROR(One<Conv2d>(4, 6, 3, Conv2d::Options{.groups = 4}),
+               "convolution layer: 4 and 6 channels do not divide into 4 groups");
 }
 
 // Channels that do not divide into groups are refused.

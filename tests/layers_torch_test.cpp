@@ -44,6 +44,51 @@ TEST(LayersAgainstTorch, Conv2d) {
                One<Conv2d>(2, 3, 3, Conv2d::Options{.stride = 2, .padding = 1}), {2, 5, 4});
 }
 
+TEST(LayersAgainstTorch, Conv2dInGroups) {
+  compare_with(torch::nn::Conv2d(torch::nn::Conv2dOptions(4, 6, 3).padding(1).groups(2)),
+               One<Conv2d>(4, 6, 3, Conv2d::Options{.padding = 1, .groups = 2}), {4, 5, 4});
+  compare_with(torch::nn::Conv2d(torch::nn::Conv2dOptions(3, 3, 3).stride(2).groups(3).bias(false)),
+               One<Conv2d>(3, 3, 3, Conv2d::Options{.stride = 2, .groups = 3, .bias = false}),
+               {3, 5, 4});
+}
+
+// In a stack that is our own arithmetic; for one client it is PyTorch's, given the same parameters
+// under the same names.
+TEST(LayersAgainstTorch, Lstm) {
+  for (const int64_t layers : {1, 2}) {
+    constexpr int64_t kIn = 3, kHidden = 5, kLength = 7;
+    const One<Lstm> network(kIn, kHidden, layers);
+    torch::nn::LSTM module(
+        torch::nn::LSTMOptions(kIn, kHidden).num_layers(layers).batch_first(true));
+    for (const int64_t clients : {1, 3}) {
+      const std::vector<int64_t> counts(static_cast<size_t>(clients), 4);
+      const Trial t(network, counts, {kLength, kIn});
+      const torch::Tensor output = t.train().output.view({4, clients, kLength, kHidden});
+      for (int64_t c = 0; c < clients; ++c) {
+        load(module, t, c);
+        const auto [expected, states] = module->forward(t.samples.select(1, c));
+        EXPECT_GT(largest(expected), 0.1);
+        EXPECT_LT(largest(output.select(1, c) - expected), 1e-12);
+        EXPECT_LT(largest(output.select(1, c).select(1, -1) - std::get<0>(states)[layers - 1]),
+                  1e-12);
+      }
+    }
+  }
+}
+
+TEST(LayersAgainstTorch, Embedding) {
+  const One<Embedding> network(6, 3);
+  torch::nn::Embedding module(6, 3);
+  Trial t(network, {4, 4, 4}, {5});
+  t.samples = torch::arange(4 * 3 * 5).remainder(6).view({4, 3, 5}).to(torch::kFloat64);
+  const torch::Tensor output = t.evaluate().view({4, 3, 5, 3});
+  for (int64_t c = 0; c < 3; ++c) {
+    load(module, t, c);
+    EXPECT_TRUE(torch::equal(output.select(1, c),
+                             module->forward(t.samples.select(1, c).to(torch::kInt64))));
+  }
+}
+
 TEST(LayersAgainstTorch, GroupNorm) {
   compare_with(torch::nn::GroupNorm(2, 4), One<GroupNorm>(2, 4), {4, 3, 2});
 }
@@ -113,6 +158,23 @@ TEST(InitialValues, HaveTorchsBounds) {
     EXPECT_TRUE(torch::equal(row, values(*network, 1)));
     EXPECT_FALSE(torch::equal(row, values(*network, 2)));
   }
+  // All of an LSTM's are bounded by 1 / sqrt(hidden); an embedding's have mean 0 and variance 1;
+  // and He's have the variance of PyTorch's kaiming_normal_ by what goes out, with biases 0.
+  const One<Lstm> lstm(3, 25, 2);
+  const torch::Tensor of_lstm = values(lstm, 1);
+  for (int64_t i = 0; i < 8; ++i) {
+    EXPECT_NEAR(largest(lstm.layout().view(of_lstm, i)), 0.2, 0.01) << i;
+    EXPECT_NEAR(lstm.layout().view(of_lstm, i).mean().item<double>(), 0, 0.04) << i;
+  }
+  const torch::Tensor of_embedding = values(One<Embedding>(100, 100), 1);
+  EXPECT_NEAR(of_embedding.mean().item<double>(), 0, 0.04);
+  EXPECT_NEAR(of_embedding.std().item<double>(), 1, 0.02);
+  const One<Conv2d> he(20, 40, 5, Conv2d::Options{.he_initial = true});
+  torch::Tensor kaiming = torch_conv->weight.detach().clone();
+  torch::nn::init::kaiming_normal_(kaiming, 0, torch::kFanOut);
+  const torch::Tensor of_he = he.layout().view(values(he, 1), 0);
+  EXPECT_NEAR(of_he.std().item<double>() / kaiming.std().item<double>(), 1, 0.02);
+  EXPECT_EQ(largest(he.layout().view(values(he, 1), 1)), 0);
   const One<BatchNorm> norm(3);
   const torch::Tensor row = values(norm, 1)[0];
   EXPECT_TRUE(

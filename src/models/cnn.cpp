@@ -2,12 +2,13 @@
 // classes. McMahan et al., "Communication-efficient learning of deep networks from decentralized
 // data", AISTATS 2017, section 3.
 #include "fl_sim.h"
+#include "image_models.h"
 
 namespace fl_sim {
 
 class Cnn final : public Sequential {
  public:
-  explicit Cnn(const Setup& setup) : Sequential(images(setup)) {
+  explicit Cnn(const Setup& setup) : Sequential(image_shape(setup, "cnn", 4)) {
     conv2d("conv1", 32, 5, {.padding = 2});
     max_pool2d(2);  // before the ReLU, which then has a quarter to do: the result is the same
     relu();
@@ -24,16 +25,6 @@ class Cnn final : public Sequential {
             .source =
                 "McMahan et al., Communication-efficient learning of deep networks from "
                 "decentralized data, AISTATS 2017, section 3"};
-  }
-
- private:
-  static const std::vector<int64_t>& images(const Setup& setup) {
-    FL_CHECK(
-        setup.input_shape.size() == 3 && setup.input_shape[1] >= 4 && setup.input_shape[2] >= 4,
-        "model cnn needs images [channels, height, width] of at least 4 x 4; the data's samples "
-        "are ",
-        torch::IntArrayRef(setup.input_shape));
-    return setup.input_shape;
   }
 };
 

@@ -3,13 +3,14 @@
 // (AISTATS 2017), with fewer channels, and batch normalisation behind each convolution, as Li et
 // al., "FedBN", ICLR 2021, put it.
 #include "fl_sim.h"
+#include "image_models.h"
 
 namespace fl_sim {
 
 class CnnBn final : public Network {
  public:
   explicit CnnBn(const Setup& setup)
-      : conv1_(layout_, "conv1", channels(setup), 16, 5, kConv),
+      : conv1_(layout_, "conv1", image_channels(setup, "cnn-bn", 4), 16, 5, kConv),
         norm1_(layout_, "bn1", 16),
         conv2_(layout_, "conv2", 16, 32, 5, kConv),
         norm2_(layout_, "bn2", 32),
@@ -47,15 +48,6 @@ class CnnBn final : public Network {
 
  private:
   static constexpr Conv2d::Options kConv = {.padding = 2, .bias = false};
-
-  static int64_t channels(const Setup& setup) {
-    FL_CHECK(
-        setup.input_shape.size() == 3 && setup.input_shape[1] >= 4 && setup.input_shape[2] >= 4,
-        "model cnn-bn needs images [channels, height, width] of at least 4 x 4; the data's samples "
-        "are ",
-        torch::IntArrayRef(setup.input_shape));
-    return setup.input_shape[0];
-  }
 
   Conv2d conv1_;
   BatchNorm norm1_;

@@ -2,12 +2,13 @@
 // Li et al., "Federated learning on non-IID data silos: an experimental study", ICDE 2022, section
 // V.
 #include "fl_sim.h"
+#include "image_models.h"
 
 namespace fl_sim {
 
 class LeNet final : public Sequential {
  public:
-  explicit LeNet(const Setup& setup) : Sequential(images(setup)) {
+  explicit LeNet(const Setup& setup) : Sequential(image_shape(setup, "lenet", 16)) {
     conv2d("conv1", 6, 5);
     max_pool2d(2);  // before the ReLU, which then has a quarter to do: the result is the same
     relu();
@@ -26,16 +27,6 @@ class LeNet final : public Sequential {
             .source =
                 "Li et al., Federated learning on non-IID data silos: an experimental study, "
                 "ICDE 2022, section V"};
-  }
-
- private:
-  static const std::vector<int64_t>& images(const Setup& setup) {
-    FL_CHECK(
-        setup.input_shape.size() == 3 && setup.input_shape[1] >= 16 && setup.input_shape[2] >= 16,
-        "model lenet needs images [channels, height, width] of at least 16 x 16; the data's "
-        "samples are ",
-        torch::IntArrayRef(setup.input_shape));
-    return setup.input_shape;
   }
 };
 
