@@ -192,7 +192,7 @@ std::string partition_blocks(const PartitionFacts& facts, int columns) {
     free = at + std::ssize(number) + 1;
   }
   out << left("client", name_width) << "  " << axis << "\n";
-  if (shown.step > 1) out << "(every " << shown.step << "th client)\n";
+  if (shown.step > 1) out << "(one client in " << shown.step << " is shown)\n";
   int64_t from = 1;
   for (size_t shade = 1; shade <= 4; ++shade) {
     if (limits[shade] < from) continue;
@@ -295,13 +295,14 @@ std::string picture_script(const PartitionFacts& facts, PictureKind kind, const 
   const int64_t inner_height = bubbles ? std::clamp<int64_t>(classes * 40, 240, 900) : 420;
   const int64_t width = inner_width + name_pixels + 180, height = inner_height + 110;
   const std::string x_title =
-      shown.step > 1 ? message("client (every ", shown.step, "th)") : "client";
+      shown.step > 1 ? message("client (one in ", shown.step, " is shown)") : "client";
 
   std::ostringstream out;
   out << terminal_line(path, width, height) << "set output " << quoted(path) << "\n"
       << "set title " << quoted(facts.title) << "\nset xlabel " << quoted(x_title)
       << "\nset border 3 lc rgb '#606060'\nset key outside right top vertical Left reverse "
-         "samplen 1 spacing 1.3\n"
+         "samplen "
+      << (bubbles ? "2.5 spacing 1.7\n" : "1 spacing 1.3\n")
       << "set xrange [-0.6:" << fixed(static_cast<double>(clients) - 0.4, 1) << "]\n"
       << client_marks(shown) << "$counts << EOD\n";
   // Bubbles: client, class, count, a line each; bars: a line for each client.
@@ -320,7 +321,7 @@ std::string picture_script(const PartitionFacts& facts, PictureKind kind, const 
     // its neighbours where columns are narrow: bubbles are translucent.
     const double row = static_cast<double>(inner_height) / static_cast<double>(classes);
     const double column = static_cast<double>(inner_width) / static_cast<double>(clients);
-    const double largest = std::min(row, std::max(column, 14.0)) * 0.95 / 8;
+    const double largest = std::min(row, std::max(column, 20.0)) * 0.95 / 8;
     out << class_marks(facts) << "set ylabel 'class'\nset yrange [" << classes - 1
         << ".6:-0.6]\nset grid lc rgb '#e4e4e4' lt 1\nset key title 'samples' left\n"
         << "size(n) = " << fixed(largest, 4) << " * sqrt(n / " << most << ".0)\n"
@@ -335,10 +336,12 @@ std::string picture_script(const PartitionFacts& facts, PictureKind kind, const 
     return out.str();
   }
 
-  out << "set ylabel 'samples'\nset yrange [0:*]\nset ytics nomirror out\nset format y \"%'.0f\"\n"
+  out << "set ylabel 'samples'\nset yrange [0:*]\nset ytics nomirror out\n"
       << "set style data histograms\nset style histogram rowstacked\nset style fill solid 1 "
-      << (clients <= 60 ? "border lc rgb '#ffffff'\n" : "noborder\n") << "set boxwidth "
-      << (clients <= 60 ? "0.85" : "1") << " relative\nset grid ytics lc rgb '#e4e4e4' lt 1\n";
+      << (clients <= 60 && classes <= std::ssize(kColours) ? "border lc rgb '#ffffff'\n"
+                                                           : "noborder\n")
+      << "set boxwidth " << (clients <= 60 ? "0.85" : "1")
+      << " relative\nset grid ytics lc rgb '#e4e4e4' lt 1\n";
   if (classes > std::ssize(kColours)) {
     // Too many for a legend: a colour along a scale.
     out << "set palette defined (0 '#440154', 1 '#3b528b', 2 '#21918c', 3 '#5ec962', 4 '#fde725')\n"
