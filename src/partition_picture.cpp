@@ -56,14 +56,28 @@ std::string class_name(const PartitionFacts& facts, int64_t c) {
   return facts.class_names[static_cast<size_t>(c)];
 }
 
-// Every m-th client, so that at most `most` are shown.
-struct Shown {
-  int64_t step = 1;
-  std::vector<int64_t> clients;
-  Shown(int64_t clients_of_all, int64_t most) {
-    step = (clients_of_all + most - 1) / most;
-    for (int64_t k = 0; k < clients_of_all; k += step) clients.push_back(k);
+// 1, 2 or 5 times a power of ten, at most `value`.
+int64_t round_number(double value) {
+  int64_t power = 1;
+  while (static_cast<double>(power) * 10 <= value) power *= 10;
+  for (const int64_t factor : {5, 2}) {
+    if (static_cast<double>(factor * power) <= value) return factor * power;
   }
+  return power;
+}
+
+// Clients that a picture has room for. Not every m-th one: patterns of i mod K would be hidden.
+struct Shown {
+  int64_t all;
+  std::vector<int64_t> clients;
+
+  Shown(int64_t all_clients, int64_t most) : all(all_clients) {
+    const int64_t count = std::min(all, most);
+    for (int64_t i = 0; i < count; ++i) clients.push_back(i * all / count);
+  }
+  bool some() const { return std::ssize(clients) < all; }
+  // Which of those shown stands at the client's place.
+  int64_t place(int64_t client) const { return client * std::ssize(clients) / all; }
 };
 
 std::string fixed(double value, int digits) {
@@ -182,17 +196,19 @@ std::string partition_blocks(const PartitionFacts& facts, int columns) {
 
   // Clients' numbers, as many as fit.
   std::string axis(static_cast<size_t>(cell * std::ssize(shown.clients)), ' ');
+  const int64_t step =
+      cell >= 4 ? 1 : round_number(static_cast<double>(std::max<int64_t>(clients / 8, 1)));
   int64_t free = 0;
-  for (size_t i = 0; i < shown.clients.size(); ++i) {
-    const std::string number = std::to_string(shown.clients[i]);
-    const int64_t at = static_cast<int64_t>(i) * cell;
-    const bool round = cell >= 4 || i % 10 == 0;
-    if (!round || at < free || at + std::ssize(number) > std::ssize(axis)) continue;
+  for (int64_t client = 0; client < clients; client += step) {
+    const std::string number = std::to_string(client);
+    const int64_t at = shown.place(client) * cell;
+    if (at < free || at + std::ssize(number) > std::ssize(axis)) continue;
     axis.replace(static_cast<size_t>(at), number.size(), number);
     free = at + std::ssize(number) + 1;
   }
   out << left("client", name_width) << "  " << axis << "\n";
-  if (shown.step > 1) out << "(one client in " << shown.step << " is shown)\n";
+  if (shown.some())
+    out << "(" << shown.clients.size() << " of " << clients << " clients are shown)\n";
   int64_t from = 1;
   for (size_t shade = 1; shade <= 4; ++shade) {
     if (limits[shade] < from) continue;
@@ -234,26 +250,12 @@ std::string with_commas(int64_t number) {
   return out;
 }
 
-// 1, 2 or 5 times a power of ten, at most `value`.
-int64_t round_number(double value) {
-  int64_t power = 1;
-  while (static_cast<double>(power) * 10 <= value) power *= 10;
-  for (const int64_t factor : {5, 2}) {
-    if (static_cast<double>(factor * power) <= value) return factor * power;
-  }
-  return power;
-}
-
 // About ten marks along the clients' axis, at positions 0, 1, ... of those shown.
 std::string client_marks(const Shown& shown) {
-  const int64_t count = std::ssize(shown.clients);
-  int64_t step = count <= 20 ? 1 : round_number(static_cast<double>(count) / 8);
-  // Round numbers of clients, where every m-th is shown.
+  const int64_t step = shown.all <= 20 ? 1 : round_number(static_cast<double>(shown.all) / 8);
   std::string marks;
-  for (int64_t i = 0; i < count; i += step) {
-    marks +=
-        message(marks.empty() ? "" : ", ", "'", shown.clients[static_cast<size_t>(i)], "' ", i);
-  }
+  for (int64_t client = 0; client < shown.all; client += step)
+    marks += message(marks.empty() ? "" : ", ", "'", client, "' ", shown.place(client));
   return "set xtics nomirror out (" + marks + ")\n";
 }
 
@@ -295,7 +297,7 @@ std::string picture_script(const PartitionFacts& facts, PictureKind kind, const 
   const int64_t inner_height = bubbles ? std::clamp<int64_t>(classes * 40, 240, 900) : 420;
   const int64_t width = inner_width + name_pixels + 180, height = inner_height + 110;
   const std::string x_title =
-      shown.step > 1 ? message("client (one in ", shown.step, " is shown)") : "client";
+      shown.some() ? message("client (", clients, " of ", shown.all, " are shown)") : "client";
 
   std::ostringstream out;
   out << terminal_line(path, width, height) << "set output " << quoted(path) << "\n"
