@@ -222,9 +222,10 @@ std::string partition_blocks(const PartitionFacts& facts, int columns) {
 
 namespace {
 
-// Text in gnuplot's single quotes.
+// Text in gnuplot's single quotes, where nothing but quotes is special. It takes one at the start
+// for the end.
 std::string quoted(const std::string& text) {
-  std::string out = "'";
+  std::string out = text.starts_with("'") ? "' " : "'";
   for (const char c : text) {
     if (c == '\n') continue;
     out += c;
@@ -300,7 +301,8 @@ std::string picture_script(const PartitionFacts& facts, PictureKind kind, const 
       shown.some() ? message("client (", clients, " of ", shown.all, " are shown)") : "client";
 
   std::ostringstream out;
-  out << terminal_line(path, width, height) << "set output " << quoted(path) << "\n"
+  out << terminal_line(path, width, height) << "set output "
+      << quoted(path.starts_with("'") ? "./" + path : path) << "\n"
       << "set title " << quoted(facts.title) << "\nset xlabel " << quoted(x_title)
       << "\nset border 3 lc rgb '#606060'\nset key outside right top vertical Left reverse "
          "samplen "
@@ -353,6 +355,7 @@ std::string picture_script(const PartitionFacts& facts, PictureKind kind, const 
            "notitle\n";
     return out.str();
   }
+  if (facts.class_names.empty()) out << "set key title 'class' left\n";
   out << "plot ";
   for (int64_t c = 0; c < classes; ++c) {
     out << (c == 0 ? "" : ", ") << "$counts using " << c + 2 << " lc rgb '"
