@@ -56,14 +56,28 @@ std::string class_name(const PartitionFacts& facts, int64_t c) {
   return facts.class_names[static_cast<size_t>(c)];
 }
 
-// Every m-th client, so that at most `most` are shown.
-struct Shown {
-  int64_t step = 1;
-  std::vector<int64_t> clients;
-  Shown(int64_t clients_of_all, int64_t most) {
-    step = (clients_of_all + most - 1) / most;
-    for (int64_t k = 0; k < clients_of_all; k += step) clients.push_back(k);
+// 1, 2 or 5 times a power of ten, at most `value`.
+int64_t round_number(double value) {
+  int64_t power = 1;
+  while (static_cast<double>(power) * 10 <= value) power *= 10;
+  for (const int64_t factor : {5, 2}) {
+    if (static_cast<double>(factor * power) <= value) return factor * power;
   }
+  return power;
+}
+
+// Clients that a picture has room for. Not every m-th one: patterns of i mod K would be hidden.
+struct Shown {
+  int64_t all;
+  std::vector<int64_t> clients;
+
+  Shown(int64_t all_clients, int64_t most) : all(all_clients) {
+    const int64_t count = std::min(all, most);
+    for (int64_t i = 0; i < count; ++i) clients.push_back(i * all / count);
+  }
+  bool some() const { return std::ssize(clients) < all; }
+  // Which of those shown stands at the client's place.
+  int64_t place(int64_t client) const { return client * std::ssize(clients) / all; }
 };
 
 std::string fixed(double value, int digits) {
@@ -182,17 +196,19 @@ std::string partition_blocks(const PartitionFacts& facts, int columns) {
 
   // Clients' numbers, as many as fit.
   std::string axis(static_cast<size_t>(cell * std::ssize(shown.clients)), ' ');
+  const int64_t step =
+      cell >= 4 ? 1 : round_number(static_cast<double>(std::max<int64_t>(clients / 8, 1)));
   int64_t free = 0;
-  for (size_t i = 0; i < shown.clients.size(); ++i) {
-    const std::string number = std::to_string(shown.clients[i]);
-    const int64_t at = static_cast<int64_t>(i) * cell;
-    const bool round = cell >= 4 || i % 10 == 0;
-    if (!round || at < free || at + std::ssize(number) > std::ssize(axis)) continue;
+  for (int64_t client = 0; client < clients; client += step) {
+    const std::string number = std::to_string(client);
+    const int64_t at = shown.place(client) * cell;
+    if (at < free || at + std::ssize(number) > std::ssize(axis)) continue;
     axis.replace(static_cast<size_t>(at), number.size(), number);
     free = at + std::ssize(number) + 1;
   }
   out << left("client", name_width) << "  " << axis << "\n";
-  if (shown.step > 1) out << "(every " << shown.step << "th client)\n";
+  if (shown.some())
+    out << "(" << shown.clients.size() << " of " << clients << " clients are shown)\n";
   int64_t from = 1;
   for (size_t shade = 1; shade <= 4; ++shade) {
     if (limits[shade] < from) continue;
@@ -206,9 +222,10 @@ std::string partition_blocks(const PartitionFacts& facts, int columns) {
 
 namespace {
 
-// Text in gnuplot's single quotes.
+// Text in gnuplot's single quotes, where nothing but quotes is special. It takes one at the start
+// for the end.
 std::string quoted(const std::string& text) {
-  std::string out = "'";
+  std::string out = text.starts_with("'") ? "' " : "'";
   for (const char c : text) {
     if (c == '\n') continue;
     out += c;
@@ -234,26 +251,12 @@ std::string with_commas(int64_t number) {
   return out;
 }
 
-// 1, 2 or 5 times a power of ten, at most `value`.
-int64_t round_number(double value) {
-  int64_t power = 1;
-  while (static_cast<double>(power) * 10 <= value) power *= 10;
-  for (const int64_t factor : {5, 2}) {
-    if (static_cast<double>(factor * power) <= value) return factor * power;
-  }
-  return power;
-}
-
 // About ten marks along the clients' axis, at positions 0, 1, ... of those shown.
 std::string client_marks(const Shown& shown) {
-  const int64_t count = std::ssize(shown.clients);
-  int64_t step = count <= 20 ? 1 : round_number(static_cast<double>(count) / 8);
-  // Round numbers of clients, where every m-th is shown.
+  const int64_t step = shown.all <= 20 ? 1 : round_number(static_cast<double>(shown.all) / 8);
   std::string marks;
-  for (int64_t i = 0; i < count; i += step) {
-    marks +=
-        message(marks.empty() ? "" : ", ", "'", shown.clients[static_cast<size_t>(i)], "' ", i);
-  }
+  for (int64_t client = 0; client < shown.all; client += step)
+    marks += message(marks.empty() ? "" : ", ", "'", client, "' ", shown.place(client));
   return "set xtics nomirror out (" + marks + ")\n";
 }
 
@@ -295,13 +298,15 @@ std::string picture_script(const PartitionFacts& facts, PictureKind kind, const 
   const int64_t inner_height = bubbles ? std::clamp<int64_t>(classes * 40, 240, 900) : 420;
   const int64_t width = inner_width + name_pixels + 180, height = inner_height + 110;
   const std::string x_title =
-      shown.step > 1 ? message("client (every ", shown.step, "th)") : "client";
+      shown.some() ? message("client (", clients, " of ", shown.all, " are shown)") : "client";
 
   std::ostringstream out;
-  out << terminal_line(path, width, height) << "set output " << quoted(path) << "\n"
+  out << terminal_line(path, width, height) << "set output "
+      << quoted(path.starts_with("'") ? "./" + path : path) << "\n"
       << "set title " << quoted(facts.title) << "\nset xlabel " << quoted(x_title)
       << "\nset border 3 lc rgb '#606060'\nset key outside right top vertical Left reverse "
-         "samplen 1 spacing 1.3\n"
+         "samplen "
+      << (bubbles ? "2.5 spacing 1.7\n" : "1 spacing 1.3\n")
       << "set xrange [-0.6:" << fixed(static_cast<double>(clients) - 0.4, 1) << "]\n"
       << client_marks(shown) << "$counts << EOD\n";
   // Bubbles: client, class, count, a line each; bars: a line for each client.
@@ -320,7 +325,7 @@ std::string picture_script(const PartitionFacts& facts, PictureKind kind, const 
     // its neighbours where columns are narrow: bubbles are translucent.
     const double row = static_cast<double>(inner_height) / static_cast<double>(classes);
     const double column = static_cast<double>(inner_width) / static_cast<double>(clients);
-    const double largest = std::min(row, std::max(column, 14.0)) * 0.95 / 8;
+    const double largest = std::min(row, std::max(column, 20.0)) * 0.95 / 8;
     out << class_marks(facts) << "set ylabel 'class'\nset yrange [" << classes - 1
         << ".6:-0.6]\nset grid lc rgb '#e4e4e4' lt 1\nset key title 'samples' left\n"
         << "size(n) = " << fixed(largest, 4) << " * sqrt(n / " << most << ".0)\n"
@@ -335,10 +340,12 @@ std::string picture_script(const PartitionFacts& facts, PictureKind kind, const 
     return out.str();
   }
 
-  out << "set ylabel 'samples'\nset yrange [0:*]\nset ytics nomirror out\nset format y \"%'.0f\"\n"
+  out << "set ylabel 'samples'\nset yrange [0:*]\nset ytics nomirror out\n"
       << "set style data histograms\nset style histogram rowstacked\nset style fill solid 1 "
-      << (clients <= 60 ? "border lc rgb '#ffffff'\n" : "noborder\n") << "set boxwidth "
-      << (clients <= 60 ? "0.85" : "1") << " relative\nset grid ytics lc rgb '#e4e4e4' lt 1\n";
+      << (clients <= 60 && classes <= std::ssize(kColours) ? "border lc rgb '#ffffff'\n"
+                                                           : "noborder\n")
+      << "set boxwidth " << (clients <= 60 ? "0.85" : "1")
+      << " relative\nset grid ytics lc rgb '#e4e4e4' lt 1\n";
   if (classes > std::ssize(kColours)) {
     // Too many for a legend: a colour along a scale.
     out << "set palette defined (0 '#440154', 1 '#3b528b', 2 '#21918c', 3 '#5ec962', 4 '#fde725')\n"
@@ -348,6 +355,7 @@ std::string picture_script(const PartitionFacts& facts, PictureKind kind, const 
            "notitle\n";
     return out.str();
   }
+  if (facts.class_names.empty()) out << "set key title 'class' left\n";
   out << "plot ";
   for (int64_t c = 0; c < classes; ++c) {
     out << (c == 0 ? "" : ", ") << "$counts using " << c + 2 << " lc rgb '"

@@ -22,8 +22,8 @@ struct PartitionFacts {
 // then sizes and skew of all clients. Lines end with "\n".
 std::string partition_table(const PartitionFacts& facts, const Skew& skew);
 
-// Classes down, clients across, shaded by the number of samples, in `columns` columns: every m-th
-// client where they are too many, neighbouring classes together where these are.
+// Classes down, clients across, shaded by the number of samples, in `columns` columns: some of
+// the clients where they are too many, neighbouring classes together where these are.
 std::string partition_blocks(const PartitionFacts& facts, int columns);
 
 enum class PictureKind { kBubbles, kBars };

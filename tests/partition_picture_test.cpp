@@ -88,7 +88,7 @@ TEST(PartitionBlocks, FitTheTerminal) {
         for (size_t i = 0; lines[i].starts_with("client") == false; ++i)
           EXPECT_EQ(width(lines[i]), frame);
         const bool all = clients <= columns - 10;
-        EXPECT_EQ(lines.at(lines.size() - 2).starts_with("(every "), !all);
+        EXPECT_EQ(lines.at(lines.size() - 2).ends_with(" clients are shown)"), !all);
       }
     }
   }
@@ -108,6 +108,10 @@ TEST(PartitionPicture, ScriptHasTheCounts) {
   EXPECT_NE(bars.find("$counts << EOD\n0 4 1\n1 4 0\n2 0 1\nEOD\n"), std::string::npos) << bars;
   EXPECT_NE(bars.find("set output 'a''b.png'"), std::string::npos);
   EXPECT_NE(bars.find("set terminal pngcairo"), std::string::npos);
+  facts.title = "'quoted'";
+  const std::string odd = picture_script(facts, PictureKind::kBars, "'a'.svg");
+  EXPECT_NE(odd.find("set title ' ''quoted'''\n"), std::string::npos) << odd;
+  EXPECT_NE(odd.find("set output './''a''.svg'\n"), std::string::npos) << odd;
   EXPECT_ERROR(picture_script(facts, PictureKind::kBars, "x.pdf"),
                "--picture is x.pdf (must be the name of a .svg or .png file)");
 }

@@ -125,6 +125,15 @@ TEST(Skew, ReportsSizes) {
   EXPECT_EQ(with_empty.mean_jensen_shannon, with_empty.jensen_shannon[0]);
 }
 
+// Every partitioner says what it does, where it comes from and what its options mean.
+TEST(Partitioners, ExplainThemselves) {
+  EXPECT_GE(catalog()["partitioner"].size(), 22u);
+  for (const auto& [name, info] : catalog()["partitioner"]) {
+    EXPECT_FALSE(info.summary.empty() || info.source.empty() || info.rule.empty()) << name;
+    for (const Option& option : info.options) EXPECT_FALSE(option.meaning.empty()) << name;
+  }
+}
+
 struct Example {
   const char* name;
   const char* lines;
