@@ -246,7 +246,7 @@ FL_SELFTEST("ifca", "mistakes", "a model that nobody takes in a round has no mom
 // What a client reports is of the model that it trained, and its own model is the one that fits
 // best after the round.
 FL_SELFTEST("ifca", "mistakes", "norms and evaluations are of the client's own model", [] {
-  const Several s = several(example_problem(), 2);
+  const Several s{two_groups(), {{-0.25, 0}, {0.25, 0}}};  // even clients take the second one
   const Problem& problem = s.problem;
   const Local local;
   std::vector<Result> results;
@@ -421,14 +421,67 @@ FL_SELFTEST("cfl", "fixed point", "two planted groups are found, each with its o
                  compare(w, joined({even, odd, even, even}), 1e-8)});
 });
 
-// Four groups, by two splits one after the other. The second ones are among clients whose ids are
-// not their places in the cluster.
-FL_SELFTEST("cfl", "mistakes", "a cluster of a cluster consists of the right clients", [] {
+// Four groups, found by two splits one after the other.
+Problem four_groups() {
   Problem problem{.clients = {}, .start = {0, 0}, .cohorts = {{0, 1, 2, 3, 4, 5, 6, 7}}};
   for (int64_t k = 0; k < 8; ++k) {
     const double x = k % 2 == 0 ? 4 : -4, y = k / 2 % 2 == 0 ? 1 : -1;
     problem.clients.push_back({{{x, y + (k < 4 ? 0 : 0.125)}, {1, 1}}});
   }
+  return problem;
+}
+
+// In every round, so also in those in which another cluster than the first is split.
+FL_SELFTEST("cfl", "closed form", "four clusters, each split's models", [] {
+  const Problem problem = four_groups();
+  const Local local{.lr = 0.25};
+  std::vector<Result> results;
+  size_t splits = 0;
+  for (int64_t rounds = 1; rounds <= 12; ++rounds) {
+    const Clusters expected = cfl(problem, local, rounds, 0.1, 0.4, 4);
+    Vector w;
+    const auto clusters =
+        clusters_after(problem, local.lines() + "cfl.eps1 = 0.1\ncfl.eps2 = 0.4", rounds, &w);
+    results.push_back(compare(w, joined(expected.models)));
+    results.push_back(require(clusters == expected.cluster, "other clusters"));
+    splits = static_cast<size_t>(*std::max_element(clusters.begin(), clusters.end()));
+  }
+  results.push_back(require(splits == 3, message(splits, " splits instead of 3")));
+  return all_of(results);
+});
+
+// Whoever was held out of training is evaluated with the model that fits it best.
+FL_SELFTEST("cfl", "mistakes", "a client that never trains gets the best model", [] {
+  Problem problem = two_groups();
+  problem.cohorts = {{0, 1, 2, 3}};
+  int64_t others = 0;  // whose model is not the first
+  std::vector<Result> results;
+  for (const int seed : {1, 2, 3, 4, 5, 6}) {
+    Experiment e =
+        experiment_of(problem, "cfl",
+                      message(Local{.lr = 0.25}.lines(),
+                              "cfl.eps1 = 0.5\ncfl.eps2 = 1\ncohort = 4\nseed = ", seed,
+                              "\nholdout-clients = 2\nevaluate-clients = 1\ncfl.max-clusters = 2"),
+                      30);
+    e.test = own_samples(problem);
+    const Finished end = run_recorded(e);
+    const Vector w = numbers(end.server.weights, e.network->layout());
+    const std::vector<Vector> models = {w[std::slice(0, 2, 1)], w[std::slice(2, 2, 1)]};
+    for (const ClientEvaluation& own : end.evaluations) {
+      if (own.holdout == 0) continue;
+      const auto best = best_of(problem, own.client, models);
+      others += best == 1 ? 1 : 0;
+      results.push_back({std::abs(own.personal_loss - problem.loss(own.client, models[best])),
+                         kTolerance, "the loss of who never trains"});
+    }
+  }
+  results.push_back(require(others > 0, "all fit the first model"));
+  return all_of(results);
+});
+
+// The second splits are among clients whose ids are not their places in the cluster.
+FL_SELFTEST("cfl", "mistakes", "a cluster of a cluster consists of the right clients", [] {
+  const Problem problem = four_groups();
   const auto clusters =
       clusters_after(problem, Local{.lr = 0.25}.lines() + "cfl.eps1 = 0.1\ncfl.eps2 = 0.4", 30);
   return all_of(

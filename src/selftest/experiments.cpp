@@ -271,4 +271,14 @@ std::vector<int64_t> FixedCohorts::sample(int64_t round, int64_t, Rng&) const {
   return cohorts_[std::min(static_cast<size_t>(round - 1), cohorts_.size() - 1)];
 }
 
+Partition own_samples(const Problem& problem) {
+  std::vector<std::vector<int64_t>> lists;
+  int64_t next = 0;
+  for (const auto& points : problem.clients) {
+    lists.emplace_back();
+    for (size_t i = 0; i < points.size(); ++i) lists.back().push_back(next++);
+  }
+  return make_partition(std::move(lists));
+}
+
 }  // namespace fl_sim::selftest

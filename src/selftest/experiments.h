@@ -47,6 +47,9 @@ Experiment experiment_of(const Problem& problem, const std::string& lines);
 Experiment experiment_of(const Problem& problem, const std::string& algorithm,
                          const std::string& lines, int64_t rounds);
 
+// Each client's own samples again.
+Partition own_samples(const Problem& problem);
+
 // What a run came to. Of run_recorded(): with the rows of its results.
 struct Finished {
   Vector weights;      // all of a row, gaps and buffers included

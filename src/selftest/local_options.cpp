@@ -317,17 +317,6 @@ FL_SELFTEST("engine", "mistakes", "what became of clients that diverge", [] {
 
 // Evaluations ------------------------------------------------------------------------------------
 
-// Each client's own samples again.
-Partition own_samples(const Problem& problem) {
-  std::vector<std::vector<int64_t>> lists;
-  int64_t next = 0;
-  for (const auto& points : problem.clients) {
-    lists.emplace_back();
-    for (size_t i = 0; i < points.size(); ++i) lists.back().push_back(next++);
-  }
-  return make_partition(std::move(lists));
-}
-
 double accuracy(const Problem& problem, int64_t k, const Vector& w) {
   double correct = 0;
   for (const Point& point : problem.clients[static_cast<size_t>(k)]) {
