@@ -145,10 +145,10 @@ class Cifar10 final : public DatasetSource {
   }
 
   Dataset read() const override {
-    const fs::path folder =
-        find_set(job_, {"cifar-10-batches-bin", "cifar10", "cifar10/cifar-10-batches-bin"},
-                 {"data_batch_1.bin", "test_batch.bin"},
-                 "fetch it with scripts/get_data cifar10, or give its folder with --data-dir");
+    const fs::path folder = find_set(
+        job_, {"cifar-10-batches-bin", "cifar10", "cifar10/cifar-10-batches-bin"},
+        {"data_batch_1.bin", "test_batch.bin"},
+        "fetch it with scripts/get_data cifar10, or give its folder with --data-dir", true);
     const CifarLayout layout{10000, 10, 0};
     Dataset data;
     data.classes = 10;
@@ -188,10 +188,10 @@ class Cifar100 final : public DatasetSource {
   }
 
   Dataset read() const override {
-    const fs::path folder =
-        find_set(job_, {"cifar-100-binary", "cifar100", "cifar100/cifar-100-binary"},
-                 {"train.bin", "test.bin"},
-                 "fetch it with scripts/get_data cifar100, or give its folder with --data-dir");
+    const fs::path folder = find_set(
+        job_, {"cifar-100-binary", "cifar100", "cifar100/cifar-100-binary"},
+        {"train.bin", "test.bin"},
+        "fetch it with scripts/get_data cifar100, or give its folder with --data-dir", true);
     Dataset data;
     data.classes = 100;
     data.class_names = read_names(folder / "fine_label_names.txt", 100);

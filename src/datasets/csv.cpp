@@ -79,7 +79,7 @@ class Csv final : public DatasetSource {
     const LevelColumn::Sorted clients = client_column(table);
     std::vector<bool> is_test(static_cast<size_t>(from_file));
     if (text("test") == "none") {
-      is_test = draw_test_samples(job_, "csv", from_file, job_.get<double>("csv.test-fraction"),
+      is_test = draw_test_samples(job_, path, from_file, job_.get<double>("csv.test-fraction"),
                                   clients.codes);
     } else {
       table.read(find_path(job_, "csv.test", text("test")));

@@ -76,7 +76,7 @@ class FedScale final : public DatasetSource {
                columns, " are expected, as in the header)");
       int64_t label = 0;
       FL_CHECK(parse_number(cells.back(), label) && label >= 0 && label < kMostClasses, in.where(),
-               ": the label id is ", quoted(cells.back()), " (must be a whole number from 0 to ",
+               ": the label id is ", shown(cells.back()), " (must be a whole number from 0 to ",
                kMostClasses - 1, ")");
       FL_CHECK(!cells[0].empty(), in.where(), ": the client id is empty");
       const fs::path sample = samples / cells[1];

@@ -1,10 +1,16 @@
 #include "datasets/files.h"
 
+#include <fcntl.h>
+#include <sys/wait.h>
+#include <unistd.h>
 #include <zlib.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <cmath>
+#include <csignal>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
@@ -36,7 +42,7 @@ fs::path find_file(const fs::path& folder, const std::string& file) {
 }
 
 fs::path find_set(const Job& job, const std::vector<std::string>& names,
-                  const std::vector<std::string>& files, const std::string& advice) {
+                  const std::vector<std::string>& files, const std::string& advice, bool gzip) {
   std::string looked;
   for (const fs::path& base : data_folders(job)) {
     std::vector<fs::path> folders;
@@ -44,13 +50,15 @@ fs::path find_set(const Job& job, const std::vector<std::string>& names,
     if (base != "/usr/share/datasets") folders.push_back(base);
     for (const fs::path& folder : folders) {
       for (const std::string& file : files) {
-        if (!find_file(folder, file).empty()) return folder;
+        std::error_code none;
+        if (gzip ? !find_file(folder, file).empty() : fs::exists(folder / file, none))
+          return folder;
       }
       looked += (looked.empty() ? "" : ", ") + folder.string();
     }
   }
-  throw Error(message(names.front(), ": ", files.front(), " was not found (looked in ", looked,
-                      "); ", advice));
+  throw Error(message(names.front(), ": ", files.front(), gzip ? "[.gz]" : "",
+                      " was not found (looked in ", looked, "); ", advice));
 }
 
 fs::path find_path(const Job& job, const std::string& key, const std::string& name) {
@@ -226,7 +234,7 @@ bool parse_number(std::string_view text, double& value) {
 
 bool parse_number(std::string_view text, int64_t& value) { return parse_whole_text(text, value); }
 
-std::string quoted(std::string_view text) {
+std::string shown(std::string_view text) {
   constexpr size_t kShown = 40;
   std::string out = "'";
   for (const char c : text.substr(0, kShown)) out += c >= ' ' && c <= '~' ? c : '.';
@@ -239,9 +247,9 @@ std::string shape_text(torch::IntArrayRef sizes) {
   return out.empty() ? "a single number" : out;
 }
 
-std::vector<bool> draw_test_samples(const Job& job, const std::string& purpose, int64_t n,
+std::vector<bool> draw_test_samples(const Job& job, const std::string& path, int64_t n,
                                     double fraction, const std::vector<int64_t>& group) {
-  Rng rng(static_cast<uint64_t>(job.get<int64_t>("seed")), purpose);
+  Rng rng(static_cast<uint64_t>(job.get<int64_t>("seed")), "test samples");
   const std::vector<int64_t> order = rng.permutation(n);
   const int64_t groups = group.empty() ? 1 : 1 + *std::max_element(group.begin(), group.end());
   std::vector<int64_t> wanted(static_cast<size_t>(groups));
@@ -256,7 +264,7 @@ std::vector<bool> draw_test_samples(const Job& job, const std::string& purpose, 
     size = std::max<int64_t>(0, std::min(part, size - 1));
     total += size;
   }
-  FL_CHECK(total > 0, purpose, ": a fraction of ", fraction, " of groups of at most ", largest,
+  FL_CHECK(total > 0, path, ": a test fraction of ", fraction, " of groups of at most ", largest,
            " samples leaves none to test with (raise it, or name a test file)");
   std::vector<bool> test(static_cast<size_t>(n));
   for (const int64_t i : order) {
@@ -266,6 +274,35 @@ std::vector<bool> draw_test_samples(const Job& job, const std::string& purpose, 
     test[static_cast<size_t>(i)] = true;
   }
   return test;
+}
+
+void survive(const std::string& path, const std::function<void()>& read) {
+  std::error_code none;
+  const auto megabytes = static_cast<unsigned>(fs::file_size(path, none) >> 20);
+  const unsigned longest = 10 + megabytes;  // seconds; the slowest disks read some megabytes in one
+  std::fflush(nullptr);
+  const pid_t child = fork();
+  if (child < 0) return;  // no room for a second process: read without the trial
+  if (child == 0) {
+    // What the crashing library or a sanitizer has to say is said in our own words.
+    const int nowhere = open("/dev/null", O_WRONLY);
+    if (nowhere >= 0) dup2(nowhere, STDERR_FILENO);
+    for (const int signal : {SIGSEGV, SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGALRM})
+      std::signal(signal, SIG_DFL);
+    alarm(longest);
+    try {
+      read();
+    } catch (...) {  // the caller will meet it again, and say it
+    }
+    _exit(0);
+  }
+  int status = 0;
+  while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
+  FL_CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0, path, ": is damaged (the HDF5 library ",
+           WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM ? "did not come back from it"
+                                                              : "crashed over it",
+           " when it was tried in a process of its own)", kFetchAgain);
 }
 
 }  // namespace fl_sim

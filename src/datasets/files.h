@@ -9,8 +9,8 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
-#include <numeric>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -26,10 +26,11 @@ constexpr const char* kFetchAgain = "; fetch the file again";
 // /usr/share/datasets.
 std::vector<std::filesystem::path> data_folders(const Job& job);
 
-// The folder that holds one of `files` (a file may end in .gz too): of each data folder first its
-// subfolders `names`, then itself. Throws Error, with `advice` at its end, if there is none.
+// The folder that holds one of `files` (with `gzip` also ending in .gz): of each data folder first
+// its subfolders `names`, then itself. Throws Error, with `advice` at its end, if there is none.
 std::filesystem::path find_set(const Job& job, const std::vector<std::string>& names,
-                               const std::vector<std::string>& files, const std::string& advice);
+                               const std::vector<std::string>& files, const std::string& advice,
+                               bool gzip = false);
 
 // The file or its compressed form `file`.gz; empty if there is neither.
 std::filesystem::path find_file(const std::filesystem::path& folder, const std::string& file);
@@ -86,7 +87,7 @@ bool parse_number(std::string_view text, int64_t& value);
 std::string_view trimmed(std::string_view text);
 
 // What a message shows of a text: in quotes, cut short, unprintable bytes as '.'.
-std::string quoted(std::string_view text);
+std::string shown(std::string_view text);
 
 // "2 x 3"
 std::string shape_text(torch::IntArrayRef sizes);
@@ -104,8 +105,13 @@ torch::Tensor to_tensor(std::vector<Value> values, std::vector<int64_t> shape) {
 
 // Which of n samples are test samples, when a share of them is set aside by the job's seed: of each
 // group (`group` [n]; empty: all are one), round(fraction * size) at random, but never a whole
-// group. At least one sample in all.
-std::vector<bool> draw_test_samples(const Job& job, const std::string& purpose, int64_t n,
+// group. Throws Error, naming `path`, if that is not one sample in all.
+std::vector<bool> draw_test_samples(const Job& job, const std::string& path, int64_t n,
                                     double fraction, const std::vector<int64_t>& group);
+
+// Runs `read` in a process of its own first, and throws Error, naming `path`, if that process
+// crashes or hangs: for libraries that a damaged file can crash. An exception in there is none
+// here.
+void survive(const std::string& path, const std::function<void()>& read);
 
 }  // namespace fl_sim

@@ -90,8 +90,8 @@ class Heart final : public DatasetSource {
       sets[set] = std::move(copy);
     }
     const LevelColumn::Sorted labels = table.labels().sorted();
-    FL_CHECK(table.labels().numeric(), folder.string(), ": a label is ",
-             quoted(labels.names.back()), " (must be a number, 0 for a healthy heart)");
+    FL_CHECK(table.labels().numeric(), folder.string(), ": a label is ", shown(labels.names.back()),
+             " (must be a number, 0 for a healthy heart)");
     const auto samples = [&](int set) {
       std::vector<int64_t> disease;
       for (const int64_t i : part[set])
@@ -119,12 +119,12 @@ class Heart final : public DatasetSource {
   static std::vector<bool> chosen(const std::string& path, const nlohmann::json& all,
                                   const std::string& centre, int64_t rows) {
     FL_CHECK(all.is_object() && all.contains(centre) && all[centre].is_array(), path,
-             ": has no list ", quoted(centre), " (expected {\"cleveland\": [5, 13, ...], ...})");
+             ": has no list ", shown(centre), " (expected {\"cleveland\": [5, 13, ...], ...})");
     std::vector<bool> is_test(static_cast<size_t>(rows));
     for (const nlohmann::json& row : all[centre]) {
       FL_CHECK(row.is_number_integer() && row.get<int64_t>() >= 0 && row.get<int64_t>() < rows,
                path, ": ", centre, "'s list holds ",
-               quoted(row.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace)),
+               shown(row.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace)),
                " (must be 0 to ", rows - 1, ", the rows of that hospital without missing values)");
       is_test[static_cast<size_t>(row.get<int64_t>())] = true;
     }

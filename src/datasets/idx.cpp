@@ -173,7 +173,7 @@ Dataset read_set(const Job& job, const IdxSet& set, const std::string& advice) {
   names.insert(names.end(), set.folders.begin(), set.folders.end());
   for (const char* kind : {"-images-idx3-ubyte", "-labels-idx1-ubyte"})
     files.push_back(set.train_prefix + kind);
-  const fs::path folder = find_set(job, names, files, advice);
+  const fs::path folder = find_set(job, names, files, advice, true);
   Dataset data;
   data.classes = std::ssize(set.class_names);
   data.class_names = set.class_names;

@@ -117,8 +117,9 @@ class ImageFolder final : public DatasetSource {
     } else {
       std::vector<int64_t> labels;
       for (const File& file : files) labels.push_back(file.label);
-      const std::vector<bool> is_test = draw_test_samples(
-          job_, "images", std::ssize(files), job_.get<double>("images.test-fraction"), labels);
+      const std::vector<bool> is_test =
+          draw_test_samples(job_, folder.string(), std::ssize(files),
+                            job_.get<double>("images.test-fraction"), labels);
       for (size_t i = 0; i < files.size(); ++i) part[is_test[i] ? 1 : 0].push_back(files[i]);
     }
 

@@ -68,15 +68,15 @@ class LeafEvents final : public nlohmann::json_sax<nlohmann::json> {
     if (depth_ == 1) {
       section_ = value;
       FL_CHECK(!known_section() || sections_.insert({section_, true}).second, path_, ": the key ",
-               quoted(section_), " stands there twice");
+               shown(section_), " stands there twice");
     } else if (section_ == "user_data" && depth_ == 2) {
       start_user(value);
     } else if (section_ == "user_data" && depth_ == 3) {
       field_ = value;
       LeafPart::User& user = part_.users.at(user_);
       bool* seen = field_ == "x" ? &user.seen_x : field_ == "y" ? &user.seen_y : nullptr;
-      FL_CHECK(seen == nullptr || !*seen, path_, ": user ", quoted(user_), " has two lists ",
-               quoted(field_));
+      FL_CHECK(seen == nullptr || !*seen, path_, ": user ", shown(user_), " has two lists ",
+               shown(field_));
       if (seen) *seen = true;
     }
     return true;
@@ -90,7 +90,7 @@ class LeafEvents final : public nlohmann::json_sax<nlohmann::json> {
   // What can only be seen at the end of the file.
   void finish() const {
     for (const char* needed : {"users", "num_samples", "user_data"}) {
-      FL_CHECK(sections_.contains(needed), path_, ": has no ", quoted(needed),
+      FL_CHECK(sections_.contains(needed), path_, ": has no ", shown(needed),
                " (expected LEAF's users, num_samples and user_data)");
     }
     FL_CHECK(users_.size() == counts_.size(), path_, ": ", users_.size(), " users and ",
@@ -98,15 +98,15 @@ class LeafEvents final : public nlohmann::json_sax<nlohmann::json> {
     for (size_t i = 0; i < users_.size(); ++i) {
       const auto found = part_.users.find(users_[i]);
       FL_CHECK(found != part_.users.end() && found->second.file == path_, path_, ": user ",
-               quoted(users_[i]), " has no user_data");
+               shown(users_[i]), " has no user_data");
       LeafPart::User& user = found->second;
-      FL_CHECK(!user.listed, path_, ": user ", quoted(users_[i]), " is listed twice");
+      FL_CHECK(!user.listed, path_, ": user ", shown(users_[i]), " is listed twice");
       user.listed = true;
-      FL_CHECK(user.samples == counts_[i], path_, ": user ", quoted(users_[i]), " has ",
+      FL_CHECK(user.samples == counts_[i], path_, ": user ", shown(users_[i]), " has ",
                user.samples, " samples, but num_samples says ", counts_[i], " (truncated?)");
     }
     for (const auto& [name, user] : part_.users) {
-      FL_CHECK(user.file != path_ || user.listed, path_, ": user ", quoted(name),
+      FL_CHECK(user.file != path_ || user.listed, path_, ": user ", shown(name),
                " has data, but is not among the users");
     }
   }
@@ -126,24 +126,24 @@ class LeafEvents final : public nlohmann::json_sax<nlohmann::json> {
     user.begin = std::ssize(part_.labels);
     user.file = path_;
     const auto [at, fresh] = part_.users.emplace(name, user);
-    FL_CHECK(fresh, path_, ": user ", quoted(name), " has data twice, here and in ",
-             at->second.file, " (each user belongs to one file)");
+    FL_CHECK(fresh, path_, ": user ", shown(name), " has data twice, here and in ", at->second.file,
+             " (each user belongs to one file)");
     rows_ = 0;
   }
 
   bool begin(char bracket) {
     const bool data = section_ == "user_data";
     if (depth_ == 1 && known_section()) {
-      FL_CHECK(bracket == (data ? '{' : '['), path_, ": ", quoted(section_), " is not ",
+      FL_CHECK(bracket == (data ? '{' : '['), path_, ": ", shown(section_), " is not ",
                data ? "an object" : "a list");
     } else if (depth_ == 0) {
       FL_CHECK(bracket == '{', path_,
                ": is not an object (expected LEAF's users, num_samples and "
                "user_data)");
     } else if (data && depth_ == 2) {
-      FL_CHECK(bracket == '{', path_, ": user ", quoted(user_), "'s data are not an object");
+      FL_CHECK(bracket == '{', path_, ": user ", shown(user_), "'s data are not an object");
     } else if (data && depth_ == 3 && (field_ == "x" || field_ == "y")) {
-      FL_CHECK(bracket == '[', path_, ": user ", quoted(user_), "'s ", field_, " is not a list");
+      FL_CHECK(bracket == '[', path_, ": user ", shown(user_), "'s ", field_, " is not a list");
     } else if (in_field("x", 4)) {
       FL_CHECK(bracket == '[' && part_.kind != Kind::kText, where(),
                " is neither a list of numbers "
@@ -167,15 +167,15 @@ class LeafEvents final : public nlohmann::json_sax<nlohmann::json> {
 
   void end_user() {
     LeafPart::User& user = part_.users.at(user_);
-    FL_CHECK(user.seen_x && user.seen_y, path_, ": user ", quoted(user_), " has no ",
+    FL_CHECK(user.seen_x && user.seen_y, path_, ": user ", shown(user_), " has no ",
              user.seen_x ? "y" : "x");
     user.samples = std::ssize(part_.labels) - user.begin;
-    FL_CHECK(user.samples == rows_, path_, ": user ", quoted(user_), " has ", rows_, " x and ",
+    FL_CHECK(user.samples == rows_, path_, ": user ", shown(user_), " has ", rows_, " x and ",
              user.samples, " y (must be as many)");
   }
 
   std::string where() const {
-    return message(path_, ": user ", quoted(user_), ", ", field_, " ", rows_);
+    return message(path_, ": user ", shown(user_), ", ", field_, " ", rows_);
   }
 
   bool scalar(const char* what) {
@@ -197,7 +197,7 @@ class LeafEvents final : public nlohmann::json_sax<nlohmann::json> {
     } else if (in_field("y", 4)) {
       constexpr int64_t kMost = 1000000;
       FL_CHECK(value >= 0 && value < kMost && value == std::floor(value), path_, ": user ",
-               quoted(user_), ": a label is ", value, " (must be a whole number from 0 to ",
+               shown(user_), ": a label is ", value, " (must be a whole number from 0 to ",
                kMost - 1, ")");
       part_.labels.push_back(static_cast<int64_t>(value));
     } else if (section_ == "num_samples" && depth_ == 2) {
@@ -219,8 +219,8 @@ class LeafEvents final : public nlohmann::json_sax<nlohmann::json> {
       for (const char c : value) part_.text.push_back(static_cast<uint8_t>(character(c)));
       ++rows_;
     } else if (in_field("y", 4)) {
-      FL_CHECK(part_.kind != Kind::kNumbers && value.size() == 1, path_, ": user ", quoted(user_),
-               ": a label is ", quoted(value),
+      FL_CHECK(part_.kind != Kind::kNumbers && value.size() == 1, path_, ": user ", shown(user_),
+               ": a label is ", shown(value),
                " (must be a whole number, or one character where x are texts)");
       part_.kind = Kind::kText;
       part_.labels.push_back(character(value[0]));
@@ -234,8 +234,8 @@ class LeafEvents final : public nlohmann::json_sax<nlohmann::json> {
 
   int64_t character(char c) const {
     const int64_t index = leaf_text::index_of(c);
-    FL_CHECK(index >= 0, path_, ": user ", quoted(user_), ": the character ",
-             quoted(std::string(1, c)), " (byte ", int{static_cast<unsigned char>(c)},
+    FL_CHECK(index >= 0, path_, ": user ", shown(user_), ": the character ",
+             shown(std::string(1, c)), " (byte ", int{static_cast<unsigned char>(c)},
              ") is none of LEAF's 80");
     return index;
   }
@@ -366,6 +366,7 @@ class Leaf final : public DatasetSource {
   fs::path find_folder() const {
     std::vector<fs::path> bases = {name_, fs::path(name_) / "data"};
     for (const fs::path& base : data_folders(job_)) {
+      if (fs::path(name_).is_absolute()) break;
       for (const fs::path& path : {base / name_, base / "leaf" / name_}) {
         bases.push_back(path);
         bases.push_back(path / "data");

@@ -39,7 +39,7 @@ SparseRows read_sparse(const std::string& path) {
     const std::string_view label = take();
     double number = 0;
     FL_CHECK(parse_number(label, number) && number == std::floor(number) && std::abs(number) < 1e9,
-             in.where(), ": the label is ", quoted(label), " (must be a whole number)");
+             in.where(), ": the label is ", shown(label), " (must be a whole number)");
     int64_t last = 0;
     while (!rest.empty()) {
       const std::string_view word = take();
@@ -49,7 +49,7 @@ SparseRows read_sparse(const std::string& path) {
       FL_CHECK(colon != std::string_view::npos && parse_number(word.substr(0, colon), index) &&
                    parse_number(word.substr(colon + 1), value) &&
                    std::isfinite(static_cast<float>(value)),
-               in.where(), ": ", quoted(word), " was found (expected index:value, such as 3:0.5)");
+               in.where(), ": ", shown(word), " was found (expected index:value, such as 3:0.5)");
       FL_CHECK(index > last && index <= INT32_MAX, in.where(), ": index ", index,
                last == 0 ? " is the first (they start at 1)"
                          : message(" follows ", last, " (they must ascend)"));
@@ -129,7 +129,7 @@ class Libsvm final : public DatasetSource {
   void split(SparseRows& train, SparseRows& test) const {
     const SparseRows all = std::move(train);
     const std::vector<bool> is_test =
-        draw_test_samples(job_, "libsvm", all.rows(), job_.get<double>("libsvm.test-fraction"), {});
+        draw_test_samples(job_, all.path, all.rows(), job_.get<double>("libsvm.test-fraction"), {});
     train = test = {};
     for (SparseRows* part : {&train, &test}) {
       part->path = all.path;

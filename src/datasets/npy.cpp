@@ -72,7 +72,7 @@ class HeaderParser {
 
  private:
   [[noreturn]] void fail() const {
-    throw Error(message(where_, ": its header is ", quoted(text_),
+    throw Error(message(where_, ": its header is ", shown(text_),
                         " (expected {'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), })"));
   }
   void skip() {
@@ -117,7 +117,7 @@ class HeaderParser {
     const auto type = std::find_if(std::begin(kNumpyTypes), std::end(kNumpyTypes),
                                    [&](const NumpyType& t) { return descr.substr(1) == t.code; });
     FL_CHECK(type != std::end(kNumpyTypes) && std::strchr("<>|=", descr[0]) != nullptr, where_,
-             ": is of type ", quoted(descr),
+             ": is of type ", shown(descr),
              " (must be numbers: b1, u1, i1, u2, i2, u4, i4, i8, "
              "f2, f4 or f8)");
     header.type = *type;
@@ -219,7 +219,7 @@ torch::Tensor read_array(const Source& read, const std::string& where) {
     flat = to_tensor(std::move(values), {count});
   } else {
     flat = torch::empty({count}, header.type.type);
-    std::memcpy(flat.data_ptr(), values.data(), values.size());
+    if (!values.empty()) std::memcpy(flat.data_ptr(), values.data(), values.size());
   }
   if (!header.fortran_order || header.shape.size() < 2) return flat.reshape(header.shape);
   // Column by column: the reversed shape in C order, transposed.

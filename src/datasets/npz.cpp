@@ -58,12 +58,17 @@ class Npz final : public DatasetSource {
         has("client") ? client_codes(path, arrays["client"]) : std::vector<int64_t>{};
     Dataset data;
     data.owner = clients;
-    if (!has("x_test")) split(arrays, data.owner);
+    if (!has("x_test")) split(path, arrays, data.owner);
     const bool bytes = arrays["x"].scalar_type() == torch::kUInt8 &&
                        arrays["x_test"].scalar_type() == torch::kUInt8;
-    const auto inputs = [&](const torch::Tensor& x) { return bytes ? x : x.to(torch::kFloat32); };
-    data.train.inputs = inputs(arrays["x"]);
-    data.test.inputs = inputs(arrays["x_test"]);
+    const auto inputs = [&](const std::string& name) {
+      const torch::Tensor x = bytes ? arrays[name] : arrays[name].to(torch::kFloat32);
+      FL_CHECK(bytes || torch::isfinite(x).all().item<bool>(), path, ": ", name,
+               " holds NaN, infinity or numbers that do not fit float32");
+      return x;
+    };
+    data.train.inputs = inputs("x");
+    data.test.inputs = inputs("x_test");
     if (bytes && job_.get<bool>("npz.unit")) data.scale = 1.0 / 255;
     if (job_.get<bool>("npz.regression")) {
       set_values(path, arrays, data);
@@ -92,9 +97,9 @@ class Npz final : public DatasetSource {
   }
 
   // Sets a part of x and y aside as x_test and y_test; `owner` keeps that of what remains.
-  void split(NumpyArrays& arrays, std::vector<int64_t>& owner) const {
+  void split(const std::string& path, NumpyArrays& arrays, std::vector<int64_t>& owner) const {
     const std::vector<bool> is_test = draw_test_samples(
-        job_, "npz", arrays["x"].size(0), job_.get<double>("npz.test-fraction"), owner);
+        job_, path, arrays["x"].size(0), job_.get<double>("npz.test-fraction"), owner);
     std::vector<int64_t> part[2], kept;
     for (size_t i = 0; i < is_test.size(); ++i) {
       part[is_test[i] ? 1 : 0].push_back(static_cast<int64_t>(i));

@@ -61,7 +61,7 @@ bool CellReader::next(std::vector<std::string>& cells) {
       const size_t after = at;
       skip_blanks();
       FL_CHECK(at >= line_.size() || line_[at] == separator_ || (separator_ == ' ' && at > after),
-               where(), ": ", quoted(line_.substr(at)),
+               where(), ": ", shown(line_.substr(at)),
                " stands behind a closing quote (a quote inside quotes is written twice)");
     } else {
       size_t stop = line_.find(separator_, at);
@@ -117,7 +117,7 @@ LevelColumn::Sorted LevelColumn::sorted() const {
 
 std::string Table::column_name(size_t column) const {
   return names_.empty() ? message("column ", column)
-                        : message("column ", column, " (", quoted(names_[column]), ")");
+                        : message("column ", column, " (", shown(names_[column]), ")");
 }
 
 int64_t Table::column_of(const std::string& path, const std::string& name,
@@ -125,7 +125,7 @@ int64_t Table::column_of(const std::string& path, const std::string& name,
   const auto found = std::find(names_.begin(), names_.end(), name);
   if (found != names_.end()) {
     FL_CHECK(std::find(found + 1, names_.end(), name) == names_.end(), path, ": two columns are ",
-             "called ", quoted(name), " (give ", format_.key, ".", key, " as a number, from 0)");
+             "called ", shown(name), " (give ", format_.key, ".", key, " as a number, from 0)");
     return found - names_.begin();
   }
   const int64_t columns = std::ssize(roles_);
@@ -133,10 +133,10 @@ int64_t Table::column_of(const std::string& path, const std::string& name,
   const bool is_number = parse_number(name, number);
   const std::string near = nearest(name, names_);
   FL_CHECK(is_number && number >= -columns && number < columns, path, ": there is no column ",
-           quoted(name), " for ", format_.key, ".", key, " (there are ", columns, " columns",
+           shown(name), " for ", format_.key, ".", key, " (there are ", columns, " columns",
            names_.empty() ? ", without names"
-           : near.empty() ? message(", the first is ", quoted(names_[0]))
-                          : message("; did you mean ", quoted(near), "?"),
+           : near.empty() ? message(", the first is ", shown(names_[0]))
+                          : message("; did you mean ", shown(near), "?"),
            "; a column may also be given as its number, from 0, or from -1 backwards)");
   return number < 0 ? number + columns : number;
 }
@@ -202,7 +202,7 @@ int64_t Table::read(const std::string& path) {
         case Role::kNumber: {
           double number = 0;
           FL_CHECK(parse_number(cell, number), in.where(), ": ", column_name(c), " is ",
-                   quoted(cell), " (must be a number; ", format_.key, ".onehot, ", format_.key,
+                   shown(cell), " (must be a number; ", format_.key, ".onehot, ", format_.key,
                    ".drop and ", format_.key, ".missing are for what is none)");
           numbers.push_back(number);
           break;
