@@ -10,6 +10,7 @@
 #include "any_job.h"
 #include "dataset.h"
 #include "datasets/cifar.h"
+#include "datasets/files.h"
 #include "datasets/image_file.h"
 #include "datasets/tabular.h"
 #include "datasets/text.h"
@@ -305,6 +306,18 @@ TEST_F(Formats, ShakespeareReadsStringsOfFixedLength) {
   const Dataset read_data = read(set);
   EXPECT_EQ(integers(read_data.train.inputs.slice(1, 0, 6)),
             (Integers{87, 1, 2, 3, 4, 88, 87, 1, 88, 0, 0, 0}));
+}
+
+// A library that crashes over a damaged file takes a child process with it, not the run; what is
+// thrown there is left to the caller to meet.
+TEST_F(Formats, ACrashOfALibraryIsAnError) {
+  const std::string path = write("file", "bytes");
+  EXPECT_ERROR(survive(path, [] { std::abort(); }),
+               path + ": is damaged (the HDF5 library crashed");
+  EXPECT_NO_THROW(survive(path, [] { throw Error("for the caller"); }));
+  bool changed = false;
+  survive(path, [&] { changed = true; });
+  EXPECT_FALSE(changed);
 }
 
 TEST_F(Formats, LeafMergesFilesAndSortsUsers) {

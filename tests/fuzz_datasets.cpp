@@ -161,10 +161,16 @@ Case cifar_case(const TemporaryFolder& folder) {
           }};
 }
 
+struct Tally {
+  int64_t accepted = 0, refused = 0, failed = 0;
+};
+
 // The problem with what one mutation led to; empty: none.
-std::string problem(const Case& c, const TemporaryFolder& folder, const Dataset& valid) {
+std::string problem(const Case& c, const TemporaryFolder& folder, const Dataset& valid,
+                    Tally& tally) {
   try {
     const Dataset data = c.read();
+    ++tally.accepted;
     try {
       check_dataset(data, c.name);
     } catch (const Error& error) {
@@ -172,6 +178,7 @@ std::string problem(const Case& c, const TemporaryFolder& folder, const Dataset&
     }
     if (c.sealed && !same(data, valid)) return "checksums were right, and samples differ";
   } catch (const Error& error) {
+    ++tally.refused;
     const std::string what = error.what();
     if (what.find(folder.path().string()) == std::string::npos)
       return "the message does not name the file: " + what;
@@ -180,10 +187,6 @@ std::string problem(const Case& c, const TemporaryFolder& folder, const Dataset&
   }
   return "";
 }
-
-struct Tally {
-  int64_t accepted = 0, refused = 0, failed = 0;
-};
 
 void run_case(const Case& c, const TemporaryFolder& folder, int64_t mutations, int64_t only,
               Tally& tally) {
@@ -199,7 +202,7 @@ void run_case(const Case& c, const TemporaryFolder& folder, int64_t mutations, i
     std::snprintf(current, sizeof current, "fuzz_datasets: case '%s', mutation %lld, file %s\n",
                   c.name.c_str(), static_cast<long long>(m), c.files[file].c_str());
     alarm(kSeconds);
-    const std::string wrong = problem(c, folder, valid);
+    const std::string wrong = problem(c, folder, valid, tally);
     alarm(0);
     if (!wrong.empty()) {
       ++tally.failed;
@@ -224,8 +227,7 @@ int run(int argc, char** argv) {
   // HDF5's readers try each file in a process of its own, which takes a hundred times as long here.
   const auto is_slow = [&](int64_t i) { return i >= 2 && i < 5; };
   const int64_t slow_share = mutations / 100, slow_cases = 3;
-  Tally tally;
-  int64_t done = 0;
+  Tally all;
   for (int64_t i = 0; i < cases; ++i) {
     const TemporaryFolder folder("fuzz_datasets");
     const Case c =
@@ -236,15 +238,20 @@ int run(int argc, char** argv) {
                           : is_slow(i)    ? slow_share
                                        : rest / fast_cases + (i + 1 == cases) * (rest % fast_cases);
     const auto start = std::chrono::steady_clock::now();
+    Tally tally;
     run_case(c, folder, share, only, tally);
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-    std::printf("%-16s %6lld mutations, %.1f s\n", c.name.c_str(), static_cast<long long>(share),
-                seconds.count());
-    done += share;
+    std::printf("%-16s %5lld refused, %5lld read, %lld wrong, %.1f s\n", c.name.c_str(),
+                static_cast<long long>(tally.refused), static_cast<long long>(tally.accepted),
+                static_cast<long long>(tally.failed), seconds.count());
+    all.refused += tally.refused;
+    all.accepted += tally.accepted;
+    all.failed += tally.failed;
   }
-  std::printf("%lld mutations, %lld wrong\n", static_cast<long long>(done),
-              static_cast<long long>(tally.failed));
-  return tally.failed == 0 && done > 0 ? 0 : 1;
+  std::printf("%-16s %5lld refused, %5lld read, %lld wrong\n", "all",
+              static_cast<long long>(all.refused), static_cast<long long>(all.accepted),
+              static_cast<long long>(all.failed));
+  return all.failed == 0 && all.accepted + all.refused > 0 ? 0 : 1;
 }
 
 }  // namespace
