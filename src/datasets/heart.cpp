@@ -76,18 +76,16 @@ class Heart final : public DatasetSource {
     data.classes = 2;
     data.class_names = {"healthy", "disease"};
     data.owner = centre[0];
-    Matrix sets[2] = {inputs.select(part[0]), inputs.select(part[1])};
-    const Matrix raw = sets[0];
-    const std::string names[2] = {"standardise-train", "standardise"};
+    const Matrix raw = inputs.select(part[0]);
+    Matrix sets[2] = {raw, inputs.select(part[1])};
+    const std::string options[2] = {"heart.standardise-train", "heart.standardise"};
     for (int set = 0; set < 2; ++set) {
-      const bool pooled = job_.get<std::string>("heart." + names[set]) == "pooled";
-      Matrix statistics = raw;
+      const bool pooled = job_.get<std::string>(options[set]) == "pooled";
       const auto groups = [&](int of) {
         return pooled ? std::vector<int64_t>(centre[of].size()) : centre[of];
       };
-      Matrix copy = sets[set];
-      standardise(statistics, groups(0), copy, groups(set), folder.string());
-      sets[set] = std::move(copy);
+      Matrix statistics = raw;  // the training rows, whichever rows are standardised
+      standardise(statistics, groups(0), sets[set], groups(set), folder.string());
     }
     const LevelColumn::Sorted labels = table.labels().sorted();
     FL_CHECK(table.labels().numeric(), folder.string(), ": a label is ", shown(labels.names.back()),
