@@ -66,6 +66,7 @@ fs::path find_path(const Job& job, const std::string& key, const std::string& na
   if (fs::exists(name, none)) return name;
   std::string looked = name;
   for (const fs::path& folder : data_folders(job)) {
+    if (fs::path(name).is_absolute()) break;
     if (fs::exists(folder / name, none)) return folder / name;
     looked += ", " + (folder / name).string();
   }
