@@ -354,6 +354,46 @@ std::string Hdf5File::read_text(const std::string& path) const {
   });
 }
 
+std::vector<std::string> Hdf5File::read_texts(const std::string& path) const {
+  const std::string problem = "cannot read " + path;
+  const Id dataset = open_dataset(path_, id_, path);
+  const Id type(H5Dget_type(dataset), H5Tclose);
+  require(type, path_, problem);
+  FL_CHECK(H5Tget_class(type) == H5T_STRING && shape(path).size() == 1, path_, ": ", path,
+           " is not a list of strings");
+  const size_t count = count_of(path_, dataset, path);
+  const htri_t variable = H5Tis_variable_str(type);
+  require(variable, path_, problem);
+  std::vector<std::string> texts;
+  if (variable > 0) {
+    std::vector<char*> pointers(count);  // HDF5 allocates what they point to
+    const Id space(H5Dget_space(dataset), H5Sclose);
+    require(space, path_, problem);
+    const herr_t status = H5Dread(dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, pointers.data());
+    const std::string why = status < 0 ? reason() : "";
+    for (const char* text : pointers) texts.emplace_back(text == nullptr ? "" : text);
+    for (char* text : pointers) H5free_memory(text);
+    FL_CHECK(status >= 0, path_, ": ", problem, " (", why, ")");
+    return texts;
+  }
+  const size_t width = H5Tget_size(type);
+  // Also before memory is asked for: a damaged file may claim any width.
+  struct stat status = {};
+  FL_CHECK(width > 0 && width < size_t{1} << 24 &&
+               (stat(path_.c_str(), &status) != 0 ||
+                count * width < 1100 * (static_cast<size_t>(status.st_size) + (1 << 14))),
+           path_, ": ", problem, " (it claims ", count, " strings of ", width,
+           " bytes, more than the file can hold: damaged?)");
+  std::vector<char> bytes(count * width);
+  if (!bytes.empty())
+    require(H5Dread(dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, bytes.data()), path_, problem);
+  for (size_t i = 0; i < count; ++i) {
+    const char* text = bytes.data() + i * width;
+    texts.emplace_back(text, strnlen(text, width));
+  }
+  return texts;
+}
+
 std::string Hdf5File::read_text_attribute(const std::string& path, const std::string& name) const {
   const std::string what = "attribute " + name + " of " + path;
   const Id attribute(H5Aopen_by_name(id_, path.c_str(), name.c_str(), H5P_DEFAULT, H5P_DEFAULT),

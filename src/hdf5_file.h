@@ -46,6 +46,7 @@ class Hdf5File {
   std::vector<float> read_floats(const std::string& path) const;
   std::vector<int64_t> read_integers(const std::string& path) const;  // any integer type, converted
   std::string read_text(const std::string& path) const;
+  std::vector<std::string> read_texts(const std::string& path) const;  // [n] strings
   std::string read_text_attribute(const std::string& path, const std::string& name) const;
 
   // Flushes to the file system and closes, reporting errors that a destructor could not. fsync is

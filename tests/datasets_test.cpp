@@ -82,6 +82,53 @@ TEST(CheckDataset, RefusesWhatIsBroken) {
   expect("owner 1 of 3 has no training sample", [](Dataset& d) { d.owner = {0, 2, 2, 0}; });
 }
 
+// Sequences: a label at each position, or kIgnored; but not nowhere, and as many in both parts.
+TEST(CheckDataset, KnowsSequences) {
+  const auto sequences = [] {
+    Dataset data = small();
+    data.train.labels = torch::tensor({0, 1, -1, 1, 1, -1, 0, -1}, torch::kInt64).reshape({4, 2});
+    data.test.labels = torch::tensor({1, 0}, torch::kInt64).reshape({1, 2});
+    return data;
+  };
+  EXPECT_NO_THROW(check_dataset(sequences(), "small"));
+  Dataset data = sequences();
+  data.train.labels[0][0] = -2;
+  EXPECT_ERROR(check_dataset(data, "small"), "label -2 occurs (labels must be 0 to 1, or -1 where");
+  data = sequences();
+  data.train.labels[3][0] = -1;
+  EXPECT_ERROR(check_dataset(data, "small"),
+               "1 samples have nothing to predict at any position, the first is sample 3");
+  data = sequences();
+  data.test.labels = torch::tensor({1}, torch::kInt64);
+  EXPECT_ERROR(check_dataset(data, "small"),
+               "training samples have labels at 2 positions, test samples at 1");
+  data = sequences();
+  data.train.labels = data.train.labels.reshape({4, 2, 1});
+  EXPECT_ERROR(check_dataset(data, "small"), "labels are [4, 2, 1]");
+}
+
+TEST(CheckDataset, KnowsCoarseClassesValuesAndNames) {
+  Dataset data = small();
+  data.coarse = {0, 1, 1, 0};
+  data.values = {-1.5, 2};
+  data.class_names = {"a", "b"};
+  EXPECT_NO_THROW(check_dataset(data, "small"));
+  const auto expect = [&](const char* part, const std::function<void(Dataset&)>& damage) {
+    Dataset broken = data;
+    damage(broken);
+    EXPECT_ERROR(check_dataset(broken, "small"), part);
+  };
+  expect("3 coarse classes for 4 training samples", [](Dataset& d) { d.coarse.pop_back(); });
+  expect("coarse class 1 of 3 has no training sample", [](Dataset& d) { d.coarse = {0, 2, 2, 0}; });
+  expect("coarse class -1 occurs", [](Dataset& d) { d.coarse[0] = -1; });
+  expect("1 values for 2 classes", [](Dataset& d) { d.values = {1}; });
+  expect("value 1 is 2, after 2 (values must be finite and ascend)", [](Dataset& d) {
+    d.values = {2, 2};
+  });
+  expect("value 0 is nan", [](Dataset& d) { d.values[0] = std::nan(""); });
+  expect("3 names for 2 classes", [](Dataset& d) { d.class_names.emplace_back("c"); });
+}
+
 TEST(FetchInputs, SelectsConvertsAndScales) {
   Samples samples;
   samples.inputs = torch::tensor({0, 51, 102, 255}, torch::kUInt8).reshape({2, 1, 1, 2});

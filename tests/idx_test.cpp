@@ -1,59 +1,21 @@
 #include "datasets/idx.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
-#include <zlib.h>
 
-#include <cstdlib>
 #include <filesystem>
-#include <fstream>
 
 #include "any_job.h"
+#include "data_files.h"
 
 namespace fl_sim {
 namespace {
 
 namespace fs = std::filesystem;
 
-std::string big_endian(uint32_t value) {
-  return {static_cast<char>(value >> 24), static_cast<char>(value >> 16),
-          static_cast<char>(value >> 8), static_cast<char>(value)};
-}
-
-// The header of an IDX file.
-std::string header(char type, const std::vector<uint32_t>& sizes) {
-  std::string bytes = {0, 0, type, static_cast<char>(sizes.size())};
-  for (const uint32_t size : sizes) bytes += big_endian(size);
-  return bytes;
-}
-
-std::string compressed(const std::string& bytes) {
-  z_stream stream{};
-  EXPECT_EQ(deflateInit2(&stream, 6, Z_DEFLATED, 16 + MAX_WBITS, 8, Z_DEFAULT_STRATEGY), Z_OK);
-  std::string out(bytes.size() + 1024, '\0');
-  stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(bytes.data()));
-  stream.avail_in = static_cast<uInt>(bytes.size());
-  stream.next_out = reinterpret_cast<Bytef*>(out.data());
-  stream.avail_out = static_cast<uInt>(out.size());
-  EXPECT_EQ(deflate(&stream, Z_FINISH), Z_STREAM_END);
-  out.resize(stream.total_out);
-  deflateEnd(&stream);
-  return out;
-}
-
 class IdxTest : public testing::Test {
  protected:
-  IdxTest() : folder_(fs::temp_directory_path() / ("fl_sim_idx_test_" + std::to_string(getpid()))) {
-    fs::remove_all(folder_);
-    fs::create_directories(folder_);
-  }
-  ~IdxTest() override { fs::remove_all(folder_); }
-
   std::string write(const std::string& name, const std::string& bytes) const {
-    const fs::path path = folder_ / name;
-    fs::create_directories(path.parent_path());
-    std::ofstream(path, std::ios::binary) << bytes;
-    return path;
+    return temporary_.write(name, bytes);
   }
 
   // The four files of a set of n training and n test images of 28 x 28, pixel p of image i being
@@ -65,8 +27,8 @@ class IdxTest : public testing::Test {
       labels += static_cast<char>(i % 10);
     }
     for (const std::string part : {"train", "t10k"}) {
-      write(subfolder + part + "-images-idx3-ubyte", header(8, {n, 28, 28}) + pixels);
-      write(subfolder + part + "-labels-idx1-ubyte.gz", compressed(header(8, {n}) + labels));
+      write(subfolder + part + "-images-idx3-ubyte", idx_header(8, {n, 28, 28}) + pixels);
+      write(subfolder + part + "-labels-idx1-ubyte.gz", gzipped(idx_header(8, {n}) + labels));
     }
   }
 
@@ -75,14 +37,15 @@ class IdxTest : public testing::Test {
     return make<DatasetSource>(name, {job, ""})->read();
   }
 
-  fs::path folder_;
+  TemporaryFolder temporary_{"idx_test"};
+  fs::path folder_ = temporary_.path();
 };
 
 // The example is written byte by byte from the format's definition, not by a writer of ours.
 TEST_F(IdxTest, ReadsBytesPlainAndCompressed) {
   const std::string bytes("\0\0\x08\x03\0\0\0\x02\0\0\0\x01\0\0\0\x03\x00\x01\x7f\x80\xfe\xff", 22);
   const auto expected = torch::tensor({0, 1, 127, 128, 254, 255}, torch::kUInt8).reshape({2, 1, 3});
-  for (const std::string& path : {write("a", bytes), write("a.gz", compressed(bytes))}) {
+  for (const std::string& path : {write("a", bytes), write("a.gz", gzipped(bytes))}) {
     const torch::Tensor array = read_idx(path);
     EXPECT_EQ(array.scalar_type(), torch::kUInt8);
     EXPECT_TRUE(torch::equal(array, expected)) << path;
@@ -91,14 +54,14 @@ TEST_F(IdxTest, ReadsBytesPlainAndCompressed) {
 
 // gzip members that follow one another are one file (RFC 1952, section 2.2).
 TEST_F(IdxTest, ReadsGzipOfSeveralMembers) {
-  const std::string path = write("a.gz", compressed(header(8, {4}) + "\1\2") + compressed("\3\4"));
+  const std::string path = write("a.gz", gzipped(idx_header(8, {4}) + "\1\2") + gzipped("\3\4"));
   EXPECT_TRUE(torch::equal(read_idx(path), torch::tensor({1, 2, 3, 4}, torch::kUInt8)));
 }
 
 TEST_F(IdxTest, ReadsEveryTypeBigEndian) {
   const auto equals = [&](char type, const std::string& bytes, const torch::Tensor& expected) {
     const uint32_t n = static_cast<uint32_t>(expected.numel());
-    const torch::Tensor array = read_idx(write("a", header(type, {n}) + bytes));
+    const torch::Tensor array = read_idx(write("a", idx_header(type, {n}) + bytes));
     return array.scalar_type() == expected.scalar_type() && torch::equal(array, expected);
   };
   using std::string;
@@ -116,8 +79,8 @@ TEST_F(IdxTest, ReadsAcrossItsBuffers) {
   std::string values(n, '\0');
   uint32_t state = 1;
   for (char& c : values) c = static_cast<char>((state = state * 1664525 + 1013904223) >> 24);
-  for (const std::string& path :
-       {write("a", header(8, {n}) + values), write("a.gz", compressed(header(8, {n}) + values))}) {
+  for (const std::string& path : {write("a", idx_header(8, {n}) + values),
+                                  write("a.gz", gzipped(idx_header(8, {n}) + values))}) {
     const torch::Tensor array = read_idx(path);
     ASSERT_EQ(array.numel(), n);
     EXPECT_EQ(std::memcmp(array.data_ptr(), values.data(), n), 0);
@@ -128,40 +91,40 @@ TEST_F(IdxTest, RefusesWhatIsNotIdx) {
   EXPECT_ERROR(read_idx((folder_ / "none").string()), "none: cannot be opened");
   EXPECT_ERROR(read_idx(folder_.string()), "cannot be opened");
   EXPECT_ERROR(read_idx(write("a", "")), "a: is empty");
-  EXPECT_ERROR(read_idx(write("a.gz", compressed(""))), "a.gz: is empty");
+  EXPECT_ERROR(read_idx(write("a.gz", gzipped(""))), "a.gz: is empty");
   EXPECT_ERROR(read_idx(write("a", "\x89PNG\r\n")), "found 89 50 4e 47");
   EXPECT_ERROR(read_idx(write("a", std::string("\0\0\x08", 3))), "a: is not an IDX file");
-  EXPECT_ERROR(read_idx(write("a", header(0x0A, {1}) + "x")), "found 00 00 0a 01");
-  EXPECT_ERROR(read_idx(write("a", header(8, {}) + "x")), "found 00 00 08 00");
+  EXPECT_ERROR(read_idx(write("a", idx_header(0x0A, {1}) + "x")), "found 00 00 0a 01");
+  EXPECT_ERROR(read_idx(write("a", idx_header(8, {}) + "x")), "found 00 00 08 00");
   EXPECT_ERROR(read_idx(write("a.gz", "no gzip at all")), "a.gz: is not an IDX file");
 }
 
 TEST_F(IdxTest, RefusesWrongLengths) {
-  const std::string good = header(8, {2, 3});
+  const std::string good = idx_header(8, {2, 3});
   EXPECT_ERROR(read_idx(write("a", good.substr(0, 10))), "a: ends inside its header");
   EXPECT_ERROR(read_idx(write("a", good + "12345")),
                "a: 6 bytes were expected behind its header, 5 were found");
   EXPECT_ERROR(read_idx(write("a", good + "1234567")),
                "a: 6 bytes were expected behind its header, more were found");
-  EXPECT_ERROR(read_idx(write("a.gz", compressed(good + "12345"))), "5 were found");
-  EXPECT_ERROR(read_idx(write("a.gz", compressed(good + "1234567"))), "more were found");
-  EXPECT_ERROR(read_idx(write("a", header(8, {0, 3}))), "dimension 0 has size 0");
-  EXPECT_ERROR(read_idx(write("a", header(8, {2, 0xfffffffd}))), "dimension 1 has size -3");
+  EXPECT_ERROR(read_idx(write("a.gz", gzipped(good + "12345"))), "5 were found");
+  EXPECT_ERROR(read_idx(write("a.gz", gzipped(good + "1234567"))), "more were found");
+  EXPECT_ERROR(read_idx(write("a", idx_header(8, {0, 3}))), "dimension 0 has size 0");
+  EXPECT_ERROR(read_idx(write("a", idx_header(8, {2, 0xfffffffd}))), "dimension 1 has size -3");
 }
 
 // A header may claim anything; only what is there is ever allocated (this would be 2^62 bytes).
 TEST_F(IdxTest, RefusesAbsurdSizesWithoutAllocatingThem) {
-  const std::string huge = header(8, {0x7fffffff, 0x7fffffff}) + "12345";
+  const std::string huge = idx_header(8, {0x7fffffff, 0x7fffffff}) + "12345";
   EXPECT_ERROR(read_idx(write("a", huge)), "5 were found");
-  EXPECT_ERROR(read_idx(write("a.gz", compressed(huge))), "5 were found");
-  const std::string overflow = header(8, {0x7fffffff, 0x7fffffff, 0x7fffffff}) + "12345";
+  EXPECT_ERROR(read_idx(write("a.gz", gzipped(huge))), "5 were found");
+  const std::string overflow = idx_header(8, {0x7fffffff, 0x7fffffff, 0x7fffffff}) + "12345";
   EXPECT_ERROR(read_idx(write("a", overflow)), "claims more than 2^63 bytes");
 }
 
 TEST_F(IdxTest, RefusesDamagedGzip) {
   std::string values;
   for (int i = 0; i < 5000; ++i) values += static_cast<char>(i * i >> 3);
-  const std::string good = compressed(header(8, {5000}) + values);
+  const std::string good = gzipped(idx_header(8, {5000}) + values);
   for (const size_t length : {size_t{5}, good.size() / 2, good.size() - 8, good.size() - 1}) {
     EXPECT_ERROR(read_idx(write("a.gz", good.substr(0, length))),
                  "a.gz: the gzip data end too early");
@@ -178,7 +141,7 @@ TEST_F(IdxTest, RefusesDamagedGzip) {
 // were (gzip's own header holds a time stamp and flags that no checksum covers).
 TEST_F(IdxTest, NoFlippedBitReachesTheValues) {
   const std::string good =
-      compressed(header(8, {41}) + "forty bytes that hardly compress, 0123456");
+      gzipped(idx_header(8, {41}) + "forty bytes that hardly compress, 0123456");
   const torch::Tensor expected = read_idx(write("a.gz", good));
   for (size_t bit = 0; bit < 8 * good.size(); ++bit) {
     std::string bad = good;
@@ -191,8 +154,8 @@ TEST_F(IdxTest, NoFlippedBitReachesTheValues) {
 }
 
 TEST_F(IdxTest, PairsImagesWithLabels) {
-  const std::string images = write("images", header(8, {2, 1, 3}) + "abcdef");
-  const std::string labels = write("labels", header(8, {2}) + std::string("\0\2", 2));
+  const std::string images = write("images", idx_header(8, {2, 1, 3}) + "abcdef");
+  const std::string labels = write("labels", idx_header(8, {2}) + std::string("\0\2", 2));
   const Samples samples = read_idx_samples(images, labels, 3);
   EXPECT_EQ(samples.inputs.sizes(), (std::vector<int64_t>{2, 1, 1, 3}));
   EXPECT_EQ(samples.inputs.scalar_type(), torch::kUInt8);
@@ -203,9 +166,9 @@ TEST_F(IdxTest, PairsImagesWithLabels) {
   EXPECT_ERROR(read_idx_samples(labels, images, 3), "the two files are swapped");
   EXPECT_ERROR(read_idx_samples(images, images, 3), "labels are expected");
   EXPECT_ERROR(read_idx_samples(labels, labels, 3), "images are expected");
-  const std::string three = write("three", header(8, {3}) + std::string("\0\1\2", 3));
+  const std::string three = write("three", idx_header(8, {3}) + std::string("\0\1\2", 3));
   EXPECT_ERROR(read_idx_samples(images, three, 3), "three: holds 3 labels, but ");
-  const std::string floats = write("floats", header(0x0D, {1, 1, 1}) + std::string(4, '\0'));
+  const std::string floats = write("floats", idx_header(0x0D, {1, 1, 1}) + std::string(4, '\0'));
   EXPECT_ERROR(read_idx_samples(floats, labels, 3), "floats: 1 x 1 x 1 of Float was found");
 }
 
@@ -245,9 +208,9 @@ TEST_F(IdxTest, SaysWhatIsMissing) {
   write_set("", 10);
   fs::remove(folder_ / "t10k-labels-idx1-ubyte.gz");
   EXPECT_ERROR(read("mnist", dir), "t10k-labels-idx1-ubyte[.gz] is missing");
-  write("t10k-labels-idx1-ubyte", header(8, {9}) + "123456789");
+  write("t10k-labels-idx1-ubyte", idx_header(8, {9}) + "123456789");
   EXPECT_ERROR(read("mnist", dir), "holds 9 labels, but ");
-  write("train-images-idx3-ubyte", header(8, {10, 2, 2}) + std::string(40, 'x'));
+  write("train-images-idx3-ubyte", idx_header(8, {10, 2, 2}) + std::string(40, 'x'));
   EXPECT_ERROR(read("mnist", dir), "images are 2 x 2 (expected 28 x 28)");
 }
 

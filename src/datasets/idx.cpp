@@ -1,93 +1,22 @@
-// MNIST and Fashion-MNIST from their IDX files.
+// MNIST, Fashion-MNIST and EMNIST from their IDX files.
 // LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", Proc.
 // IEEE 1998; Xiao, Rasul, Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking machine
-// learning algorithms", 2017.
+// learning algorithms", 2017; Cohen, Afshar, Tapson, van Schaik, "EMNIST: an extension of MNIST to
+// handwritten letters", 2017.
 #include "datasets/idx.h"
-
-#include <zlib.h>
 
 #include <algorithm>
 #include <bit>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <iomanip>
 
 #include "check.h"
+#include "datasets/files.h"
 
 namespace fl_sim {
 namespace {
-
-constexpr const char* kFetchAgain = "; fetch the file again";
-
-// The bytes of a file, decompressed if they are gzip. Not gzread: it stops silently at what follows
-// the gzip data.
-class ByteStream {
- public:
-  explicit ByteStream(const std::string& path) : path_(path), file_(path, std::ios::binary) {
-    FL_CHECK(file_ && !std::filesystem::is_directory(path), path,
-             ": cannot be opened (is it a readable file?)");
-    refill();
-    gzip_ = stream_.avail_in >= 2 && buffer_[0] == 0x1f && buffer_[1] == 0x8b;
-    if (gzip_)
-      FL_CHECK(inflateInit2(&stream_, 16 + MAX_WBITS) == Z_OK,
-               "zlib cannot start (out of memory?)");
-  }
-  ~ByteStream() {
-    if (gzip_) inflateEnd(&stream_);
-  }
-  ByteStream(const ByteStream&) = delete;
-  ByteStream& operator=(const ByteStream&) = delete;
-
-  // Up to n bytes; fewer only where the data end, and then all checksums are right.
-  size_t read(uint8_t* to, size_t n) {
-    size_t done = 0;
-    while (done < n && (stream_.avail_in > 0 || refill())) {
-      if (!gzip_) {
-        const size_t part = std::min<size_t>(n - done, stream_.avail_in);
-        std::memcpy(to + done, stream_.next_in, part);
-        stream_.next_in += part;
-        stream_.avail_in -= static_cast<uInt>(part);
-        done += part;
-        continue;
-      }
-      if (ended_)
-        inflateReset(&stream_);  // another member follows, or rubbish, which inflate refuses
-      const size_t room = std::min<size_t>(n - done, kChunk);
-      stream_.next_out = to + done;
-      stream_.avail_out = static_cast<uInt>(room);
-      const int status = inflate(&stream_, Z_NO_FLUSH);
-      FL_CHECK(status == Z_OK || status == Z_STREAM_END, path_, ": the gzip data are damaged (",
-               stream_.msg ? stream_.msg : "unknown error", ")", kFetchAgain);
-      ended_ = status == Z_STREAM_END;
-      done += room - stream_.avail_out;
-    }
-    FL_CHECK(!gzip_ || done == n || ended_, path_, ": the gzip data end too early (truncated?)",
-             kFetchAgain);
-    return done;
-  }
-
- private:
-  static constexpr size_t kChunk = size_t{1} << 16;  // bytes
-
-  bool refill() {
-    file_.read(reinterpret_cast<char*>(buffer_.data()),
-               static_cast<std::streamsize>(buffer_.size()));
-    FL_CHECK(!file_.bad(), path_, ": reading failed (a damaged disk or a lost network drive?)");
-    stream_.next_in = buffer_.data();
-    stream_.avail_in = static_cast<uInt>(file_.gcount());
-    return stream_.avail_in > 0;
-  }
-
-  std::string path_;
-  std::ifstream file_;
-  std::vector<uint8_t> buffer_ = std::vector<uint8_t>(kChunk);
-  z_stream stream_{};
-  bool gzip_ = false;
-  bool ended_ = false;  // a gzip member is complete
-};
 
 // Type codes of the format.
 struct IdxType {
@@ -108,9 +37,7 @@ std::string hex(const uint8_t* bytes, size_t n) {
 }
 
 std::string shape_of(const torch::Tensor& array) {
-  std::string out;
-  for (const int64_t size : array.sizes()) out += (out.empty() ? "" : " x ") + std::to_string(size);
-  return message(out, " of ", array.scalar_type());
+  return message(shape_text(array.sizes()), " of ", array.scalar_type());
 }
 
 }  // namespace
@@ -164,12 +91,14 @@ torch::Tensor read_idx(const std::string& path) {
       std::reverse(at, at + static_cast<std::ptrdiff_t>(type->width));
     }
   }
+  if (type->type == torch::kUInt8) return to_tensor(std::move(values), sizes);
   torch::Tensor array = torch::empty(sizes, type->type);
   std::memcpy(array.data_ptr(), values.data(), values.size());
   return array;
 }
 
-Samples read_idx_samples(const std::string& images, const std::string& labels, int64_t classes) {
+Samples read_idx_samples(const std::string& images, const std::string& labels, int64_t classes,
+                         int64_t first) {
   const torch::Tensor pixels = read_idx(images);
   const torch::Tensor marks = read_idx(labels);
   FL_CHECK(!(pixels.dim() == 1 && marks.dim() == 3), images, " holds labels and ", labels,
@@ -183,116 +112,89 @@ Samples read_idx_samples(const std::string& images, const std::string& labels, i
            images, " holds ", pixels.size(0),
            " images (they must be as many; are they of one set?)");
   const uint8_t* begin = marks.data_ptr<uint8_t>();
-  const uint8_t* bad =
-      std::find_if(begin, begin + marks.numel(), [&](uint8_t m) { return m >= classes; });
+  const uint8_t* bad = std::find_if(begin, begin + marks.numel(), [&](uint8_t mark) {
+    return mark < first || mark >= first + classes;
+  });
   FL_CHECK(bad == begin + marks.numel(), labels, ": label ", int{*bad}, " at position ",
-           bad - begin, " (must be 0 to ", classes - 1, ")");
-  return {pixels.unsqueeze(1), marks.to(torch::kInt64)};
+           bad - begin, " (must be ", first, " to ", first + classes - 1, ")");
+  return {pixels.unsqueeze(1), marks.to(torch::kInt64) - first};
 }
 
 namespace {
 
 namespace fs = std::filesystem;
 
-// Ten classes of 28 x 28 images in the four files that MNIST came in.
-class IdxImages : public DatasetSource {
- public:
-  IdxImages(const Setup& setup, std::string name, std::string advice)
-      : name_(std::move(name)),
-        advice_(std::move(advice)),
-        data_dir_(setup.job.get<std::string>("data-dir")),
-        standard_(setup.job.get<std::string>(name_ + ".normalize") == "standard") {}
+const std::vector<std::string> kDigits = {"0", "1", "2", "3", "4", "5", "6", "7", "8", "9"};
 
-  Dataset read() const final {
-    const fs::path folder = find_folder();
-    Dataset data;
-    data.classes = 10;
-    data.train = read_part(folder, "train");
-    data.test = read_part(folder, "t10k");
-    data.scale = 1.0 / 255;
-    if (standard_) standardise(data, folder);
-    return data;
-  }
-
- protected:
-  static std::vector<Option> options() {
-    return {
-        {.name = "normalize",
-         .default_value = "unit",
-         .meaning =
-             "unit: inputs in [0, 1]; standard: minus the training set's mean, over its deviation",
-         .choices = {"unit", "standard"}}};
-  }
-
- private:
-  // The file or its compressed form; empty if there is neither.
-  static fs::path find_file(const fs::path& folder, const std::string& file) {
-    for (const char* ending : {"", ".gz"}) {
-      std::error_code none;
-      if (fs::exists(folder / (file + ending), none)) return folder / (file + ending);
-    }
-    return {};
-  }
-
-  fs::path find_folder() const {
-    std::vector<fs::path> folders;
-    if (data_dir_ != "auto") {
-      folders = {fs::path(data_dir_) / name_, data_dir_};
-    } else {
-      const char* environment = std::getenv("FL_SIM_DATA");
-      if (environment && *environment) folders = {fs::path(environment) / name_, environment};
-      folders.push_back(fs::path("/usr/share/datasets") / name_);
-    }
-    std::string looked;
-    for (const fs::path& folder : folders) {
-      for (const char* file : {"train-images-idx3-ubyte", "train-labels-idx1-ubyte"}) {
-        if (!find_file(folder, file).empty()) return folder;
-      }
-      looked += (looked.empty() ? "" : ", ") + folder.string();
-    }
-    throw Error(message(name_, ": train-images-idx3-ubyte[.gz] was not found (looked in ", looked,
-                        "); ", advice_));
-  }
-
-  static Samples read_part(const fs::path& folder, const std::string& part) {
-    const std::string images = part + "-images-idx3-ubyte", labels = part + "-labels-idx1-ubyte";
-    for (const std::string& file : {images, labels}) {
-      FL_CHECK(!find_file(folder, file).empty(), (folder / file).string(),
-               "[.gz] is missing beside the other files of ", "its set (all four are needed)");
-    }
-    const std::string path = find_file(folder, images);
-    Samples samples = read_idx_samples(path, find_file(folder, labels), 10);
-    FL_CHECK(samples.inputs.size(2) == 28 && samples.inputs.size(3) == 28, path, ": images are ",
-             samples.inputs.size(2), " x ", samples.inputs.size(3), " (expected 28 x 28)");
-    return samples;
-  }
-
-  // Mean and standard deviation of all training pixels, from exact integer sums.
-  static void standardise(Dataset& data, const fs::path& folder) {
-    const uint8_t* pixel = data.train.inputs.data_ptr<uint8_t>();
-    const int64_t n = data.train.inputs.numel();
-    int64_t sum = 0, squares = 0;
-    for (int64_t i = 0; i < n; ++i) {
-      sum += pixel[i];
-      squares += int64_t{pixel[i]} * pixel[i];
-    }
-    const double mean = static_cast<double>(sum) / static_cast<double>(n);
-    const double variance = static_cast<double>(squares) / static_cast<double>(n) - mean * mean;
-    FL_CHECK(variance > 0, folder.string(), ": all training pixels are ", mean,
-             ", so they cannot be standardised (choose normalize = unit)");
-    data.scale = 1 / std::sqrt(variance);
-    data.shift = -mean / std::sqrt(variance);
-  }
-
-  std::string name_, advice_, data_dir_;
-  bool standard_;
+// Images of 28 x 28 in four files: PREFIXtrain-images-idx3-ubyte and its like.
+struct IdxSet {
+  std::string name;
+  std::string train_prefix, test_prefix;  // "train", "t10k"
+  std::vector<std::string> class_names;   // one a class
+  int64_t first_label = 0;
+  bool transposed = false;                // images are stored column by column
+  std::vector<std::string> folders = {};  // beside `name`, where they are looked for
 };
 
-class Mnist final : public IdxImages {
+Samples read_part(const IdxSet& set, const fs::path& folder, const std::string& prefix) {
+  const std::string images = prefix + "-images-idx3-ubyte", labels = prefix + "-labels-idx1-ubyte";
+  for (const std::string& file : {images, labels}) {
+    FL_CHECK(!find_file(folder, file).empty(), (folder / file).string(),
+             "[.gz] is missing beside the other files of its set (all four are needed)");
+  }
+  const std::string path = find_file(folder, images);
+  Samples samples = read_idx_samples(path, find_file(folder, labels), std::ssize(set.class_names),
+                                     set.first_label);
+  FL_CHECK(samples.inputs.size(2) == 28 && samples.inputs.size(3) == 28, path, ": images are ",
+           samples.inputs.size(2), " x ", samples.inputs.size(3), " (expected 28 x 28)");
+  if (set.transposed) samples.inputs = samples.inputs.transpose(2, 3).contiguous();
+  return samples;
+}
+
+// Mean and standard deviation of all training pixels, from exact integer sums.
+void standardise(Dataset& data, const fs::path& folder) {
+  const uint8_t* pixel = data.train.inputs.data_ptr<uint8_t>();
+  const int64_t n = data.train.inputs.numel();
+  int64_t sum = 0, squares = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    sum += pixel[i];
+    squares += int64_t{pixel[i]} * pixel[i];
+  }
+  const double mean = static_cast<double>(sum) / static_cast<double>(n);
+  const double variance = static_cast<double>(squares) / static_cast<double>(n) - mean * mean;
+  FL_CHECK(variance > 0, folder.string(), ": all training pixels are ", mean,
+           ", so they cannot be standardised (choose normalize = unit)");
+  data.scale = 1 / std::sqrt(variance);
+  data.shift = -mean / std::sqrt(variance);
+}
+
+Dataset read_set(const Job& job, const IdxSet& set, const std::string& advice) {
+  std::vector<std::string> names = {set.name}, files;
+  names.insert(names.end(), set.folders.begin(), set.folders.end());
+  for (const char* kind : {"-images-idx3-ubyte", "-labels-idx1-ubyte"})
+    files.push_back(set.train_prefix + kind);
+  const fs::path folder = find_set(job, names, files, advice, true);
+  Dataset data;
+  data.classes = std::ssize(set.class_names);
+  data.class_names = set.class_names;
+  data.train = read_part(set, folder, set.train_prefix);
+  data.test = read_part(set, folder, set.test_prefix);
+  data.scale = 1.0 / 255;
+  if (job.get<std::string>(set.name + ".normalize") == "standard") standardise(data, folder);
+  return data;
+}
+
+Option normalize_option() {
+  return {.name = "normalize",
+          .default_value = "unit",
+          .meaning =
+              "unit: inputs in [0, 1]; standard: minus the training set's mean, over its deviation",
+          .choices = {"unit", "standard"}};
+}
+
+class Mnist final : public DatasetSource {
  public:
-  explicit Mnist(const Setup& setup)
-      : IdxImages(setup, "mnist",
-                  "give the folder that holds MNIST's four IDX files with --data-dir") {}
+  explicit Mnist(const Setup& setup) : job_(setup.job) {}
 
   static PluginInfo describe() {
     return {
@@ -303,15 +205,22 @@ class Mnist final : public IdxImages {
         .rule =
             "Reads {train,t10k}-{images-idx3,labels-idx1}-ubyte, plain or .gz, from DIR/mnist or "
             "DIR, where DIR is data-dir, else $FL_SIM_DATA; else from /usr/share/datasets/mnist.",
-        .options = options()};
+        .options = {normalize_option()}};
   }
+
+  Dataset read() const override {
+    return read_set(job_, {"mnist", "train", "t10k", kDigits},
+                    "fetch them with scripts/get_data mnist, or give the folder that holds MNIST's "
+                    "four IDX files with --data-dir");
+  }
+
+ private:
+  Job job_;
 };
 
-class FashionMnist final : public IdxImages {
+class FashionMnist final : public DatasetSource {
  public:
-  explicit FashionMnist(const Setup& setup)
-      : IdxImages(setup, "fashion-mnist",
-                  "apt install dataset-fashion-mnist, or give their folder with --data-dir") {}
+  explicit FashionMnist(const Setup& setup) : job_(setup.job) {}
 
   static PluginInfo describe() {
     return {.summary = "articles of clothing, 60,000 + 10,000 images of 28 x 28",
@@ -322,12 +231,81 @@ class FashionMnist final : public IdxImages {
                 "Reads {train,t10k}-{images-idx3,labels-idx1}-ubyte, plain or .gz, from "
                 "DIR/fashion-mnist or DIR, where DIR is data-dir, else $FL_SIM_DATA; else from "
                 "/usr/share/datasets/fashion-mnist (Debian package dataset-fashion-mnist).",
-            .options = options()};
+            .options = {normalize_option()}};
   }
+
+  Dataset read() const override {
+    return read_set(job_,
+                    {"fashion-mnist",
+                     "train",
+                     "t10k",
+                     {"T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt",
+                      "Sneaker", "Bag", "Ankle boot"}},
+                    "apt install dataset-fashion-mnist, or scripts/get_data fashion-mnist, or give "
+                    "their folder with --data-dir");
+  }
+
+ private:
+  Job job_;
+};
+
+// A string's characters, each a name.
+std::vector<std::string> letters(const std::string& text) {
+  std::vector<std::string> names;
+  for (const char c : text) names.emplace_back(1, c);
+  return names;
+}
+
+class Emnist final : public DatasetSource {
+ public:
+  explicit Emnist(const Setup& setup) : job_(setup.job) {}
+
+  static PluginInfo describe() {
+    return {
+        .summary = "handwritten digits and letters, 28 x 28, in six splits of 10 to 62 classes",
+        .source =
+            "Cohen, Afshar, Tapson, van Schaik, EMNIST: an extension of MNIST to handwritten "
+            "letters, 2017",
+        .rule =
+            "Reads emnist-SPLIT-{train,test}-{images-idx3,labels-idx1}-ubyte, plain or .gz, from "
+            "DIR/emnist, DIR/emnist/gzip or DIR, where DIR is data-dir, else $FL_SIM_DATA. The "
+            "files hold images column by column; here they stand upright. The letters split's "
+            "labels 1 to 26 become 0 to 25.",
+        .options = {{.name = "split",
+                     .default_value = "balanced",
+                     .meaning = "byclass (62 classes), bymerge and balanced (47: 15 letters look "
+                                "alike in both cases), letters (26), digits, mnist (10)",
+                     .choices = {"byclass", "bymerge", "balanced", "letters", "digits", "mnist"}},
+                    normalize_option()}};
+  }
+
+  Dataset read() const override {
+    const auto split = job_.get<std::string>("emnist.split");
+    const std::string digits = "0123456789", upper = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
+    const std::string names = split == "byclass"   ? digits + upper + "abcdefghijklmnopqrstuvwxyz"
+                              : split == "letters" ? upper
+                              : split == "digits" || split == "mnist"
+                                  ? digits
+                                  : digits + upper + "abdefghnqrt";
+    return read_set(job_,
+                    {"emnist",
+                     "emnist-" + split + "-train",
+                     "emnist-" + split + "-test",
+                     letters(names),
+                     split == "letters" ? 1 : 0,
+                     true,
+                     {"emnist/gzip"}},
+                    "fetch them with scripts/get_data emnist, or give the folder that holds the "
+                    "split's four IDX files with --data-dir");
+  }
+
+ private:
+  Job job_;
 };
 
 FL_REGISTER(DatasetSource, "mnist", Mnist);
 FL_REGISTER(DatasetSource, "fashion-mnist", FashionMnist);
+FL_REGISTER(DatasetSource, "emnist", Emnist);
 
 }  // namespace
 }  // namespace fl_sim

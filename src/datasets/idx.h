@@ -18,8 +18,9 @@ namespace fl_sim {
 torch::Tensor read_idx(const std::string& path);
 
 // Inputs [n, 1, height, width] uint8 and labels [n] int64 from a file of images and a file of
-// labels. Throws Error, naming the file, unless they belong together and labels are in [0,
-// classes).
-Samples read_idx_samples(const std::string& images, const std::string& labels, int64_t classes);
+// labels, which are `first` to `first` + classes - 1 in the file and 0 to classes - 1 here. Throws
+// Error, naming the file, unless they belong together and labels are in that range.
+Samples read_idx_samples(const std::string& images, const std::string& labels, int64_t classes,
+                         int64_t first = 0);
 
 }  // namespace fl_sim
