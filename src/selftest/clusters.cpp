@@ -472,7 +472,7 @@ FL_SELFTEST("cfl", "mistakes", "a client that never trains gets the best model",
       const auto best = best_of(problem, own.client, models);
       others += best == 1 ? 1 : 0;
       results.push_back({std::abs(own.personal_loss - problem.loss(own.client, models[best])),
-                         kTolerance, "the loss of who never trains"});
+                         kTolerance, "the loss"});
     }
   }
   results.push_back(require(others > 0, "all fit the first model"));
