@@ -457,12 +457,11 @@ FL_SELFTEST("cfl", "mistakes", "a client that never trains gets the best model",
   int64_t others = 0;  // whose model is not the first
   std::vector<Result> results;
   for (const int seed : {1, 2, 3, 4, 5, 6}) {
-    Experiment e =
-        experiment_of(problem, "cfl",
-                      message(Local{.lr = 0.25}.lines(),
-                              "cfl.eps1 = 0.5\ncfl.eps2 = 1\ncohort = 4\nseed = ", seed,
-                              "\nholdout-clients = 2\nevaluate-clients = 1\ncfl.max-clusters = 2"),
-                      30);
+    Experiment e = experiment_of(
+        problem, "cfl",
+        message(Local{.lr = 0.25}.lines(), "cfl.eps1 = 0.5\ncfl.eps2 = 1\nseed = ", seed,
+                "\nholdout-clients = 2\nevaluate-clients = 1\ncfl.max-clusters = 2"),
+        30);
     e.test = own_samples(problem);
     const Finished end = run_recorded(e);
     const Vector w = numbers(end.server.weights, e.network->layout());
