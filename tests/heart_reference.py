@@ -75,7 +75,8 @@ def read_hospitals(folder):
     numbers = np.delete(rows[:, :10], [2, 6], axis=1)
     dummies = [(rows[:, c:c + 1] == np.unique(rows[:, c])[1:]).astype(float) for c in (2, 6)]
     inputs = np.concatenate([numbers, *dummies], axis=1)
-    standard = lambda x, of: (x - of.mean(0)) / of.std(0, ddof=1)
+    spread = lambda of: np.where(of.std(0, ddof=1) > 1e-12, of.std(0, ddof=1), 1)  # 1 for a constant column
+    standard = lambda x, of: (x - of.mean(0)) / spread(of)
     train = []
     for k in range(4):
         own = inputs[(owner == k) & ~is_test]
