@@ -90,13 +90,14 @@ def loss_of(score, label):
 
 
 def fedavg(train, test, rounds, steps, batch_size, lr, seed):
-    """The mean training loss of each round, and the final model's loss and accuracy on the test set."""
+    """Each round's training loss (hospitals' means over the samples seen, weighted by their sizes), and the final model's loss and accuracy on the test set."""
     w, b, total = np.zeros(13), 0.0, sum(len(y) for x, y in train)
     losses = []
     for round_ in range(1, rounds + 1):
-        new_w, new_b, seen, lost = np.zeros(13), 0.0, 0, 0.0
+        new_w, new_b, loss = np.zeros(13), 0.0, 0.0
         for k, (x, y) in enumerate(train):
             stream, order, place = Stream(seed, "shuffle", round_, k), list(range(len(y))), 0
+            seen, lost = 0, 0.0
             own_w, own_b = w.copy(), b
             for _ in range(steps):
                 if place == 0:
@@ -108,10 +109,11 @@ def fedavg(train, test, rounds, steps, batch_size, lr, seed):
                 seen += len(batch)
                 error = (1 / (1 + np.exp(-score)) - y[batch]) / len(batch)
                 own_w, own_b = own_w - lr * error @ x[batch], own_b - lr * error.sum()
+            loss += len(y) / total * lost / seen
             new_w += len(y) / total * own_w
             new_b += len(y) / total * own_b
         w, b = new_w, new_b
-        losses.append(lost / seen)
+        losses.append(loss)
     score = test[0] @ w + b
     return np.array(losses), loss_of(score, test[1]).mean(), np.mean((score > 0) == (test[1] > 0.5))
 
