@@ -27,27 +27,34 @@ EvaluationSummary summarize(const std::vector<ClientEvaluation>& evaluations, bo
   EvaluationSummary summary;
   std::vector<double> accuracies;
   double samples = 0, correct = 0, loss = 0, loss_samples = 0, losses = 0, measured = 0;
+  int64_t evaluated = 0;
   for (const ClientEvaluation& evaluation : evaluations) {
     const double accuracy = personal ? evaluation.personal_accuracy : evaluation.accuracy;
     const double client_loss = personal ? evaluation.personal_loss : evaluation.loss;
-    if ((evaluation.holdout != 0) != holdout || std::isnan(accuracy)) continue;
+    // Where a number is predicted there is no accuracy; where a client has no model of its own,
+    // neither.
+    if ((evaluation.holdout != 0) != holdout || (std::isnan(accuracy) && std::isnan(client_loss)))
+      continue;
+    ++evaluated;
     const auto n = static_cast<double>(evaluation.samples);
-    accuracies.push_back(accuracy);
-    samples += n;
-    correct += n * accuracy;
+    if (!std::isnan(accuracy)) {
+      accuracies.push_back(accuracy);
+      samples += n;
+      correct += n * accuracy;
+    }
     if (!std::isfinite(client_loss)) continue;
     loss += n * client_loss;
     loss_samples += n;
     losses += client_loss;
     measured += 1;
   }
+  summary.clients = evaluated;
+  if (measured > 0) summary.loss = loss / loss_samples, summary.mean_loss = losses / measured;
   if (accuracies.empty()) return summary;
   std::sort(accuracies.begin(), accuracies.end());
   const size_t tenth = std::max<size_t>(1, (accuracies.size() + 5) / 10);
-  summary.clients = std::ssize(accuracies);
   summary.accuracy = correct / samples;
   summary.mean_accuracy = mean(accuracies.begin(), accuracies.size());
-  if (measured > 0) summary.loss = loss / loss_samples, summary.mean_loss = losses / measured;
   summary.variance = 0;
   for (const double accuracy : accuracies) {
     summary.variance += (accuracy - summary.mean_accuracy) * (accuracy - summary.mean_accuracy) /

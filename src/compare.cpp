@@ -31,8 +31,9 @@ constexpr const char* kHelp =
     "  --markdown         as a table for Markdown\n";
 
 // Keys of a job that do not change what is computed, or only by the seed.
-const std::set<std::string> kSilent = {"seed",  "output",    "overwrite",
-                                       "quiet", "log-level", "threads"};
+const std::set<std::string> kSilent = {"seed",         "output",   "overwrite",      "quiet",
+                                       "log-level",    "data-dir", "partition.save", "state-dir",
+                                       "state-memory", "gpu-comm"};
 
 struct Run {
   std::string path;

@@ -252,6 +252,11 @@ void build_parts(Experiment& e) {
   e.sampler = make<Sampler>(sampler, {e.job, clients});
   e.algorithm =
       make<Algorithm>(e.job.get<std::string>("algorithm"), {e.job, *e.network, clients, samples});
+  FL_CHECK(!e.algorithm->pooled() || !e.input_changes.by_client(), "algorithm ",
+           e.job.get<std::string>("algorithm"),
+           " trains on everybody's samples at once, but under ", "partitioner ",
+           e.job.get<std::string>("partitioner"),
+           " each client sees its samples in its own way (choose another one)");
 }
 
 torch::Tensor initial_row(const Experiment& e, int64_t model) {

@@ -26,6 +26,7 @@ class InputChanges {
 
   bool training() const { return crop_ > 0 || flip_ || noise_ > 0 || !views_.empty(); }
   bool evaluation() const { return masks_; }
+  bool by_client() const { return !views_.empty(); }  // clients differ in what they see
 
   // Changes x [B·A, shape...], ordered by sample, then client, as networks see it, for training:
   // crop, flip, noise, mask. Client a has the id ids[a], draws from streams[a], and counts[a] of

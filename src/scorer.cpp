@@ -43,6 +43,9 @@ double Detail::balanced_accuracy() const {
 
 double Detail::area_under_curve() const {
   const size_t classes = class_samples.size();
+  const bool finite = std::all_of(probabilities.begin(), probabilities.end(),
+                                  [](float p) { return std::isfinite(p); });
+  if (!finite) return kNotMeasured;  // of a diverged model
   double sum = 0, measured = 0;
   for (size_t c = classes == 2 ? 1 : 0; c < classes; ++c) {
     if (class_samples[c] == 0 || class_samples[c] == static_cast<double>(labels.size())) continue;

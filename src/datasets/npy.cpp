@@ -217,6 +217,7 @@ torch::Tensor read_array(const Source& read, const std::string& where) {
                  std::all_of(values.begin(), values.end(), [](uint8_t v) { return v <= 1; }),
              where, ": holds truth values other than 0 and 1");
     flat = to_tensor(std::move(values), {count});
+    if (std::strcmp(header.type.code, "b1") == 0) flat = flat.to(torch::kBool);
   } else {
     flat = torch::empty({count}, header.type.type);
     if (!values.empty()) std::memcpy(flat.data_ptr(), values.data(), values.size());

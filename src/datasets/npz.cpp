@@ -61,6 +61,11 @@ class Npz final : public DatasetSource {
     if (!has("x_test")) split(path, arrays, data.owner);
     const bool bytes = arrays["x"].scalar_type() == torch::kUInt8 &&
                        arrays["x_test"].scalar_type() == torch::kUInt8;
+    FL_CHECK(bytes || (arrays["x"].scalar_type() != torch::kUInt8 &&
+                       arrays["x_test"].scalar_type() != torch::kUInt8),
+             path,
+             ": only one of x and x_test is of bytes (their numbers would mean different "
+             "things; store both in the same type)");
     const auto inputs = [&](const std::string& name) {
       const torch::Tensor x = bytes ? arrays[name] : arrays[name].to(torch::kFloat32);
       FL_CHECK(bytes || torch::isfinite(x).all().item<bool>(), path, ": ", name,

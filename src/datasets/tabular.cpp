@@ -84,7 +84,8 @@ bool CellReader::next(std::vector<std::string>& cells) {
 void LevelColumn::add(std::string_view cell) {
   double number = 0;
   char canonical[32];
-  if (parse_number(cell, number)) {
+  // Beyond 2^53 whole numbers do not fit a double: such a level is its text.
+  if (parse_number(cell, number) && std::abs(number) <= 0x1p53) {
     const auto end = std::to_chars(canonical, canonical + sizeof canonical, number + 0.0).ptr;
     cell = std::string_view(canonical, static_cast<size_t>(end - canonical));
   } else {
@@ -260,6 +261,9 @@ void standardise(Matrix& train, const std::vector<int64_t>& train_group, Matrix&
   const int64_t columns = train.columns;
   const auto at = [&](int64_t group) { return static_cast<size_t>(group * columns); };
   std::vector<double> count(static_cast<size_t>(groups)), mean(at(groups)), deviation(at(groups));
+  // Of a constant column the sum, and with it the mean, may be rounded: its first value tells.
+  std::vector<double> first(at(groups));
+  std::vector<char> constant(at(groups), 1);
   const auto for_rows = [&](const auto& action) {
     for (int64_t i = 0; i < train.rows(); ++i) {
       const int64_t group = train_group[static_cast<size_t>(i)];
@@ -267,8 +271,13 @@ void standardise(Matrix& train, const std::vector<int64_t>& train_group, Matrix&
     }
   };
   for_rows([&](const double* row, int64_t group, double* m, double*) {
-    ++count[static_cast<size_t>(group)];
-    for (int64_t c = 0; c < columns; ++c) m[c] += row[c];
+    const bool is_first = ++count[static_cast<size_t>(group)] == 1;
+    for (int64_t c = 0; c < columns; ++c) {
+      const size_t j = at(group) + static_cast<size_t>(c);
+      if (is_first) first[j] = row[c];
+      if (row[c] != first[j]) constant[j] = 0;
+      m[c] += row[c];
+    }
   });
   for (int64_t g = 0; g < groups; ++g) {
     for (int64_t c = 0; c < columns; ++c)
@@ -280,8 +289,10 @@ void standardise(Matrix& train, const std::vector<int64_t>& train_group, Matrix&
   for (int64_t g = 0; g < groups; ++g) {
     const double rows = count[static_cast<size_t>(g)];
     for (int64_t c = 0; c < columns; ++c) {
-      double& d = deviation[at(g) + static_cast<size_t>(c)];
-      d = d > 0 ? std::sqrt(d / (rows - 1)) : 1;
+      const size_t j = at(g) + static_cast<size_t>(c);
+      double& d = deviation[j];
+      d = constant[j] == 0 ? std::sqrt(d / (rows - 1)) : 1;
+      if (constant[j] != 0 && rows > 0) mean[j] = first[j];
     }
   }
   const auto apply = [&](Matrix& matrix, const std::vector<int64_t>& group) {
