@@ -43,6 +43,14 @@ TEST(Experiment, HoldsOutClients) {
                "out)");
 }
 
+// Proves that training on everybody's samples at once is refused where each client sees its samples
+// in its own way, and only there.
+TEST(Experiment, PooledTrainingHasNoClientsViews) {
+  EXPECT_ERROR(experiment("algorithm = centralized\npartitioner = feature-noise"),
+               "each client sees its samples in its own way");
+  EXPECT_TRUE(experiment("algorithm = centralized\naugment.noise = 0.1").algorithm->pooled());
+}
+
 // Proves that in a run every other client trains and none that is held out does: with full
 // participation the model is that of a federation without them.
 TEST(Experiment, HeldOutClientsNeverTrain) {

@@ -444,6 +444,24 @@ TEST_F(Formats, CsvSplitsEachClientBySeed) {
       torch::equal(read("csv", "t.csv", options + "seed = 2\n").test.inputs, data.test.inputs));
 }
 
+// A column that is constant among the training rows is centred only, although the sum of thirty
+// times 0.1 is not three; names beyond 2^53 stay apart.
+TEST_F(Formats, CsvCentresConstantColumnsAndKeepsLongNamesApart) {
+  std::string table = "x,z,y,who\n", test = "x,z,y,who\n0.2,0,0,100000000000000001\n";
+  for (int i = 0; i < 30; ++i) {
+    table += "0.1," + std::to_string(i) + "," + std::to_string(i % 2) + "," +
+             (i < 15 ? "100000000000000001" : "100000000000000002") + "\n";
+  }
+  write("t.csv", table);
+  const std::string path = write("test.csv", test);
+  const Dataset data =
+      read("csv", "t.csv",
+           "csv.label = y\ncsv.client = who\ncsv.test = " + path + "\ncsv.standardise = pooled\n");
+  EXPECT_EQ(data.train.inputs.select(1, 0).abs().max().item<float>(), 0);
+  EXPECT_NEAR(data.test.inputs[0][0].item<float>(), 0.1, 1e-6);
+  EXPECT_EQ(*std::max_element(data.owner.begin(), data.owner.end()), 1);
+}
+
 TEST_F(Formats, CsvRefusesWhatDoesNotFit) {
   const auto expect = [&](const std::string& table, const std::string& options,
                           const std::string& part) {

@@ -137,6 +137,16 @@ TEST(Detail, MetricsCountPairsAndRecalls) {
   }
 }
 
+// Proves that a diverged model has no area under the curve, and that asking for it ends.
+TEST(Detail, ADivergedModelHasNoArea) {
+  const float nan = std::nanf("");
+  Detail detail{.class_samples = {1, 1},
+                .class_correct = {0, 0},
+                .probabilities = {nan, nan, nan, nan},
+                .labels = {0, 1}};
+  EXPECT_TRUE(std::isnan(detail.area_under_curve()));
+}
+
 // Proves that the direct pass and autograd measure the same loss, accuracy and details of a binary
 // model, alone and in a mixture.
 TEST(Scorer, DirectAndAutogradAgreeOnABinaryModel) {

@@ -395,6 +395,18 @@ FL_SELFTEST("engine", "closed form", "the figures of fairness of twenty clients,
                  near(unseen.mean_loss, 3, "loss of those held out")});
 });
 
+// (1 * 2 + 3 * 4) / 4 = 3.5 and (2 + 4) / 2 = 3.
+FL_SELFTEST("engine", "closed form", "clients that predict a number have losses, no accuracies",
+            [] {
+              const EvaluationSummary s = summarize(
+                  {{.client = 0, .samples = 1, .loss = 2}, {.client = 1, .samples = 3, .loss = 4}},
+                  false, false);
+              return all_of(
+                  {require(s.clients == 2, "clients"), near(s.loss, 3.5, "weighted"),
+                   near(s.mean_loss, 3, "mean"),
+                   require(std::isnan(s.accuracy) && std::isnan(s.variance), "an accuracy")});
+            });
+
 // Half of eight, but at least as many as the job says.
 FL_SELFTEST("engine", "mistakes", "how many clients evaluate, and that they differ by round", [] {
   const Problem problem = eight_clients();
