@@ -48,7 +48,8 @@ Header header_of(int64_t client, const torch::Tensor& state) {
 }
 
 bool is_ours(const std::string& file) {
-  return file.starts_with("client-") && (file.ends_with(".state") || file.ends_with(".state.tmp"));
+  return file.starts_with("client-") && (file.ends_with(".state") || file.ends_with(".state.tmp") ||
+                                         file.ends_with(".state.kept"));
 }
 
 // Whether nothing but the tensor itself refers to its memory, all of which it needs.
@@ -57,6 +58,38 @@ bool owns_its_memory(const torch::Tensor& state) {
   return state.is_cpu() && state.is_contiguous() && !state.requires_grad() &&
          state.use_count() == 1 && storage.use_count() == 1 && storage.allocator() != nullptr &&
          storage.nbytes() == state.nbytes();
+}
+
+torch::Tensor read_state(const std::string& name, int64_t client, torch::ScalarType type,
+                         int64_t size) {
+  const std::string whose =
+      message("state-dir: the state of client ", client, " was put into ", name, ", but ");
+  torch::Tensor state = torch::empty({size}, type);
+  const auto expected = static_cast<int64_t>(sizeof(Header) + state.nbytes());
+  errno = 0;
+  std::ifstream file(name, std::ios::binary | std::ios::ate);
+  FL_CHECK(file, whose, "that cannot be read (", reason(), ")");
+  const auto bytes = static_cast<int64_t>(file.tellg());
+  file.seekg(0);
+  Header header{};
+  file.read(reinterpret_cast<char*>(&header),
+            static_cast<std::streamsize>(std::clamp<int64_t>(bytes, 0, sizeof header)));
+  FL_CHECK(file, whose, "that cannot be read (", reason(), ")");
+  FL_CHECK(std::memcmp(header.magic, kMagic, sizeof header.magic) == 0, whose,
+           "what is there now, ", bytes, " bytes, is no state");
+  FL_CHECK(bytes == expected, whose, "what is there now has ", bytes, " bytes instead of ",
+           expected);
+  file.read(static_cast<char*>(state.data_ptr()), static_cast<std::streamsize>(state.nbytes()));
+  FL_CHECK(file, whose, "that cannot be read (", reason(), ")");
+  const Header found = header_of(client, state);
+  FL_CHECK(header.client == found.client && header.size == found.size &&
+               header.bytes_a_number == found.bytes_a_number,
+           whose, "what is there now is that of client ", header.client, ", ", header.size,
+           " numbers of ", header.bytes_a_number, " bytes");
+  FL_CHECK(header.checksum == found.checksum, whose,
+           "what is there now is damaged: its checksum is ", found.checksum, ", expected ",
+           header.checksum);
+  return state;
 }
 
 }  // namespace
@@ -105,7 +138,7 @@ torch::Tensor ClientStore::get(int64_t client) {
     recent_.splice(recent_.begin(), recent_, entry.place);
     return entry.state;
   }
-  torch::Tensor state = read(client, entry);
+  torch::Tensor state = read_state(path(client), client, entry.type, entry.size);
   keep(client, entry, state);
   make_room();
   return state;
@@ -123,6 +156,7 @@ void ClientStore::put(int64_t client, torch::Tensor state) {
              " clients on rank ", rank_, " need ", needed, " bytes, but state-memory is ", limit_,
              " bytes: raise it, or name a folder in state-dir for the states that do not fit");
   }
+  remember(client);
   Entry& entry = entries_[client];
   release(entry);  // first: `state` may be what get() gave
   remove_file(client, entry);
@@ -136,6 +170,7 @@ void ClientStore::put(int64_t client, torch::Tensor state) {
 void ClientStore::erase(int64_t client) {
   const auto found = entries_.find(client);
   if (found == entries_.end()) return;
+  undo_.erase(client);  // it moves away, with what it had
   release(found->second);
   remove_file(client, found->second);
   entries_.erase(found);
@@ -147,6 +182,60 @@ std::vector<int64_t> ClientStore::clients() const {
   for (const auto& [client, entry] : entries_) clients.push_back(client);
   std::sort(clients.begin(), clients.end());
   return clients;
+}
+
+void ClientStore::begin_round() {
+  undo_.clear();
+  remembers_ = true;
+}
+
+// Nothing is copied: the former tensor just lives on.
+void ClientStore::remember(int64_t client) {
+  if (!remembers_ || undo_.contains(client)) return;
+  torch::Tensor former;
+  if (const auto found = entries_.find(client); found != entries_.end()) {
+    const Entry& entry = found->second;
+    former = entry.state.defined() ? entry.state
+                                   : read_state(path(client), client, entry.type, entry.size);
+  }
+  undo_[client] = former;
+}
+
+void ClientStore::roll_back() {
+  std::unordered_map<int64_t, torch::Tensor> undo;
+  undo.swap(undo_);
+  remembers_ = false;
+  for (auto& [client, former] : undo) {
+    if (former.defined()) {
+      put(client, std::move(former));
+    } else {
+      erase(client);
+    }
+  }
+}
+
+torch::Tensor ClientStore::Saved::load() const {
+  return state.defined() ? state : read_state(file, client, type, size);
+}
+
+std::vector<ClientStore::Saved> ClientStore::capture() const {
+  std::vector<Saved> all;
+  all.reserve(entries_.size());
+  for (const int64_t client : clients()) {
+    const Entry& entry = entries_.at(client);
+    Saved saved{client, entry.type, entry.size, entry.state};
+    if (!entry.state.defined()) {
+      // A second name for the same bytes, which the store never changes in place.
+      saved.file = path(client) + ".kept";
+      std::error_code error;
+      fs::remove(saved.file, error);
+      fs::create_hard_link(path(client), saved.file, error);
+      if (error) fs::copy_file(path(client), saved.file, error);
+      FL_CHECK(!error, "state-dir: ", saved.file, " cannot be written (", error.message(), ")");
+    }
+    all.push_back(std::move(saved));
+  }
+  return all;
 }
 
 void ClientStore::keep(int64_t client, Entry& entry, torch::Tensor state) {
@@ -202,38 +291,6 @@ void ClientStore::write(int64_t client, const Entry& entry) const {
   fs::remove(temporary, error);
   throw Error(message("state-dir: ", name, " cannot be written (", failure, "); a state has ",
                       sizeof header + entry.state.nbytes(), " bytes"));
-}
-
-torch::Tensor ClientStore::read(int64_t client, const Entry& entry) const {
-  const std::string name = path(client);
-  const std::string whose =
-      message("state-dir: the state of client ", client, " was put into ", name, ", but ");
-  torch::Tensor state = torch::empty({entry.size}, entry.type);
-  const auto expected = static_cast<int64_t>(sizeof(Header) + state.nbytes());
-  errno = 0;
-  std::ifstream file(name, std::ios::binary | std::ios::ate);
-  FL_CHECK(file, whose, "that cannot be read (", reason(), ")");
-  const auto bytes = static_cast<int64_t>(file.tellg());
-  file.seekg(0);
-  Header header{};
-  file.read(reinterpret_cast<char*>(&header),
-            static_cast<std::streamsize>(std::clamp<int64_t>(bytes, 0, sizeof header)));
-  FL_CHECK(file, whose, "that cannot be read (", reason(), ")");
-  FL_CHECK(std::memcmp(header.magic, kMagic, sizeof header.magic) == 0, whose,
-           "what is there now, ", bytes, " bytes, is no state");
-  FL_CHECK(bytes == expected, whose, "what is there now has ", bytes, " bytes instead of ",
-           expected);
-  file.read(static_cast<char*>(state.data_ptr()), static_cast<std::streamsize>(state.nbytes()));
-  FL_CHECK(file, whose, "that cannot be read (", reason(), ")");
-  const Header found = header_of(client, state);
-  FL_CHECK(header.client == found.client && header.size == found.size &&
-               header.bytes_a_number == found.bytes_a_number,
-           whose, "what is there now is that of client ", header.client, ", ", header.size,
-           " numbers of ", header.bytes_a_number, " bytes");
-  FL_CHECK(header.checksum == found.checksum, whose,
-           "what is there now is damaged: its checksum is ", found.checksum, ", expected ",
-           header.checksum);
-  return state;
 }
 
 }  // namespace fl_sim

@@ -39,6 +39,23 @@ class ClientStore {
   void erase(int64_t client);
 
   std::vector<int64_t> clients() const;  // that have a state, in ascending order
+
+  // From here on what clients had stays in memory beside what is put, whatever the limit, until
+  // roll_back() brings it back or the next begin_round() forgets it.
+  void begin_round();
+  void roll_back();
+
+  // All states as they are now, for a thread that saves them while the store goes on: by client,
+  // ascending. A state in a file is given as a file of its own, for that thread to remove.
+  struct Saved {
+    int64_t client;
+    torch::ScalarType type;
+    int64_t size;         // numbers
+    torch::Tensor state;  // undefined: in the file
+    std::string file = {};
+    torch::Tensor load() const;  // from either; throws Error if the file is damaged
+  };
+  std::vector<Saved> capture() const;
   int64_t bytes_in_memory() const { return bytes_; }
 
  private:
@@ -56,7 +73,7 @@ class ClientStore {
   void remove_file(int64_t client, Entry& entry) const;
   void make_room();
   void write(int64_t client, const Entry& entry) const;
-  torch::Tensor read(int64_t client, const Entry& entry) const;
+  void remember(int64_t client);
 
   std::string directory_;  // this rank's; empty: none
   int64_t limit_;          // bytes
@@ -65,6 +82,8 @@ class ClientStore {
   int64_t bytes_ = 0;
   std::unordered_map<int64_t, Entry> entries_;
   std::list<int64_t> recent_;  // clients with a state in memory, the latest used first
+  std::unordered_map<int64_t, torch::Tensor> undo_;  // as at the round's beginning; undefined: none
+  bool remembers_ = false;
 };
 
 }  // namespace fl_sim

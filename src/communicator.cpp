@@ -100,6 +100,11 @@ struct Communicator::Impl {
     torch::Tensor keep_alive;
   };
   std::vector<Send> sends;
+  struct Posted {
+    MPI_Request request;
+    std::unique_ptr<std::string> bytes;
+  };
+  std::vector<Posted> posted;
 
   // Memory that the ranks of this machine share, a part for each rank.
   struct Shared {
@@ -211,6 +216,7 @@ Communicator::Communicator(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) 
 Communicator::~Communicator() {
   // What follows is collective. After an error the others are not here: abort() ends them.
   if (std::uncaught_exceptions() > 0) return;
+  for (Impl::Posted& posted : impl_->posted) wait(posted.request);
   for (MPI_Win& window : impl_->locked) MPI_Win_unlock_all(window);
   for (MPI_Win& window : impl_->windows) MPI_Win_free(&window);
   if (impl_->firsts != MPI_COMM_NULL) MPI_Comm_free(&impl_->firsts);
@@ -260,6 +266,7 @@ size_t Communicator::wait_for_any(std::span<Communicator* const> arrived,
   BackOff back_off;
   bool more = static_cast<bool>(work);
   for (;;) {
+    if (look_) look_();
     for (size_t i = 0; i < arrived.size(); ++i) {
       int done = 0;
       check_mpi(MPI_Test(&arrived[i]->impl_->arrival, &done, MPI_STATUS_IGNORE), "MPI_Test");
@@ -455,6 +462,37 @@ void Communicator::finish_sends() {
   for (Impl::Send& send : impl_->sends) wait(send.request);
   impl_->sends.clear();
   clock_.communicate += seconds_since(start);
+}
+
+namespace {
+constexpr int kPostTag = 1;
+}  // namespace
+
+void Communicator::post(const std::string& bytes, int to) {
+  std::erase_if(impl_->posted, [](Impl::Posted& posted) {
+    int done = 0;
+    check_mpi(MPI_Test(&posted.request, &done, MPI_STATUS_IGNORE), "MPI_Test");
+    return done != 0;
+  });
+  Impl::Posted& next = impl_->posted.emplace_back(
+      Impl::Posted{MPI_REQUEST_NULL, std::make_unique<std::string>(bytes)});
+  check_mpi(MPI_Isend(next.bytes->data(), count_of(std::ssize(*next.bytes)), MPI_BYTE, to, kPostTag,
+                      impl_->world, &next.request),
+            "MPI_Isend");
+}
+
+std::optional<std::pair<int, std::string>> Communicator::poll() {
+  int there = 0;
+  MPI_Status status;
+  check_mpi(MPI_Iprobe(MPI_ANY_SOURCE, kPostTag, impl_->world, &there, &status), "MPI_Iprobe");
+  if (there == 0) return {};
+  int bytes = 0;
+  MPI_Get_count(&status, MPI_BYTE, &bytes);
+  std::string text(static_cast<size_t>(bytes), '\0');
+  check_mpi(MPI_Recv(text.data(), bytes, MPI_BYTE, status.MPI_SOURCE, kPostTag, impl_->world,
+                     MPI_STATUS_IGNORE),
+            "MPI_Recv");
+  return std::pair(status.MPI_SOURCE, std::move(text));
 }
 
 torch::Tensor Communicator::share_on_node(const torch::Tensor& tensor, bool allowed, bool& shared) {

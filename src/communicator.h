@@ -10,8 +10,10 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace fl_sim {
@@ -73,6 +75,14 @@ class Communicator {
   void receive(torch::Tensor& tensor, int from);
   void finish_sends();
 
+  // Short messages beside all that: post() does not wait, and poll() gives one that has come, with
+  // its sender.
+  void post(const std::string& bytes, int to);
+  std::optional<std::pair<int, std::string>> poll();
+
+  // What a rank that waits in meet() or wait_for_any() does at every look.
+  void on_look(std::function<void()> work) { look_ = std::move(work); }
+
   // A copy of rank 0's-on-this-node tensor that all ranks of a node share in memory. `tensor`
   // counts on the node's first rank only, and must be on the CPU. `shared` tells whether it was
   // possible: where the node's shared memory is too small, or `allowed` is false on its first rank,
@@ -100,6 +110,7 @@ class Communicator {
   std::unique_ptr<Impl> impl_;
   int rank_ = 0, size_ = 1, node_rank_ = 0, node_size_ = 1, nodes_ = 1;
   bool direct_ = false;
+  std::function<void()> look_;
   RankClock clock_;
 };
 

@@ -106,6 +106,24 @@ std::vector<Option> make_engine_options() {
        "folder for client state beyond state-memory; none: all of it stays in memory"},
       {"state-memory", Type::kInteger, "0",
        "client state that a rank keeps in memory, in MiB; 0: unlimited", at_least(0)},
+      {"checkpoint-every", Type::kInteger, "0",
+       "rounds between checkpoints, from which --resume goes on; 0: only when a signal (SIGUSR1, "
+       "SIGTERM, SIGINT) stops the run",
+       at_least(0)},
+      {"checkpoint-dir", Type::kText, "auto",
+       "folder for checkpoints, which all ranks see; auto: where the results file is"},
+      {"resume",
+       Type::kText,
+       "no",
+       "go on from this job's checkpoint: auto, if there is one (a job that is complete stays as "
+       "it "
+       "is); must, or else it is an error",
+       {},
+       {"no", "auto", "must"}},
+      {"grace", Type::kNumber, "60",
+       "seconds after a signal for the round under way to end in; then it is dropped (unless "
+       "state-memory limits what is remembered of it)",
+       at_least(0)},
       {"output", Type::kText, "auto", "results file (HDF5); auto: results/<job>.h5"},
       {"overwrite", Type::kFlag, "false", "replace an existing results file"},
       {"quiet", Type::kFlag, "false", "print warnings and errors only"},

@@ -37,6 +37,7 @@ Dataset read_dataset(const Job& job) {
 std::string fingerprint(const Samples& samples) {
   std::string print;
   for (const torch::Tensor& tensor : {samples.inputs, samples.labels}) {
+    if (!tensor.defined()) continue;
     const torch::Tensor bytes = tensor.contiguous();
     print += message(
         bytes.sizes(), " ",
@@ -310,6 +311,10 @@ Experiment prepare(Job job, Dataset data) {
 }
 
 }  // namespace
+
+std::string data_fingerprint(const Dataset& data) {
+  return fingerprint(data.train) + "/ " + fingerprint(data.test);
+}
 
 Experiment make_experiment(Job job, Dataset data) {
   Experiment e = prepare(std::move(job), std::move(data));

@@ -55,6 +55,9 @@ Experiment make_experiment(Job job, Dataset data);
 // others begin, so that an error is reported once.
 Experiment set_up(const Job& job, Communicator& comm);
 
+// Sizes and checksums of training and test samples.
+std::string data_fingerprint(const Dataset& data);
+
 // Builds the parts that job and data determine, given the partition.
 void build_parts(Experiment& experiment);
 

@@ -5,6 +5,7 @@
 
 #include "arithmetic.h"
 #include "direct_pass.h"
+#include "interruption.h"
 
 namespace fl_sim {
 namespace {
@@ -13,6 +14,7 @@ namespace {
 template <class Work>
 void in_pieces(std::span<const int64_t> list, int64_t size, const Work& work) {
   for (size_t first = 0; first < list.size(); first += static_cast<size_t>(size)) {
+    Interruption::get().at_step();
     work(list.subspan(first, std::min(static_cast<size_t>(size), list.size() - first)));
   }
 }

@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 #include <functional>
+#include <mutex>
 #include <numeric>
 #include <utility>
 
@@ -14,6 +15,19 @@
 
 namespace fl_sim {
 namespace {
+
+// The library serves one thread at a time; a run may write checkpoints and results at once.
+class Turn {
+ public:
+  Turn() : lock_(mutex()) {}
+
+ private:
+  static std::recursive_mutex& mutex() {
+    static std::recursive_mutex one;
+    return one;
+  }
+  std::lock_guard<std::recursive_mutex> lock_;
+};
 
 // An identifier of HDF5's with the function that releases it. Negative: the call that made it
 // failed.
@@ -179,6 +193,30 @@ size_t count_of(const std::string& file, hid_t dataset, const std::string& path)
   return static_cast<size_t>(count);
 }
 
+// The rows of a table [n, columns] that `count` values from row `first` on are: the space of the
+// file. Transfers them.
+void transfer_rows(const std::string& file, hid_t id, const std::string& path, int64_t first,
+                   int64_t count, hid_t memory_type, const void* from, void* to) {
+  const std::string problem =
+      message("cannot ", to == nullptr ? "write" : "read", " rows of ", path);
+  const Id dataset = open_dataset(file, id, path);
+  const std::vector<int64_t> shape = shape_of(file, dataset, path);
+  const int64_t columns = shape.size() == 2 ? shape[1] : 0;
+  FL_CHECK(columns > 0 && count % columns == 0 && first >= 0 && first + count / columns <= shape[0],
+           file, ": ", problem, " (", count, " values from row ", first, " are not rows of it)");
+  if (count == 0) return;
+  const hsize_t start[] = {static_cast<hsize_t>(first), 0};
+  const hsize_t size[] = {static_cast<hsize_t>(count / columns), static_cast<hsize_t>(columns)};
+  const Id space(H5Dget_space(dataset), H5Sclose);
+  require(space, file, problem);
+  require(H5Sselect_hyperslab(space, H5S_SELECT_SET, start, nullptr, size, nullptr), file, problem);
+  const Id memory(H5Screate_simple(2, size, nullptr), H5Sclose);
+  require(memory, file, problem);
+  require(to == nullptr ? H5Dwrite(dataset, memory_type, memory, space, H5P_DEFAULT, from)
+                        : H5Dread(dataset, memory_type, memory, space, H5P_DEFAULT, to),
+          file, problem);
+}
+
 template <class Value>
 std::vector<Value> read_numbers(const std::string& file, hid_t id, const std::string& path,
                                 hid_t memory_type, bool integers_only) {
@@ -222,6 +260,7 @@ std::string read_string(const std::string& file, const std::string& what, hid_t 
 }  // namespace
 
 Hdf5File Hdf5File::create(const std::string& path) {
+  const Turn turn;
   silence();
   const Id access = access_list(path);
   const hid_t id = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access);
@@ -230,6 +269,7 @@ Hdf5File Hdf5File::create(const std::string& path) {
 }
 
 Hdf5File Hdf5File::open(const std::string& path) {
+  const Turn turn;
   silence();
   struct stat status = {};
   FL_CHECK(stat(path.c_str(), &status) == 0, path, ": cannot be opened (", std::strerror(errno),
@@ -245,28 +285,33 @@ Hdf5File::Hdf5File(Hdf5File&& other) noexcept
     : path_(std::move(other.path_)), id_(std::exchange(other.id_, -1)) {}
 
 Hdf5File::~Hdf5File() {
+  const Turn turn;
   if (id_ >= 0) H5Fclose(id_);
 }
 
 void Hdf5File::write(const std::string& path, std::span<const double> data,
                      const std::vector<int64_t>& shape) {
+  const Turn turn;
   write_dataset(path_, id_, path, H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, data.data(), std::ssize(data),
                 shape);
 }
 
 void Hdf5File::write(const std::string& path, std::span<const float> data,
                      const std::vector<int64_t>& shape) {
+  const Turn turn;
   write_dataset(path_, id_, path, H5T_IEEE_F32LE, H5T_NATIVE_FLOAT, data.data(), std::ssize(data),
                 shape);
 }
 
 void Hdf5File::write(const std::string& path, std::span<const int64_t> data,
                      const std::vector<int64_t>& shape) {
+  const Turn turn;
   write_dataset(path_, id_, path, H5T_STD_I64LE, H5T_NATIVE_INT64, data.data(), std::ssize(data),
                 shape);
 }
 
 void Hdf5File::write(const std::string& path, std::span<const std::string> data) {
+  const Turn turn;
   std::vector<const char*> pointers;
   for (const std::string& text : data) pointers.push_back(text.c_str());
   const Id type = string_type(path_);
@@ -274,32 +319,71 @@ void Hdf5File::write(const std::string& path, std::span<const std::string> data)
 }
 
 void Hdf5File::write(const std::string& path, const std::string& text) {
+  const Turn turn;
   const char* pointer = text.c_str();
   const Id type = string_type(path_);
   write_dataset(path_, id_, path, type, type, &pointer, 1, {});
 }
 
+void Hdf5File::make_table(const std::string& path, int64_t rows, int64_t columns, bool doubles) {
+  const Turn turn;
+  const std::string problem = "cannot make " + path;
+  const std::vector<int64_t> shape = {rows, columns};
+  const Id space = make_space(&shape);
+  require(space, path_, problem);
+  const Id links = link_list(path_);
+  const Id dataset(H5Dcreate2(id_, path.c_str(), doubles ? H5T_IEEE_F64LE : H5T_IEEE_F32LE, space,
+                              links, H5P_DEFAULT, H5P_DEFAULT),
+                   H5Dclose);
+  require(dataset, path_, problem);
+}
+
+void Hdf5File::write_rows(const std::string& path, int64_t first, std::span<const float> data) {
+  const Turn turn;
+  transfer_rows(path_, id_, path, first, std::ssize(data), H5T_NATIVE_FLOAT, data.data(), nullptr);
+}
+
+void Hdf5File::write_rows(const std::string& path, int64_t first, std::span<const double> data) {
+  const Turn turn;
+  transfer_rows(path_, id_, path, first, std::ssize(data), H5T_NATIVE_DOUBLE, data.data(), nullptr);
+}
+
+void Hdf5File::read_rows(const std::string& path, int64_t first, std::span<float> data) const {
+  const Turn turn;
+  transfer_rows(path_, id_, path, first, std::ssize(data), H5T_NATIVE_FLOAT, nullptr, data.data());
+}
+
+void Hdf5File::read_rows(const std::string& path, int64_t first, std::span<double> data) const {
+  const Turn turn;
+  transfer_rows(path_, id_, path, first, std::ssize(data), H5T_NATIVE_DOUBLE, nullptr, data.data());
+}
+
 void Hdf5File::write_attribute(const std::string& path, const std::string& name,
                                const std::string& text) {
+  const Turn turn;
   const char* pointer = text.c_str();
   const Id type = string_type(path_);
   write_attribute_of(path_, id_, path, name, type, type, &pointer);
 }
 
 void Hdf5File::write_attribute(const std::string& path, const std::string& name, double value) {
+  const Turn turn;
   write_attribute_of(path_, id_, path, name, H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, &value);
 }
 
 void Hdf5File::write_attribute(const std::string& path, const std::string& name, int64_t value) {
+  const Turn turn;
   write_attribute_of(path_, id_, path, name, H5T_STD_I64LE, H5T_NATIVE_INT64, &value);
 }
 
 bool Hdf5File::has(const std::string& path) const {
+  const Turn turn;
   const Id object(H5Oopen(id_, path.c_str(), H5P_DEFAULT), H5Oclose);
   return object >= 0;
 }
 
 std::vector<std::string> Hdf5File::names(const std::string& group) const {
+  const Turn turn;
   const std::string problem = "cannot list " + group;
   const Id opened(H5Gopen2(id_, group.c_str(), H5P_DEFAULT), H5Gclose);
   require(opened, path_, problem);
@@ -322,10 +406,12 @@ std::vector<std::string> Hdf5File::names(const std::string& group) const {
 }
 
 std::vector<int64_t> Hdf5File::shape(const std::string& path) const {
+  const Turn turn;
   return shape_of(path_, open_dataset(path_, id_, path), path);
 }
 
 bool Hdf5File::holds_floats(const std::string& path) const {
+  const Turn turn;
   const Id dataset = open_dataset(path_, id_, path);
   const Id type(H5Dget_type(dataset), H5Tclose);
   require(type, path_, "cannot read " + path);
@@ -334,18 +420,22 @@ bool Hdf5File::holds_floats(const std::string& path) const {
 }
 
 std::vector<double> Hdf5File::read_doubles(const std::string& path) const {
+  const Turn turn;
   return read_numbers<double>(path_, id_, path, H5T_NATIVE_DOUBLE, false);
 }
 
 std::vector<float> Hdf5File::read_floats(const std::string& path) const {
+  const Turn turn;
   return read_numbers<float>(path_, id_, path, H5T_NATIVE_FLOAT, false);
 }
 
 std::vector<int64_t> Hdf5File::read_integers(const std::string& path) const {
+  const Turn turn;
   return read_numbers<int64_t>(path_, id_, path, H5T_NATIVE_INT64, true);
 }
 
 std::string Hdf5File::read_text(const std::string& path) const {
+  const Turn turn;
   const Id dataset = open_dataset(path_, id_, path);
   const Id type(H5Dget_type(dataset), H5Tclose);
   const Id space(H5Dget_space(dataset), H5Sclose);
@@ -355,6 +445,7 @@ std::string Hdf5File::read_text(const std::string& path) const {
 }
 
 std::vector<std::string> Hdf5File::read_texts(const std::string& path) const {
+  const Turn turn;
   const std::string problem = "cannot read " + path;
   const Id dataset = open_dataset(path_, id_, path);
   const Id type(H5Dget_type(dataset), H5Tclose);
@@ -395,6 +486,7 @@ std::vector<std::string> Hdf5File::read_texts(const std::string& path) const {
 }
 
 std::string Hdf5File::read_text_attribute(const std::string& path, const std::string& name) const {
+  const Turn turn;
   const std::string what = "attribute " + name + " of " + path;
   const Id attribute(H5Aopen_by_name(id_, path.c_str(), name.c_str(), H5P_DEFAULT, H5P_DEFAULT),
                      H5Aclose);
@@ -406,6 +498,7 @@ std::string Hdf5File::read_text_attribute(const std::string& path, const std::st
 }
 
 void Hdf5File::close() {
+  const Turn turn;
   if (id_ < 0) return;
   // Flushed first, since after a failed H5Fclose the library may still hold the file.
   require(H5Fflush(id_, H5F_SCOPE_GLOBAL), path_, "cannot be written");
@@ -413,6 +506,7 @@ void Hdf5File::close() {
 }
 
 std::string hdf5_library_version() {
+  const Turn turn;
   silence();
   unsigned major = 0, minor = 0, release = 0;
   H5get_libversion(&major, &minor, &release);

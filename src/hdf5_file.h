@@ -9,9 +9,9 @@
 
 namespace fl_sim {
 
-// An open file; closed by the destructor. Every failure throws Error with the file's name and the
-// path inside it. Paths are absolute ("/rounds/loss"); groups on the way are made as needed. Not
-// copyable.
+// An open file; closed by the destructor. Threads may work on different files. Every failure throws
+// Error with the file's name and the path inside it. Paths are absolute ("/rounds/loss"); groups on
+// the way are made as needed. Not copyable.
 class Hdf5File {
  public:
   // A new file; whatever stood at `path` is replaced.
@@ -32,6 +32,14 @@ class Hdf5File {
              const std::vector<int64_t>& shape = {-1});
   void write(const std::string& path, std::span<const std::string> data);  // [n] UTF-8 strings
   void write(const std::string& path, const std::string& text);            // a scalar UTF-8 string
+
+  // A table [rows, columns] of float32 or float64 that is filled some rows at a time. The data
+  // begin at row `first`, and are of the table's type.
+  void make_table(const std::string& path, int64_t rows, int64_t columns, bool doubles);
+  void write_rows(const std::string& path, int64_t first, std::span<const float> data);
+  void write_rows(const std::string& path, int64_t first, std::span<const double> data);
+  void read_rows(const std::string& path, int64_t first, std::span<float> data) const;
+  void read_rows(const std::string& path, int64_t first, std::span<double> data) const;
 
   // Attributes of a group or dataset that exists, or of a group that is made.
   void write_attribute(const std::string& path, const std::string& name, const std::string& text);

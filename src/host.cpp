@@ -73,6 +73,7 @@ Host::Host(const Experiment& experiment, Communicator& comm,
     : e_(experiment),
       comm_(comm),
       state_sizes_(state_sizes(experiment)),
+      can_roll_back_(state_sizes_.empty() || e_.job.get<int64_t>("state-memory") == 0),
       extra_sizes_(e_.algorithm->additive()),
       scalars_(e_.algorithm->scalars()),
       seed_(static_cast<uint64_t>(e_.job.get<int64_t>("seed"))),
@@ -117,6 +118,7 @@ void Host::begin(const RoundPlan& plan) {
   evaluations_.clear();
   deltas_.clear();
   if (plan.kind != RoundPlan::Kind::kTrain) return;
+  if (plan.exchange == 0 && can_roll_back_) store_.begin_round();
   for (auto& [lane, sum] : sums_) sum.clear();
 }
 

@@ -41,6 +41,13 @@ class Host {
   // Evaluates the global model, and the clients' own ones, on what a group's clients hold back.
   void evaluate(const PlannedGroup& group, const GlobalModel& global);
 
+  // What a round that was dropped did to clients' state is undone.
+  void roll_back() { store_.roll_back(); }
+  // Whether a round can be dropped half done: what clients had before is kept in memory.
+  bool can_roll_back() const { return can_roll_back_; }
+  // Numbers in a client's state; 0: clients keep nothing.
+  int64_t state_length() const { return state_length_; }
+
   WeightedSum& sum(int64_t lane) { return sums_.at(lane); }
   // Of this rank, since begin().
   std::vector<ClientRecord> records(int64_t lane) const;
@@ -64,7 +71,9 @@ class Host {
 
   const Experiment& e_;
   Communicator& comm_;
-  VectorSizes state_sizes_, extra_sizes_;
+  VectorSizes state_sizes_;
+  bool can_roll_back_;
+  VectorSizes extra_sizes_;
   int64_t state_length_ = 0;
   std::vector<std::string> scalars_;
   uint64_t seed_;

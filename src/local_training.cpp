@@ -7,6 +7,7 @@
 
 #include "arithmetic.h"
 #include "check.h"
+#include "interruption.h"
 
 namespace fl_sim {
 namespace {
@@ -203,6 +204,7 @@ Update LocalTraining::run_sorted(ClientGroup& group, const GlobalModel& global,
       torch::zeros({longest, clients}, direct ? options.dtype(torch::kFloat64) : options);
 
   for (int64_t index = 0; index < longest; ++index) {
+    Interruption::get().at_step();
     for (BatchPass& pass : passes) pass.select(index);
     BatchPass& main = passes[0];
     const int64_t active = main.batch().clients;

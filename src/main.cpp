@@ -11,9 +11,11 @@
 
 #include "arithmetic.h"
 #include "check.h"
+#include "checkpoint_keeper.h"
 #include "communicator.h"
 #include "compare.h"
 #include "experiment.h"
+#include "interruption.h"
 #include "progress.h"
 #include "provenance.h"
 #include "questions.h"
@@ -26,14 +28,23 @@
 namespace fl_sim {
 namespace {
 
-void run(const std::vector<std::string>& arguments, Communicator& comm) {
+// "stopped by SIGUSR1 after round 12 of 50; ..."
+std::string farewell(const Outcome& outcome, const Job& job) {
+  const std::string by = "stopped by " + Interruption::get().name();
+  if (outcome.rounds == 0) return by + " before the first round was complete";
+  return message(by, " after round ", outcome.rounds, " of ", job.get<std::string>("rounds"),
+                 "; --resume auto goes on from the checkpoint in ", checkpoint_folder(job));
+}
+
+int run(const std::vector<std::string>& arguments, Communicator& comm) {
   const std::string started = utc_now();
   Job job;
   std::optional<Results> results;
   if (comm.rank() == 0) {
     TestHooks::get();
     job = Job::parse(arguments);
-    results.emplace(job.get<std::string>("output"), job.get<bool>("overwrite"));
+    results.emplace(job.get<std::string>("output"),
+                    job.get<bool>("overwrite") || job.get<std::string>("resume") != "no");
   }
   Experiment experiment = set_up(job, comm);
   job = experiment.job;
@@ -42,11 +53,28 @@ void run(const std::vector<std::string>& arguments, Communicator& comm) {
   if (comm.rank() != 0) comm.meet();
   const GpuComm gpu_comm =
       comm.choose_gpu_comm(job.get<std::string>("gpu-comm"), experiment.device);
-  if (comm.rank() == 0) comm.meet();
+  Continuation former;
+  if (comm.rank() == 0) {
+    former = look_for_former(experiment, *results);
+    if (!former.complete && job.get<int64_t>("checkpoint-every") > 0)
+      prepare_checkpoints(checkpoint_folder(job));
+    comm.meet();
+  }
+  std::string from = former.complete ? "complete" : former.folder;
+  comm.broadcast(from);
+  if (from == "complete") {
+    if (comm.rank() == 0 && !job.get<bool>("quiet")) std::cout << former.note << std::endl;
+    return 0;
+  }
+  Interruption::get().listen(job.get<double>("grace"));
+  const auto simulate = [&](Results* kept, Progress* shown) {
+    Simulation simulation(experiment, comm, kept, shown);
+    if (!from.empty()) simulation.resume(read_manifest(from));
+    return simulation.run();
+  };
   const std::vector<std::string> places = comm.gather(host_name() + " " + experiment.device.str());
   if (comm.rank() != 0) {
-    Simulation(experiment, comm, nullptr, nullptr).run();
-    return;
+    return simulate(nullptr, nullptr).paused ? Interruption::kExitCode : 0;
   }
 
   const torch::Tensor labels = sample_labels(experiment.data.train);
@@ -58,7 +86,10 @@ void run(const std::vector<std::string>& arguments, Communicator& comm) {
   for (const std::string& place : places) hosts += (hosts.empty() ? "" : "\n") + place;
   origin["ranks"] = std::to_string(comm.size());
   origin["hosts"] = hosts;
-  origin["start"] = started;
+  origin["start"] = former.start.empty() ? started : former.start;
+  if (former.round > 0)
+    origin["resumed"] =
+        former.resumed + (former.resumed.empty() ? "" : " ") + std::to_string(former.round);
   results->set_job(job.text(), job.values());
   results->set_scalars(experiment.algorithm->scalars());
   results->set_partition(experiment.partition, skew,
@@ -67,6 +98,7 @@ void run(const std::vector<std::string>& arguments, Communicator& comm) {
                           .holdout = experiment.holdout,
                           .shift_group = experiment.shift_group});
   results->set_provenance(origin);
+  if (former.round > 0) results->load(former.round);
 
   const int columns = terminal_columns();
   Progress progress(job.get<bool>("quiet"), columns > 0,
@@ -75,13 +107,20 @@ void run(const std::vector<std::string>& arguments, Communicator& comm) {
   for (const std::string& warning : experiment.algorithm->warnings()) {
     progress.note(warning, LogLevel::kWarning);
   }
+  if (!former.note.empty()) progress.note(former.note, LogLevel::kWarning);
+  if (former.round > 0)
+    progress.note(message("goes on after round ", former.round, ", from ", former.folder));
   const auto start = std::chrono::steady_clock::now();
-  Simulation simulation(experiment, comm, &*results, &progress);
-  const Outcome outcome = simulation.run();
+  const Outcome outcome = simulate(&*results, &progress);
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   progress.finish();
+  if (outcome.paused) {
+    progress.note(farewell(outcome, job), LogLevel::kWarning);
+    return Interruption::kExitCode;
+  }
   progress.note(summary(outcome, seconds, job.get<double>("target-accuracy"), results->path()));
+  return 0;
 }
 
 void report(const std::optional<Communicator>& comm, const std::string& what) {
@@ -118,8 +157,7 @@ int main(int argc, char** argv) {
     mpi.emplace();
     comm.emplace();
     at::set_num_threads(1);
-    run(arguments, *comm);
-    return 0;
+    return run(arguments, *comm);
   } catch (const c10::Error& error) {
     report(comm, error.what_without_backtrace());
   } catch (const std::exception& error) {

@@ -22,149 +22,193 @@ namespace {
 
 namespace fs = std::filesystem;
 
-template <class Record, class Value>
-void write_column(Hdf5File& file, const std::string& path, const std::vector<Record>& records,
-                  Value Record::*member) {
-  std::vector<Value> column;
-  column.reserve(records.size());
-  for (const Record& record : records) column.push_back(record.*member);
-  file.write(path, column);
-}
+// Columns of records, written to a file or read from one: the list of them is the same for both.
+class Writer {
+ public:
+  static constexpr bool kReads = false;
+  explicit Writer(Hdf5File& file) : file_(file) {}
+
+  // `field`: of a record, a member or a function that gives a reference to one.
+  template <class Record, class Field>
+  void column(const std::string& path, std::vector<Record>& records, const Field& field) {
+    std::vector<std::decay_t<decltype(std::invoke(field, records[0]))>> values;
+    values.reserve(records.size());
+    for (Record& record : records) values.push_back(std::invoke(field, record));
+    file_.write(path, values);
+  }
+
+  // [records, numbers of each], where some have numbers; NaN for those that have none.
+  template <class Record, class Field>
+  void table(const std::string& path, std::vector<Record>& records, const Field& field) {
+    size_t width = 0;
+    for (Record& record : records) width = std::max(width, std::invoke(field, record).size());
+    if (width == 0) return;
+    std::vector<double> values;
+    for (Record& record : records) {
+      const std::vector<double>& numbers = std::invoke(field, record);
+      for (size_t i = 0; i < width; ++i)
+        values.push_back(i < numbers.size() ? numbers[i] : kNotMeasured);
+    }
+    file_.write(path, values, {std::ssize(records), static_cast<int64_t>(width)});
+  }
+
+ private:
+  Hdf5File& file_;
+};
+
+// Into records of the right number. A column that is not there leaves them as they are.
+class Reader {
+ public:
+  static constexpr bool kReads = true;
+  explicit Reader(const Hdf5File& file) : file_(file) {}
+
+  template <class Record, class Field>
+  void column(const std::string& path, std::vector<Record>& records, const Field& field) {
+    if (!file_.has(path)) return;
+    using Value = std::decay_t<decltype(std::invoke(field, records[0]))>;
+    std::vector<Value> values;
+    if constexpr (std::is_same_v<Value, double>) {
+      values = file_.read_doubles(path);
+    } else {
+      values = file_.read_integers(path);
+    }
+    FL_CHECK(values.size() == records.size(), path, " has ", values.size(), " rows, others ",
+             records.size());
+    for (size_t i = 0; i < values.size(); ++i) std::invoke(field, records[i]) = values[i];
+  }
+
+  template <class Record, class Field>
+  void table(const std::string& path, std::vector<Record>& records, const Field& field) {
+    if (!file_.has(path)) return;
+    const std::vector<double> values = file_.read_doubles(path);
+    const size_t width = records.empty() ? 0 : values.size() / records.size();
+    FL_CHECK(values.size() == width * records.size(), path, " has ", values.size(), " numbers for ",
+             records.size(), " rows");
+    for (size_t i = 0; i < records.size(); ++i) {
+      const auto row = values.begin() + static_cast<std::ptrdiff_t>(i * width);
+      std::invoke(field, records[i]).assign(row, row + static_cast<std::ptrdiff_t>(width));
+    }
+  }
+
+ private:
+  const Hdf5File& file_;
+};
 
 // A model that several clients' evaluations are of: /rounds/<prefix>_<figure>.
-void write_summary(Hdf5File& file, const std::string& prefix,
-                   const std::vector<RoundRecord>& rounds,
-                   EvaluationSummary RoundRecord::*summary) {
-  const auto write = [&](const std::string& name, auto EvaluationSummary::*member) {
-    std::vector<std::decay_t<decltype(rounds[0].clients.*member)>> column;
-    for (const RoundRecord& round : rounds) column.push_back(round.*summary.*member);
-    file.write("/rounds/" + prefix + "_" + name, column);
-  };
+template <class Io>
+void summary_columns(Io& io, const std::string& prefix, std::vector<RoundRecord>& rounds,
+                     EvaluationSummary RoundRecord::*summary) {
   const auto measured = [&](const RoundRecord& round) { return (round.*summary).clients > 0; };
-  if (std::none_of(rounds.begin(), rounds.end(), measured)) return;
-  write("evaluated", &EvaluationSummary::clients);
-  write("loss", &EvaluationSummary::loss);
-  write("accuracy", &EvaluationSummary::accuracy);
-  write("mean_loss", &EvaluationSummary::mean_loss);
-  write("mean_accuracy", &EvaluationSummary::mean_accuracy);
-  write("accuracy_variance", &EvaluationSummary::variance);
-  write("accuracy_worst_10", &EvaluationSummary::worst_tenth);
-  write("accuracy_best_10", &EvaluationSummary::best_tenth);
-  write("accuracy_p10", &EvaluationSummary::percentile_10);
-  write("accuracy_p50", &EvaluationSummary::percentile_50);
-  write("accuracy_p90", &EvaluationSummary::percentile_90);
-}
-
-// [rounds, models] or [rounds, classes], where there are some; NaN where they were not evaluated.
-template <class Numbers>
-void write_table(Hdf5File& file, const std::string& name, const std::vector<RoundRecord>& rounds,
-                 const Numbers& numbers_of) {
-  size_t width = 0;
-  for (const RoundRecord& round : rounds) width = std::max(width, numbers_of(round).size());
-  if (width == 0) return;
-  std::vector<double> table;
-  for (const RoundRecord& round : rounds) {
-    const std::vector<double>& numbers = numbers_of(round);
-    for (size_t i = 0; i < width; ++i)
-      table.push_back(i < numbers.size() ? numbers[i] : kNotMeasured);
-  }
-  file.write("/rounds/" + name, table, {std::ssize(rounds), static_cast<int64_t>(width)});
+  if (!Io::kReads && std::none_of(rounds.begin(), rounds.end(), measured)) return;
+  const auto column = [&](const std::string& name, auto EvaluationSummary::*member) {
+    io.column(
+        "/rounds/" + prefix + "_" + name,
+        rounds, [=](RoundRecord & round) -> auto& { return round.*summary.*member; });
+  };
+  column("evaluated", &EvaluationSummary::clients);
+  column("loss", &EvaluationSummary::loss);
+  column("accuracy", &EvaluationSummary::accuracy);
+  column("mean_loss", &EvaluationSummary::mean_loss);
+  column("mean_accuracy", &EvaluationSummary::mean_accuracy);
+  column("accuracy_variance", &EvaluationSummary::variance);
+  column("accuracy_worst_10", &EvaluationSummary::worst_tenth);
+  column("accuracy_best_10", &EvaluationSummary::best_tenth);
+  column("accuracy_p10", &EvaluationSummary::percentile_10);
+  column("accuracy_p50", &EvaluationSummary::percentile_50);
+  column("accuracy_p90", &EvaluationSummary::percentile_90);
 }
 
 // /rounds/test_<metric>, those that the job asks for.
-void write_metrics(Hdf5File& file, const std::vector<RoundRecord>& rounds) {
-  const auto write = [&](const std::string& name, double Metrics::*member) {
-    std::vector<double> column;
-    for (const RoundRecord& round : rounds) column.push_back(round.metrics.*member);
-    const bool measured =
-        std::any_of(column.begin(), column.end(), [](double x) { return !std::isnan(x); });
-    if (measured) file.write("/rounds/test_" + name, column);
+template <class Io>
+void metric_columns(Io& io, std::vector<RoundRecord>& rounds) {
+  const auto column = [&](const std::string& name, double Metrics::*member) {
+    const auto measured = [&](const RoundRecord& r) { return !std::isnan(r.metrics.*member); };
+    if (!Io::kReads && std::none_of(rounds.begin(), rounds.end(), measured)) return;
+    io.column("/rounds/test_" + name, rounds,
+              [=](RoundRecord& round) -> double& { return round.metrics.*member; });
   };
-  write("balanced_accuracy", &Metrics::balanced_accuracy);
-  write("auc", &Metrics::area_under_curve);
-  write("perplexity", &Metrics::perplexity);
-  write_table(
-      file, "test_class_accuracy", rounds,
-      [](const RoundRecord& round) -> const auto& { return round.metrics.class_accuracy; });
+  column("balanced_accuracy", &Metrics::balanced_accuracy);
+  column("auc", &Metrics::area_under_curve);
+  column("perplexity", &Metrics::perplexity);
+  io.table(
+      "/rounds/test_class_accuracy", rounds,
+      [](RoundRecord & round) -> auto& { return round.metrics.class_accuracy; });
 }
 
-void write_rounds(Hdf5File& file, const std::vector<RoundRecord>& rounds) {
-  write_column(file, "/rounds/round", rounds, &RoundRecord::round);
-  write_column(file, "/rounds/seconds", rounds, &RoundRecord::seconds);
-  write_column(file, "/rounds/idle_share", rounds, &RoundRecord::idle_share);
-  write_column(file, "/rounds/train_loss", rounds, &RoundRecord::train_loss);
-  write_column(file, "/rounds/test_loss", rounds, &RoundRecord::test_loss);
-  write_column(file, "/rounds/test_accuracy", rounds, &RoundRecord::test_accuracy);
-  write_column(file, "/rounds/cohort", rounds, &RoundRecord::cohort);
-  write_column(file, "/rounds/failed", rounds, &RoundRecord::failed);
-  write_column(file, "/rounds/samples", rounds, &RoundRecord::samples);
-  write_column(file, "/rounds/bytes_down", rounds, &RoundRecord::bytes_down);
-  write_column(file, "/rounds/bytes_up", rounds, &RoundRecord::bytes_up);
-  write_column(file, "/rounds/bytes_state", rounds, &RoundRecord::bytes_state);
-  write_summary(file, "clients", rounds, &RoundRecord::clients);
-  write_summary(file, "personal", rounds, &RoundRecord::personal);
-  write_summary(file, "holdout", rounds, &RoundRecord::holdout_clients);
-  write_summary(file, "holdout_personal", rounds, &RoundRecord::holdout_personal);
-  write_table(file, "model_test_loss", rounds, std::mem_fn(&RoundRecord::model_loss));
-  write_table(file, "model_test_accuracy", rounds, std::mem_fn(&RoundRecord::model_accuracy));
-  write_metrics(file, rounds);
+template <class Io>
+void round_columns(Io& io, std::vector<RoundRecord>& rounds) {
+  io.column("/rounds/round", rounds, &RoundRecord::round);
+  io.column("/rounds/seconds", rounds, &RoundRecord::seconds);
+  io.column("/rounds/idle_share", rounds, &RoundRecord::idle_share);
+  io.column("/rounds/train_loss", rounds, &RoundRecord::train_loss);
+  io.column("/rounds/test_loss", rounds, &RoundRecord::test_loss);
+  io.column("/rounds/test_accuracy", rounds, &RoundRecord::test_accuracy);
+  io.column("/rounds/cohort", rounds, &RoundRecord::cohort);
+  io.column("/rounds/failed", rounds, &RoundRecord::failed);
+  io.column("/rounds/samples", rounds, &RoundRecord::samples);
+  io.column("/rounds/bytes_down", rounds, &RoundRecord::bytes_down);
+  io.column("/rounds/bytes_up", rounds, &RoundRecord::bytes_up);
+  io.column("/rounds/bytes_state", rounds, &RoundRecord::bytes_state);
+  summary_columns(io, "clients", rounds, &RoundRecord::clients);
+  summary_columns(io, "personal", rounds, &RoundRecord::personal);
+  summary_columns(io, "holdout", rounds, &RoundRecord::holdout_clients);
+  summary_columns(io, "holdout_personal", rounds, &RoundRecord::holdout_personal);
+  io.table("/rounds/model_test_loss", rounds, &RoundRecord::model_loss);
+  io.table("/rounds/model_test_accuracy", rounds, &RoundRecord::model_accuracy);
+  metric_columns(io, rounds);
 }
 
-void write_evaluations(Hdf5File& file, const std::vector<ClientEvaluation>& evaluations) {
-  write_column(file, "/evaluations/round", evaluations, &ClientEvaluation::round);
-  write_column(file, "/evaluations/client", evaluations, &ClientEvaluation::client);
-  write_column(file, "/evaluations/rank", evaluations, &ClientEvaluation::rank);
-  write_column(file, "/evaluations/samples", evaluations, &ClientEvaluation::samples);
-  write_column(file, "/evaluations/holdout", evaluations, &ClientEvaluation::holdout);
-  write_column(file, "/evaluations/loss", evaluations, &ClientEvaluation::loss);
-  write_column(file, "/evaluations/accuracy", evaluations, &ClientEvaluation::accuracy);
-  write_column(file, "/evaluations/personal_loss", evaluations, &ClientEvaluation::personal_loss);
-  write_column(file, "/evaluations/personal_accuracy", evaluations,
-               &ClientEvaluation::personal_accuracy);
-  write_column(file, "/evaluations/seconds", evaluations, &ClientEvaluation::seconds);
+template <class Io>
+void evaluation_columns(Io& io, std::vector<ClientEvaluation>& evaluations) {
+  io.column("/evaluations/round", evaluations, &ClientEvaluation::round);
+  io.column("/evaluations/client", evaluations, &ClientEvaluation::client);
+  io.column("/evaluations/rank", evaluations, &ClientEvaluation::rank);
+  io.column("/evaluations/samples", evaluations, &ClientEvaluation::samples);
+  io.column("/evaluations/holdout", evaluations, &ClientEvaluation::holdout);
+  io.column("/evaluations/loss", evaluations, &ClientEvaluation::loss);
+  io.column("/evaluations/accuracy", evaluations, &ClientEvaluation::accuracy);
+  io.column("/evaluations/personal_loss", evaluations, &ClientEvaluation::personal_loss);
+  io.column("/evaluations/personal_accuracy", evaluations, &ClientEvaluation::personal_accuracy);
+  io.column("/evaluations/seconds", evaluations, &ClientEvaluation::seconds);
 }
 
-void write_clients(Hdf5File& file, const std::vector<ClientRecord>& clients,
-                   const std::vector<std::string>& scalars) {
-  write_column(file, "/clients/round", clients, &ClientRecord::round);
-  write_column(file, "/clients/client", clients, &ClientRecord::client);
-  write_column(file, "/clients/rank", clients, &ClientRecord::rank);
-  write_column(file, "/clients/samples", clients, &ClientRecord::samples);
-  write_column(file, "/clients/steps", clients, &ClientRecord::steps);
-  write_column(file, "/clients/samples_seen", clients, &ClientRecord::samples_seen);
-  write_column(file, "/clients/status", clients, &ClientRecord::status);
-  write_column(file, "/clients/weight", clients, &ClientRecord::weight);
-  write_column(file, "/clients/loss", clients, &ClientRecord::loss);
-  write_column(file, "/clients/loss_before", clients, &ClientRecord::loss_before);
-  write_column(file, "/clients/loss_after", clients, &ClientRecord::loss_after);
-  write_column(file, "/clients/delta_norm", clients, &ClientRecord::delta_norm);
-  write_column(file, "/clients/seconds", clients, &ClientRecord::seconds);
-  write_column(file, "/clients/model", clients, &ClientRecord::model);
+template <class Io>
+void client_columns(Io& io, std::vector<ClientRecord>& clients,
+                    const std::vector<std::string>& scalars) {
+  io.column("/clients/round", clients, &ClientRecord::round);
+  io.column("/clients/client", clients, &ClientRecord::client);
+  io.column("/clients/rank", clients, &ClientRecord::rank);
+  io.column("/clients/samples", clients, &ClientRecord::samples);
+  io.column("/clients/steps", clients, &ClientRecord::steps);
+  io.column("/clients/samples_seen", clients, &ClientRecord::samples_seen);
+  io.column("/clients/status", clients, &ClientRecord::status);
+  io.column("/clients/weight", clients, &ClientRecord::weight);
+  io.column("/clients/loss", clients, &ClientRecord::loss);
+  io.column("/clients/loss_before", clients, &ClientRecord::loss_before);
+  io.column("/clients/loss_after", clients, &ClientRecord::loss_after);
+  io.column("/clients/delta_norm", clients, &ClientRecord::delta_norm);
+  io.column("/clients/seconds", clients, &ClientRecord::seconds);
+  io.column("/clients/model", clients, &ClientRecord::model);
   for (size_t i = 0; i < scalars.size(); ++i) {
-    std::vector<double> column;
-    for (const ClientRecord& client : clients) column.push_back(client.scalars[i]);
-    file.write("/clients/" + scalars[i], column);
+    io.column("/clients/" + scalars[i], clients,
+              [i](ClientRecord& client) -> double& { return client.scalars[i]; });
   }
-  static_assert(static_cast<int64_t>(ClientStatus::kTrained) == 0 &&
-                static_cast<int64_t>(ClientStatus::kPersonalDiverged) == 5);
-  file.write_attribute("/clients/status", "codes",
-                       "0 trained, 1 diverged, 2 straggler left out, 3 straggler's part counted, "
-                       "4 lost, 5 trained but its own model diverged");
 }
 
-void write_ranks(Hdf5File& file, const std::vector<RankRecord>& ranks) {
+void write_ranks(Hdf5File& file, std::vector<RankRecord> ranks) {
   std::vector<std::string> hosts, devices;
   for (const RankRecord& rank : ranks) {
     hosts.emplace_back(rank.host, strnlen(rank.host, sizeof rank.host));
     devices.emplace_back(rank.device, strnlen(rank.device, sizeof rank.device));
   }
-  write_column(file, "/ranks/rank", ranks, &RankRecord::rank);
+  Writer io(file);
+  io.column("/ranks/rank", ranks, &RankRecord::rank);
   file.write("/ranks/host", hosts);
   file.write("/ranks/device", devices);
-  write_column(file, "/ranks/compute_seconds", ranks, &RankRecord::compute_seconds);
-  write_column(file, "/ranks/wait_seconds", ranks, &RankRecord::wait_seconds);
-  write_column(file, "/ranks/comm_seconds", ranks, &RankRecord::comm_seconds);
-  write_column(file, "/ranks/evaluate_seconds", ranks, &RankRecord::evaluate_seconds);
+  io.column("/ranks/compute_seconds", ranks, &RankRecord::compute_seconds);
+  io.column("/ranks/wait_seconds", ranks, &RankRecord::wait_seconds);
+  io.column("/ranks/comm_seconds", ranks, &RankRecord::comm_seconds);
+  io.column("/ranks/evaluate_seconds", ranks, &RankRecord::evaluate_seconds);
 }
 
 // A measure of skew, one value a client, with its mean over clients that hold samples and its
@@ -268,6 +312,51 @@ Results::Results(std::string path, bool overwrite) : path_(std::move(path)) {
   fs::remove(trial, error);
 }
 
+// What is there already of a run that this one continues.
+void Results::load(int64_t last_round) {
+  const Hdf5File file = Hdf5File::open(path_);
+  const auto rows = [&](const std::string& column) {
+    return file.has(column) ? static_cast<size_t>(file.shape(column).at(0)) : 0;
+  };
+  rounds_.assign(rows("/rounds/round"), {});
+  clients_.assign(rows("/clients/round"), {});
+  evaluations_.assign(rows("/evaluations/round"), {});
+  try {
+    Reader io(file);
+    round_columns(io, rounds_);
+    client_columns(io, clients_, scalars_);
+    if (!evaluations_.empty()) evaluation_columns(io, evaluations_);
+  } catch (const Error& error) {
+    throw Error(message(path_, ": cannot be continued (", error.what(), ")"));
+  }
+  const auto later = [&](const auto& record) { return record.round > last_round; };
+  std::erase_if(rounds_, later);
+  std::erase_if(clients_, later);
+  std::erase_if(evaluations_, later);
+  FL_CHECK(std::ssize(rounds_) == last_round, path_, ": has ", rounds_.size(), " of ", last_round,
+           " rounds of the run to continue");
+}
+
+std::optional<Results::Former> Results::former() const {
+  std::error_code error;
+  if (!fs::exists(path_, error)) return {};
+  const Hdf5File file = Hdf5File::open(path_);
+  Former former;
+  former.job = Job::from_text(file.read_text("/job/text")).values();
+  const auto read = [&](const std::string& name) {
+    try {
+      return file.read_text_attribute("/provenance", name);
+    } catch (const Error&) {
+      return std::string();
+    }
+  };
+  former.end = read("end");
+  former.start = read("start");
+  former.resumed = read("resumed");
+  former.rounds = file.has("/rounds/round") ? file.shape("/rounds/round").at(0) : 0;
+  return former;
+}
+
 void Results::set_job(std::string text, std::map<std::string, std::string> values) {
   job_text_ = std::move(text);
   job_ = std::move(values);
@@ -339,14 +428,20 @@ void Results::save(bool force) {
   next_write_ = end + 100 * (end - start);
 }
 
-void Results::write(const std::string& path) const {
+void Results::write(const std::string& path) {
   Hdf5File file = Hdf5File::create(path);
   file.write("/job/text", job_text_);
   write_attributes(file, "/job", job_);
   write_attributes(file, "/provenance", provenance_);
-  write_rounds(file, rounds_);
-  write_clients(file, clients_, scalars_);
-  if (!evaluations_.empty()) write_evaluations(file, evaluations_);
+  Writer io(file);
+  round_columns(io, rounds_);
+  client_columns(io, clients_, scalars_);
+  static_assert(static_cast<int64_t>(ClientStatus::kTrained) == 0 &&
+                static_cast<int64_t>(ClientStatus::kPersonalDiverged) == 5);
+  file.write_attribute("/clients/status", "codes",
+                       "0 trained, 1 diverged, 2 straggler left out, 3 straggler's part counted, "
+                       "4 lost, 5 trained but its own model diverged");
+  if (!evaluations_.empty()) evaluation_columns(io, evaluations_);
   write_ranks(file, ranks_);
   write_partition(file, partition_, skew_, extras_);
   write_model(file, model_);

@@ -14,6 +14,7 @@
 #include <chrono>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -50,6 +51,19 @@ class Results {
   // not be replaced.
   Results(std::string path, bool overwrite);
 
+  // What stands at `path` already, if anything; what is no results file throws Error.
+  struct Former {
+    std::map<std::string, std::string> job;
+    std::string end;  // when the run was through; empty: it was not
+    int64_t rounds = 0;
+    std::string start, resumed;  // as /provenance has them; empty if it has not
+  };
+  std::optional<Former> former() const;
+
+  // The rows of that file up to a round become ours. After set_scalars(). Throws Error if they are
+  // not all there.
+  void load(int64_t last_round);
+
   void set_job(std::string text, std::map<std::string, std::string> values);
   void set_provenance(std::map<std::string, std::string> values);
   void add_provenance(const std::string& name, const std::string& value);
@@ -77,7 +91,7 @@ class Results {
  private:
   using Clock = std::chrono::steady_clock;
 
-  void write(const std::string& path) const;
+  void write(const std::string& path);
 
   std::string path_;
   std::string job_text_;

@@ -14,6 +14,8 @@ std::string RoundPlan::encode() const {
                                 round,
                                 exchange,
                                 new_model,
+                                roll_back,
+                                checkpoint,
                                 std::ssize(clients),
                                 std::ssize(groups),
                                 std::ssize(moves)};
@@ -44,6 +46,8 @@ RoundPlan RoundPlan::decode(const std::string& bytes, int64_t rank) {
   plan.round = *next++;
   plan.exchange = *next++;
   plan.new_model = *next++ != 0;
+  plan.roll_back = *next++ != 0;
+  plan.checkpoint = *next++;
   const int64_t lanes = *next++, groups = *next++, moves = *next++;
   plan.clients = take(lanes);
   plan.samples = take(lanes);

@@ -28,10 +28,12 @@ struct StateMove {
 // What everyone does next, as rank 0 decides it and everyone learns it: one exchange of a round, or
 // clients' evaluation of the model after it.
 struct RoundPlan {
-  enum class Kind : int64_t { kStop, kTrain, kEvaluate };
-  Kind kind = Kind::kStop;  // kStop: the run is over
+  enum class Kind : int64_t { kStop, kPause, kTrain, kEvaluate };
+  Kind kind = Kind::kStop;  // kStop: the run is over; kPause: another one will go on
   int64_t round = 0, exchange = 0;
-  bool new_model = true;  // the model has changed since it was broadcast last
+  bool new_model = true;   // the model has changed since it was broadcast last
+  bool roll_back = false;  // the last round does not count
+  int64_t checkpoint = 0;  // first save what there is after this round; 0: nothing
   // In the cohort, stragglers and lost clients included, by lane; and samples that these hold.
   std::vector<int64_t> clients = {}, samples = {};
   std::vector<PlannedGroup> groups = {};

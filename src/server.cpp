@@ -6,10 +6,12 @@
 #include <map>
 #include <numeric>
 #include <set>
+#include <utility>
 
 #include "check.h"
 #include "client_metrics.h"
 #include "host.h"
+#include "interruption.h"
 #include "lanes.h"
 #include "provenance.h"
 #include "test_hooks.h"
@@ -44,6 +46,7 @@ Server::Server(const Experiment& experiment, int ranks, Results* results, Progre
       progress_(progress),
       rounds_(e_.job.get<int64_t>("rounds")),
       evaluate_every_(e_.job.get<int64_t>("evaluate-every")),
+      checkpoint_every_(e_.job.get<int64_t>("checkpoint-every")),
       exchanges_(e_.algorithm->exchanges()),
       lanes_(e_.algorithm->lanes()),
       seed_(static_cast<uint64_t>(e_.job.get<int64_t>("seed"))),
@@ -58,7 +61,21 @@ Server::Server(const Experiment& experiment, int ranks, Results* results, Progre
                  choose_metrics(e_.job, *e_.network, e_.data.classes),
                  [this](const TestResult& result) { evaluated(result); }) {}
 
-RoundPlan Server::next() {
+void Server::restore(std::unordered_map<int64_t, int64_t> holders) {
+  holders_ = std::move(holders);
+  if (results_ == nullptr) return;
+  for (const RoundRecord& round : results_->rounds()) count(round);
+  outcome_.rounds = round_;
+}
+
+void Server::drop_round() {
+  --round_;
+  exchange_ = exchanges_ - 1;
+  underway_ = {};
+  new_model_ = dropped_ = true;
+}
+
+RoundPlan Server::next(bool may_save) {
   RoundPlan plan;
   if (underway_.evaluate_clients) {
     underway_.evaluate_clients = false;
@@ -71,12 +88,25 @@ RoundPlan Server::next() {
     plan.moves.clear();
   } else {
     if (round_ == rounds_) return plan;
+    if (Interruption::get().requested()) {
+      evaluator_.finish();
+      if (outcome_.target_reached) return plan;
+      plan.kind = RoundPlan::Kind::kPause;
+      plan.roll_back = std::exchange(dropped_, false);
+      if (round_ > saved_) plan.checkpoint = saved_ = round_;
+      return plan;
+    }
+    const bool due = may_save && checkpoint_every_ > 0 && round_ > saved_ &&
+                     round_ / checkpoint_every_ > saved_ / checkpoint_every_;
+    if (due) saved_ = round_;
     exchange_ = 0;
     plan = plan_training(++round_);
+    if (due) plan.checkpoint = saved_;
   }
   plan.round = round_;
   plan.exchange = exchange_;
   plan.new_model = new_model_;
+  plan.roll_back = std::exchange(dropped_, false);
   new_model_ = false;
   return plan;
 }
@@ -444,8 +474,6 @@ void Server::evaluated(const TestResult& result) {
     pending.record.metrics = result.metrics;
     pending.waiting = false;
   }
-  outcome_.last_accuracy = result.accuracy;
-  if (!(outcome_.best_accuracy >= result.accuracy)) outcome_.best_accuracy = result.accuracy;
   outcome_.target_reached = target_accuracy_ > 0 && result.accuracy >= target_accuracy_;
   complete_rounds();
 }
@@ -455,12 +483,21 @@ void Server::complete_rounds() {
   while (!pending_.empty() && !pending_.front().waiting && !pending_.front().waiting_clients) {
     const RoundRecord round = pending_.front().record;
     pending_.pop_front();
-    outcome_.samples += round.samples;
-    if (round.clients.clients > 0) outcome_.evaluated = round;
-    outcome_.bytes += round.bytes_down + round.bytes_up;
+    count(round);
     if (progress_ != nullptr) progress_->round_done(round);
     if (results_ != nullptr) results_->add_round(round);
   }
+}
+
+void Server::count(const RoundRecord& round) {
+  ++outcome_rows_;
+  outcome_.samples += round.samples;
+  if (round.clients.clients > 0) outcome_.evaluated = round;
+  outcome_.bytes += round.bytes_down + round.bytes_up;
+  if (std::isnan(round.test_accuracy)) return;
+  outcome_.last_accuracy = round.test_accuracy;
+  if (!(outcome_.best_accuracy >= round.test_accuracy))
+    outcome_.best_accuracy = round.test_accuracy;
 }
 
 std::vector<NamedTensor> Server::named_model(const ServerState& model) const {
@@ -482,12 +519,14 @@ void Server::save(const ServerState& model, bool force) {
   results_->save(force);
 }
 
-const Outcome& Server::finish(const ServerState& model, std::vector<RankRecord> ranks) {
+const Outcome& Server::finish(const ServerState& model, std::vector<RankRecord> ranks,
+                              bool paused) {
+  outcome_.paused = paused;
   outcome_.ranks = std::move(ranks);
   outcome_.checksum = model_checksum(named_model(model));
   if (results_ != nullptr) {
     results_->set_ranks(outcome_.ranks);
-    results_->add_provenance("end", utc_now());
+    if (!paused) results_->add_provenance("end", utc_now());
     save(model, true);
   }
   return outcome_;

@@ -27,11 +27,12 @@ struct Outcome {
   int64_t rounds = 0;   // that made the model
   int64_t samples = 0;  // processed by them
   int64_t bytes = 0;    // sent to and by clients
-  std::string checksum;
+  std::string checksum = {};
+  bool paused = false;  // interrupted by a signal
   double best_accuracy = kNotMeasured, last_accuracy = kNotMeasured;
   RoundRecord evaluated = {};  // the last round whose model clients evaluated
   bool target_reached = false;
-  std::vector<RankRecord> ranks;
+  std::vector<RankRecord> ranks = {};
 };
 
 class Server {
@@ -41,13 +42,23 @@ class Server {
 
   // Goes on after this round instead of beginning with the first.
   void resume_after(int64_t round) {
-    round_ = round;
+    round_ = saved_ = round;
     exchange_ = exchanges_ - 1;
   }
+  // What the results say of the rounds before, and which rank holds which clients' state.
+  void restore(std::unordered_map<int64_t, int64_t> holders);
+
+  // As if the round under way had not begun.
+  void drop_round();
+
+  // Rows of how many rounds are complete, and in the results.
+  int64_t complete_rows() const { return outcome_rows_; }
+  void save(const ServerState& model, bool force);
 
   // What comes next: an exchange of a round, clients' evaluation of its model, or that the run is
-  // over. Who takes part, together with whom, and where.
-  RoundPlan next();
+  // over, or interrupted. Who takes part, together with whom, and where. `may_save`: whether a
+  // checkpoint may begin.
+  RoundPlan next(bool may_save = false);
 
   // The server's half of an exchange, for each lane when its sum is there: with `products` if it is
   // asked for, which all ranks compute together. Throws Error if a client diverged and the job says
@@ -78,8 +89,8 @@ class Server {
   bool waits_for_target() const { return target_accuracy_ > 0; }
   bool target_reached() const { return outcome_.target_reached; }
 
-  // Writes the last results. All rounds must have been evaluated.
-  const Outcome& finish(const ServerState& model, std::vector<RankRecord> ranks);
+  // Writes the last results. All rounds must have been evaluated. `paused`: others will follow.
+  const Outcome& finish(const ServerState& model, std::vector<RankRecord> ranks, bool paused);
 
  private:
   struct PendingRound {
@@ -109,19 +120,22 @@ class Server {
   void report_failures(const ServerState& model);
   void evaluated(const TestResult& result);
   void complete_rounds();
-  void save(const ServerState& model, bool force);
+  void count(const RoundRecord& round);
   std::vector<NamedTensor> named_model(const ServerState& model) const;
 
   const Experiment& e_;
   Results* results_;
   Progress* progress_;
-  int64_t rounds_, evaluate_every_, exchanges_, lanes_;
+  int64_t rounds_, evaluate_every_, checkpoint_every_, exchanges_, lanes_;
   uint64_t seed_;
   double target_accuracy_, evaluate_clients_;
   LocalPlan local_;
   int ranks_;
   int64_t round_ = 0, exchange_ = 0;  // the last one that was planned
   bool new_model_ = true;             // since the last plan
+  bool dropped_ = false;              // the last round
+  int64_t saved_ = 0;                 // the round of the last checkpoint that was begun
+  int64_t outcome_rows_ = 0;
   Underway underway_;
   TimeModel times_;
   std::unordered_map<int64_t, int64_t> holders_;  // client -> rank that holds its state

@@ -3,7 +3,10 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <thread>
 
+#include "check.h"
+#include "interruption.h"
 #include "lanes.h"
 #include "test_hooks.h"
 
@@ -32,6 +35,14 @@ std::vector<Record> records_of(const std::vector<std::string>& parts) {
   return records;
 }
 
+ServerState copy_of(const ServerState& state) {
+  ServerState copy = state;
+  copy.weights = state.weights.clone();
+  for (auto& [name, tensor] : copy.shared) tensor = tensor.clone();
+  for (auto& [name, tensor] : copy.hidden) tensor = tensor.clone();
+  return copy;
+}
+
 }  // namespace
 
 Simulation::Lanes::Lanes(Communicator& comm, int64_t lanes) {
@@ -54,6 +65,11 @@ Simulation::Simulation(const Experiment& experiment, Communicator& comm, Results
       lanes_(comm, e_.algorithm->lanes()),
       host_(experiment, comm, lanes_.all, comm.rank() != 0 || comm.size() == 1) {
   if (comm_.rank() == 0) server_.emplace(e_, comm_.size(), results, progress);
+  if (results != nullptr) keeper_.emplace(e_);
+  comm_.on_look([this] { attend(); });
+  for (const auto& lane : lanes_.own) {
+    if (lane != nullptr) lane->on_look([this] { attend(); });
+  }
   std::vector<torch::Tensor> rows;
   for (int64_t model = 0; model < e_.algorithm->models(); ++model) {
     const bool drawn = server_ && (model == 0 || e_.algorithm->distinct_models());
@@ -66,12 +82,66 @@ Simulation::Simulation(const Experiment& experiment, Communicator& comm, Results
   if (!server_) model_.hidden.clear();
 }
 
+Simulation::~Simulation() {
+  comm_.on_look({});
+  Interruption::get().set_poll({});
+}
+
 void Simulation::resume(ServerState state) {
   if (server_) server_->resume_after(state.round);
   model_ = std::move(state);
 }
 
+void Simulation::resume(const Manifest& manifest) {
+  const std::vector<int> all = hosts();
+  for (size_t i = 1; i < manifest.files.size(); ++i) {  // the first one is the server's
+    if (all[(i - 1) % all.size()] == comm_.rank())
+      read_clients_file(manifest, manifest.files[i], host_.store());
+  }
+  const std::vector<std::string> parts = comm_.gather(bytes_of(host_.store().clients()));
+  if (!server_) {
+    model_.round = manifest.round;
+    return;
+  }
+  ServerState state = read_server_file(manifest);
+  const auto fits = [](const torch::Tensor& a, const torch::Tensor& b) {
+    return a.sizes() == b.sizes() && a.scalar_type() == b.scalar_type();
+  };
+  const auto place = [&](State& own, const State& saved) {
+    FL_CHECK(own.size() == saved.size(), manifest.folder, ": holds ", saved.size(),
+             " tensors of the server where this job has ", own.size());
+    for (auto& [name, tensor] : own) {
+      const auto found = saved.find(name);
+      FL_CHECK(found != saved.end() && fits(tensor, found->second), manifest.folder,
+               ": holds no tensor '", name, "' of the server that fits this job's");
+      tensor.copy_(found->second);
+    }
+  };
+  FL_CHECK(fits(model_.weights, state.weights), manifest.folder, ": holds a model of shape ",
+           state.weights.sizes(), ", this job's is ", model_.weights.sizes());
+  model_.weights.copy_(state.weights);
+  place(model_.shared, state.shared);
+  place(model_.hidden, state.hidden);
+  model_.round = state.round;
+  server_->resume_after(state.round);
+  std::unordered_map<int64_t, int64_t> holders;
+  for (size_t rank = 0; rank < parts.size(); ++rank) {
+    for (const int64_t client : records_of<int64_t>({parts[rank]}))
+      holders[client] = static_cast<int64_t>(rank);
+  }
+  server_->restore(std::move(holders));
+}
+
+// Ranks that host clients.
+std::vector<int> Simulation::hosts() const {
+  std::vector<int> ranks;
+  for (int rank = comm_.size() == 1 ? 0 : 1; rank < comm_.size(); ++rank) ranks.push_back(rank);
+  return ranks;
+}
+
 Outcome Simulation::run() {
+  bool paused = false;
+  Interruption::get().set_poll([this] { attend(); });
   comm_.meet();
   comm_.clock() = {};  // what came before was not the run
   for (const auto& lane : lanes_.own) {
@@ -83,24 +153,116 @@ Outcome Simulation::run() {
     // Rank 0 decides, everyone learns.
     const auto start = Clock::now();
     std::string message;
-    if (server_) message = server_->next().encode();
+    if (server_) {
+      attend();
+      commit_checkpoint();
+      message = server_->next(keeper_ && !keeper_->waiting()).encode();
+    }
     comm_.meet();
     comm_.broadcast(message);
     const RoundPlan plan = RoundPlan::decode(message, comm_.rank());
-    if (plan.kind == RoundPlan::Kind::kStop) break;
+    if (plan.roll_back) host_.roll_back();
+    if (plan.checkpoint > 0) save_clients(plan.checkpoint);
+    if (plan.kind == RoundPlan::Kind::kStop || plan.kind == RoundPlan::Kind::kPause) {
+      if (plan.checkpoint > 0) save_server(plan.checkpoint);
+      paused = plan.kind == RoundPlan::Kind::kPause;
+      break;
+    }
+    if (plan.new_model) broadcast_model();
+    if (plan.checkpoint > 0) save_server(plan.checkpoint);
     model_.round = plan.round;
     model_.exchange = plan.exchange;
-    if (plan.new_model) broadcast_model();
     host_.begin(plan);
     if (plan.kind == RoundPlan::Kind::kTrain) {
-      train(plan);
-      if (server_ && !server_->target_reached())
-        server_->end_exchange(model_, seconds_since(start));
+      if (train(plan)) {
+        if (server_ && !server_->target_reached())
+          server_->end_exchange(model_, seconds_since(start));
+      } else if (server_) {
+        model_ = before_;
+        server_->drop_round();
+      }
     } else {
       evaluate(plan);
     }
   }
-  return finish();
+  return finish(paused);
+}
+
+// What comes while others are busy: messages of ranks, the wish to stop, a file that is written.
+void Simulation::attend() {
+  while (const auto post = comm_.poll()) read(post->first, post->second);
+  const Interruption& interruption = Interruption::get();
+  if (interruption.requested() && !told_) {
+    told_ = true;
+    const std::string text = message("S", interruption.signal());
+    if (!server_) comm_.post(text, 0);
+    for (int rank = 1; server_ && rank < comm_.size(); ++rank) comm_.post(text, rank);
+  }
+  if (const auto done = writer_.take()) report(*done);
+}
+
+namespace {
+
+// How a rank says that its file is there.
+struct Report {
+  char kind = 'C';
+  int64_t round = 0, bytes = 0, clients = 0;
+  char name[32] = {}, checksum[16] = {}, error[512] = {};
+};
+
+}  // namespace
+
+void Simulation::read(int from, const std::string& post) {
+  if (post[0] == 'S') {
+    Interruption::get().request(std::stoi(post.substr(1)));
+    return;
+  }
+  const Report report = records_of<Report>({post}).at(0);
+  if (!keeper_) return;
+  keeper_->add(from, {.round = report.round,
+                      .file = {.name = report.name,
+                               .bytes = report.bytes,
+                               .checksum = report.checksum,
+                               .clients = report.clients},
+                      .error = report.error});
+}
+
+void Simulation::report(const CheckpointWriter::Done& done) {
+  if (server_) {
+    if (keeper_) keeper_->add(comm_.rank(), done);
+    return;
+  }
+  Report report;
+  report.round = done.round;
+  report.bytes = done.file.bytes;
+  report.clients = done.file.clients;
+  done.file.name.copy(report.name, sizeof report.name - 1);
+  done.file.checksum.copy(report.checksum, sizeof report.checksum - 1);
+  done.error.copy(report.error, sizeof report.error - 1);
+  comm_.post(bytes_of(std::vector<Report>{report}), 0);
+}
+
+// Before anything of the next round: clients' state as it is, by a thread of its own.
+void Simulation::save_clients(int64_t round) {
+  const std::vector<int> all = hosts();
+  const bool hosts_clients = std::find(all.begin(), all.end(), comm_.rank()) != all.end();
+  if (!hosts_clients || host_.state_length() == 0) return;
+  if (const auto former = writer_.take(true)) report(*former);
+  writer_.start(round_folder(checkpoint_folder(e_.job), round), comm_.rank(), round,
+                host_.state_length(), e_.dtype, host_.store().capture());
+}
+
+// While the hosts train already.
+void Simulation::save_server(int64_t round) {
+  if (!keeper_) return;
+  model_.round = round;
+  keeper_->begin(round, model_, host_.state_length() > 0 ? hosts() : std::vector<int>());
+}
+
+void Simulation::commit_checkpoint() {
+  if (!keeper_ || !keeper_->all_there() || server_->complete_rows() < keeper_->round()) return;
+  server_->save(model_, true);
+  keeper_->commit();
 }
 
 void Simulation::broadcast_model() {
@@ -112,11 +274,20 @@ void Simulation::broadcast_model() {
 // Each rank trains its groups and adds them into its own part of the sum, lane after lane; rank 0
 // takes each lane's sum as soon as it is complete, and evaluates the model that the others started
 // from while it waits.
-void Simulation::train(const RoundPlan& plan) {
+//
+// Returns whether every rank did all of its part, or on others than rank 0 whether it did itself.
+bool Simulation::train(const RoundPlan& plan) {
   const auto start = Clock::now();
+  bool complete = true;
+  if (keeper_ && plan.exchange == 0) before_ = copy_of(model_);
   const auto train_lane = [&](int64_t lane) {
-    for (const PlannedGroup& group : plan.groups) {
-      if (group.lane == lane) host_.train(group, model_);
+    const Interruption::MayAbandon may(host_.can_roll_back());
+    try {
+      for (const PlannedGroup& group : plan.groups) {
+        if (group.lane == lane && complete) host_.train(group, model_);
+      }
+    } catch (const Interruption::Abandoned&) {
+      complete = false;
     }
   };
   std::vector<int64_t> open;
@@ -128,9 +299,9 @@ void Simulation::train(const RoundPlan& plan) {
       train_lane(lane);
       TestHooks::get().disturb();
       lanes_.all[static_cast<size_t>(lane)]->meet();
-      collect(lane);
+      collect(lane, complete);
     }
-    return;
+    return complete;
   }
   for (const int64_t lane : open) {
     train_lane(lane);
@@ -147,20 +318,31 @@ void Simulation::train(const RoundPlan& plan) {
     const size_t first = comm_.wait_for_any(
         arrived, [this] { return server_->evaluate_some(); },
         std::max(0.0, expected - seconds_since(start)));
-    collect(open[first]);
+    complete = collect(open[first], complete) && complete;
     open.erase(open.begin() + static_cast<std::ptrdiff_t>(first));
   }
+  return complete;
 }
 
-// One lane's sum and records to rank 0, which makes the new model of them.
-void Simulation::collect(int64_t lane) {
+// One lane's sum and records to rank 0, which makes the new model of them, if `complete` on all
+// ranks: returns that.
+bool Simulation::collect(int64_t lane, bool complete) {
   Communicator& comm = *lanes_.all[static_cast<size_t>(lane)];
   comm.sum_to_root(host_.sum(lane).buffer());
-  const std::vector<std::string> parts = comm.gather(bytes_of(host_.records(lane)));
+  std::vector<std::string> parts =
+      comm.gather(std::string(1, complete ? '+' : '-') + bytes_of(host_.records(lane)));
   const bool compares = e_.algorithm->keeps_deltas();
   if (!server_) {
     if (compares) products({});
-    return;
+    return complete;
+  }
+  for (std::string& part : parts) {
+    complete = complete && part[0] == '+';
+    part.erase(0, 1);
+  }
+  if (!complete) {
+    if (compares) products({});
+    return false;
   }
   if (server_->waits_for_target()) server_->finish_evaluation();
   if (!server_->target_reached()) {
@@ -169,6 +351,7 @@ void Simulation::collect(int64_t lane) {
   } else if (compares) {
     products({});
   }
+  return true;
 }
 
 // Inner products of clients' deltas; rank 0 says of whom, or of nobody.
@@ -191,7 +374,7 @@ void Simulation::evaluate(const RoundPlan& plan) {
 }
 
 // The last evaluation, everyone's times, and the file.
-Outcome Simulation::finish() {
+Outcome Simulation::finish(bool paused) {
   RankRecord own{.rank = comm_.rank(),
                  .compute_seconds = host_.compute_seconds(),
                  .wait_seconds = comm_.clock().wait,
@@ -207,12 +390,23 @@ Outcome Simulation::finish() {
     server_->finish_evaluation();
     own.evaluate_seconds = server_->evaluate_seconds();
   }
+  if (const auto done = writer_.take(true)) report(*done);
   comm_.meet();
   std::vector<RankRecord> ranks;
   for (const std::string& part : comm_.gather({reinterpret_cast<const char*>(&own), sizeof own})) {
     std::memcpy(&ranks.emplace_back(), part.data(), sizeof(RankRecord));
   }
-  return server_ ? server_->finish(model_, std::move(ranks)) : Outcome{};
+  if (!server_) return Outcome{.paused = paused};
+  const Outcome outcome = server_->finish(model_, std::move(ranks), paused);
+  if (keeper_) {
+    while (paused && keeper_->waiting() && !keeper_->all_there()) {
+      attend();  // they are on their way
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    if (paused) commit_checkpoint();
+    if (!paused) remove_checkpoints(keeper_->folder());
+  }
+  return outcome;
 }
 
 }  // namespace fl_sim

@@ -5,6 +5,7 @@
 #include <optional>
 #include <vector>
 
+#include "checkpoint_keeper.h"
 #include "communicator.h"
 #include "experiment.h"
 #include "host.h"
@@ -18,12 +19,17 @@ class Simulation {
   Simulation(const Experiment& experiment, Communicator& comm, Results* results,
              Progress* progress);
 
-  // Runs the job to its end. The outcome counts on rank 0.
+  ~Simulation();
+
+  // Runs the job to its end, or until a signal interrupts it (Outcome::paused, on every rank). The
+  // rest of the outcome counts on rank 0.
   Outcome run();
 
   // Before run(), on every rank: goes on from the state that a run of the same job had after a
   // round. Clients' state is in host().store().
   void resume(ServerState state);
+  // The same from a checkpoint. Throws Error if it is damaged or does not fit.
+  void resume(const Manifest& manifest);
   Host& host() { return host_; }
 
   // The global model; after run(), rank 0's is the trained one.
@@ -39,18 +45,29 @@ class Simulation {
   };
 
   void broadcast_model();
-  void train(const RoundPlan& plan);
-  void collect(int64_t lane);
+  bool train(const RoundPlan& plan);
+  bool collect(int64_t lane, bool complete);
+  void attend();
+  void read(int from, const std::string& post);
+  void report(const CheckpointWriter::Done& done);
+  void save_clients(int64_t round);
+  void save_server(int64_t round);
+  void commit_checkpoint();
+  std::vector<int> hosts() const;
   void evaluate(const RoundPlan& plan);
   torch::Tensor products(const std::vector<int64_t>& clients);
-  Outcome finish();
+  Outcome finish(bool paused);
 
   const Experiment& e_;
   Communicator& comm_;
   Lanes lanes_;
   Host host_;
-  std::optional<Server> server_;  // on rank 0
+  std::optional<Server> server_;            // on rank 0
+  std::optional<CheckpointKeeper> keeper_;  // on rank 0, if there are results
+  CheckpointWriter writer_;
+  bool told_ = false;  // the others that the run is to stop
   ServerState model_;
+  ServerState before_;  // the round under way, on rank 0
 };
 
 }  // namespace fl_sim

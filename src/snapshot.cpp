@@ -68,13 +68,26 @@ State read_state(const Hdf5File& file, const std::string& group) {
 
 }  // namespace
 
-void save_snapshot(const std::string& path, const ServerState& server, ClientStore& clients) {
-  Hdf5File file = Hdf5File::create(path);
+void write_server(Hdf5File& file, const ServerState& server) {
   const std::vector<int64_t> round = {server.round};
   file.write("/server/round", std::span(round));
   write(file, "/server/weights", server.weights);
   write_state(file, "/server/shared", server.shared);
   write_state(file, "/server/hidden", server.hidden);
+}
+
+ServerState read_server(const Hdf5File& file) {
+  ServerState server;
+  server.round = file.read_integers("/server/round").at(0);
+  server.weights = read(file, "/server/weights");
+  server.shared = read_state(file, "/server/shared");
+  server.hidden = read_state(file, "/server/hidden");
+  return server;
+}
+
+void save_snapshot(const std::string& path, const ServerState& server, ClientStore& clients) {
+  Hdf5File file = Hdf5File::create(path);
+  write_server(file, server);
   const std::vector<int64_t> ids = clients.clients();
   file.write_attribute("/clients", "number", std::ssize(ids));
   for (const int64_t id : ids) write(file, message("/clients/", id), clients.get(id));
@@ -83,15 +96,9 @@ void save_snapshot(const std::string& path, const ServerState& server, ClientSto
 
 ServerState load_snapshot(const std::string& path, ClientStore& clients) {
   const Hdf5File file = Hdf5File::open(path);
-  ServerState server;
-  server.round = file.read_integers("/server/round").at(0);
-  server.weights = read(file, "/server/weights");
-  server.shared = read_state(file, "/server/shared");
-  server.hidden = read_state(file, "/server/hidden");
-  for (const std::string& id : file.names("/clients")) {
+  for (const std::string& id : file.names("/clients"))
     clients.put(std::stoll(id), read(file, "/clients/" + id));
-  }
-  return server;
+  return read_server(file);
 }
 
 }  // namespace fl_sim

@@ -10,8 +10,13 @@
 
 #include "algorithm.h"
 #include "client_store.h"
+#include "hdf5_file.h"
 
 namespace fl_sim {
+
+// Of the server alone, in a file with whatever else.
+void write_server(Hdf5File& file, const ServerState& server);
+ServerState read_server(const Hdf5File& file);
 
 // Throws Error if the file cannot be written.
 void save_snapshot(const std::string& path, const ServerState& server, ClientStore& clients);

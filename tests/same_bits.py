@@ -38,9 +38,6 @@ local.lr = 0.05
 quiet = true
 """
 
-# Depend on the number of ranks, their places and the time.
-NOT_COMPARED = {"rounds": {"seconds", "idle_share", "bytes_state"}, "clients": {"rank", "seconds"}}
-
 
 class SameBits(Case):
     @classmethod
@@ -56,21 +53,6 @@ class SameBits(Case):
         path = self.path(name + ".h5")
         self.succeed("--job", self.job, *options, "--output", path, ranks=ranks, **environment)
         return path
-
-    def assert_same(self, expected, actual, what):
-        for table, left_out in NOT_COMPARED.items():
-            wanted, found = columns(expected, table), columns(actual, table)
-            self.assertEqual(set(wanted), set(found))
-            for name in sorted(set(wanted) - left_out):
-                self.assertEqual(wanted[name].tobytes(), found[name].tobytes(),
-                                 f"/{table}/{name} differs: {what}\n{wanted[name]}\n{found[name]}")
-        with h5py.File(expected, "r") as left, h5py.File(actual, "r") as right:
-            self.assertEqual(left["partition"].attrs["checksum"], right["partition"].attrs["checksum"], what)
-            self.assertEqual(set(left["model"]), set(right["model"]))
-            for name in left["model"]:
-                self.assertEqual(left["model"][name][()].tobytes(), right["model"][name][()].tobytes(),
-                                 f"/model/{name} differs: {what}")
-        self.assertEqual(checksum(expected), checksum(actual), what)
 
     def assert_learned_something(self, path):
         loss = columns(path, "rounds")["train_loss"]

@@ -1,0 +1,248 @@
+"""A run that is interrupted goes on with the same bits: whoever gets the signal, whatever the algorithm keeps, on
+another number of ranks, and after the worst of deaths. What cannot be continued is refused with the reason.
+"""
+import os
+import re
+import shutil
+import signal
+import tempfile
+import time
+
+import h5py
+
+from whole_program import Case, checksum, columns, write_images
+
+# What a run must not forget: server state, clients' state, two exchanges, lanes, clusters, momentum, evaluations.
+ALGORITHMS = {
+    "fedadam": ["--server.lr", 0.01],
+    "scaffold": [],
+    "mime": [],
+    "pwfl": ["--pwfl.models", 3, "--pwfl.inner", "scaffold"],
+    "cfl": ["--cohort", 23, "--cfl.eps1", 10, "--cfl.eps2", 0, "--cfl.first-split", 4,
+            "--partition.test-fraction", 0.2],
+    "ditto": ["--partition.test-fraction", 0.2, "--evaluate-clients", 0.5],
+    "fedavg": ["--local.momentum", 0.9, "--local.keep-momentum", "--evaluate-every", 3],
+}
+
+JOB = """
+dataset = fashion-mnist
+data-dir = {folder}
+partitioner = dirichlet
+dirichlet.alpha = 0.5
+clients = 23
+cohort = 7
+rounds = 10
+model = 2nn
+local.batch-size = 10
+local.lr = 0.05
+"""
+
+
+class Resume(Case):
+    @classmethod
+    def setUpClass(cls):
+        cls._data = tempfile.TemporaryDirectory(prefix="fl_sim_test_")
+        cls.addClassCleanup(cls._data.cleanup)
+        write_images(cls._data.name, train=1500)
+        cls.job = os.path.join(cls._data.name, "job.ini")
+        with open(cls.job, "w") as file:
+            file.write(JOB.format(folder=cls._data.name))
+
+    def whole(self, *options):
+        path = self.path("whole.h5")
+        self.succeed("--job", self.job, *options, "--output", path, "--overwrite")
+        return path
+
+    def begin(self, path, *options, ranks=3, rounds=3, delay=60):
+        """A run that is slowed down, when it has shown so many rounds."""
+        run = self.start("--job", self.job, *options, "--output", path, "--resume", "auto", ranks=ranks,
+                         FL_SIM_TEST=f"delay={delay}")
+        end = time.monotonic() + 60
+        while len(re.findall(r"^round ", run.out, re.M)) < rounds:
+            self.assertIsNone(run.process.poll(), str(run))
+            self.assertLess(time.monotonic(), end, str(run))
+            time.sleep(0.02)
+        return run
+
+    def interrupt(self, run, what=signal.SIGUSR1, whom=None):
+        os.kill(run.process.pid if whom is None else whom, what)
+        run.wait()
+        self.assertEqual(run.code, 75, str(run))
+        self.assertRegex(run.err, r"stopped by SIG\w+ after round \d+ of 10; --resume auto goes on")
+        self.assertTrue(run.gone(), str(run))
+
+    def go_on(self, path, *options, ranks=0):
+        return self.succeed("--job", self.job, *options, "--output", path, "--resume", "auto", ranks=ranks)
+
+    def folder_of(self, path):
+        return path[:-len(".h5")] + ".checkpoint"
+
+    def test_every_kind_of_memory(self):
+        """Interrupted after some rounds on 3 ranks, continued on 2, interrupted again, continued without mpirun."""
+        for algorithm, more in ALGORITHMS.items():
+            with self.subTest(algorithm=algorithm):
+                options = ["--algorithm", algorithm, *more]
+                expected = self.whole(*options)
+                path = self.path(algorithm + ".h5")
+                self.interrupt(self.begin(path, *options))
+                done = len(columns(path, "rounds")["round"])
+                self.assertLess(done, 10)
+                run = self.begin(path, *options, ranks=2, rounds=2)
+                self.assertIn(f"goes on after round {done}", run.out)
+                self.interrupt(run)
+                self.assertGreater(len(columns(path, "rounds")["round"]), done)
+                self.go_on(path, *options)
+                self.assert_same(expected, path, algorithm)
+                self.assertFalse(os.path.exists(self.folder_of(path)), "a complete run needs no checkpoint")
+                with h5py.File(path) as file:
+                    self.assertEqual(len(file["provenance"].attrs["resumed"].split()), 2)
+
+    def test_whoever_gets_the_signal(self):
+        """One rank tells all others; under mpirun, which forwards it to all, it counts once."""
+        options = ["--algorithm", "scaffold"]
+        expected = self.whole(*options)
+        for who in ("server", "host", "mpirun"):
+            for what in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
+                if who == "mpirun" and what != signal.SIGUSR1:
+                    continue  # it ends its ranks a second later, whatever they do
+                with self.subTest(who=who, what=what):
+                    path = self.path(f"{who}-{what}.h5")
+                    run = self.begin(path, *options)
+                    ranks = {}
+                    for process in run.ranks():
+                        with open(f"/proc/{process}/environ", "rb") as file:
+                            found = re.search(rb"\0OMPI_COMM_WORLD_RANK=(\d+)\0", b"\0" + file.read())
+                        ranks[int(found[1])] = process
+                    self.interrupt(run, what, {"server": ranks[0], "host": ranks[2], "mpirun": None}[who])
+                    self.go_on(path, *options, ranks=3)
+                    self.assert_same(expected, path, who)
+
+    def test_no_time_left(self):
+        """The round under way is dropped when the grace is over, and what it did to clients is undone."""
+        options = ["--algorithm", "scaffold", "--local.epochs", 4]
+        expected = self.whole(*options)
+        for ranks in (0, 3):
+            path = self.path(f"dropped-{ranks}.h5")
+            run = self.begin(path, *options, "--grace", 0, ranks=ranks, delay=200)
+            time.sleep(0.3)
+            self.interrupt(run)
+            self.go_on(path, *options)
+            self.assert_same(expected, path, f"dropped on {ranks} ranks")
+
+    def test_killed(self):
+        """After kill -9 of any process it goes on from the last checkpoint, or from the beginning."""
+        options = ["--algorithm", "scaffold", "--checkpoint-every", 2]
+        expected = self.whole(*options)
+        for victim in range(3):
+            path = self.path(f"killed-{victim}.h5")
+            run = self.begin(path, *options, rounds=5)
+            os.kill(sorted(run.ranks())[victim], signal.SIGKILL)
+            run.wait()
+            self.assertGreater(run.code, 0)
+            self.assertTrue(run.gone(), str(run))
+            columns(path, "rounds")  # it is whole
+            going_on = self.go_on(path, *options, ranks=2)
+            self.assertRegex(going_on.out, r"goes on after round [2468],")
+            self.assert_same(expected, path, victim)
+
+    def test_state_in_files(self):
+        """Clients' state that is partly on the disk is in the checkpoint, too."""
+        options = ["--algorithm", "scaffold", "--state-memory", 1, "--checkpoint-every", 3]
+        expected = self.whole("--algorithm", "scaffold")
+        path = self.path("files.h5")
+        options += ["--state-dir", self.path("state")]
+        self.interrupt(self.begin(path, *options, rounds=5))
+        self.go_on(path, *options, ranks=2)
+        self.assert_same(expected, path, "state-dir")
+        self.assertEqual(os.listdir(self.path("state")) if os.path.exists(self.path("state")) else [], [])
+
+    def test_complete(self):
+        path = self.whole()
+        run = self.go_on(path)
+        self.assertIn("is complete since", run.out)
+        self.fail_with(["of another job", "seed: there 0, here 1"], "--job", self.job, "--output", path, "--resume",
+                       "auto", "--seed", 1)
+
+    def test_refused(self):
+        """Another job, other data, damage of every kind: named, and nothing is touched."""
+        options = ["--algorithm", "scaffold"]
+        path = self.path("x.h5")
+        self.interrupt(self.begin(path, *options))
+        folder = self.folder_of(path)
+        round_folder = os.path.join(folder, os.listdir(folder)[0])
+        before = checksum(path)
+        go_on = ["--job", self.job, "--output", path, "--resume", "auto"]
+
+        def refused(words, *more, ranks=0):
+            self.fail_with(words, *go_on, *more, ranks=ranks)
+            self.assertEqual(checksum(path), before)
+
+        refused(["of another job", "algorithm: there scaffold, here fedavg"])
+        refused(["of another job", "local.lr: there 0.05, here 0.1", "seed: there 0, here 7"], *options, "--local.lr",
+                0.1, "--seed", 7, ranks=3)
+        other = self.path("other")
+        write_images(other, train=1500)
+        with open(os.path.join(other, "train-images-idx3-ubyte"), "r+b") as file:
+            file.seek(1000)
+            file.write(b"\x01\x02\x03")
+        refused(["other data"], *options, "--data-dir", other)
+
+        saved = self.path("saved")
+        shutil.copytree(round_folder, saved)
+
+        def damaged(name, change, words, ranks=0):
+            place = os.path.join(round_folder, name)
+            with open(place, "rb") as file:
+                data = file.read()
+            with open(place, "wb") as file:
+                file.write(change(data))
+            refused(words, *options, ranks=ranks)
+            shutil.rmtree(round_folder)
+            shutil.copytree(saved, round_folder)
+
+        def flipped(data):
+            return data[:len(data) // 2] + bytes([data[len(data) // 2] ^ 1]) + data[len(data) // 2 + 1:]
+
+        client_file = sorted(name for name in os.listdir(saved) if name.startswith("rank-"))[0]
+        damaged("manifest", lambda data: data[:-40], ["manifest", "truncated"])
+        damaged("manifest", flipped, ["manifest", "damaged"])
+        damaged("manifest", lambda data: b"", ["manifest", "no manifest"])
+        damaged("manifest", lambda data: b"PNG" * 100, ["manifest", "no manifest"])
+        damaged("server.h5", flipped, ["server.h5", "is damaged"])
+        damaged("server.h5", lambda data: data[:-1], ["server.h5", "were written"])
+        damaged(client_file, flipped, [client_file, "is damaged"], ranks=3)
+        damaged(client_file, lambda data: data + b"x", [client_file, "were written"])
+        os.remove(os.path.join(round_folder, client_file))
+        refused([client_file, "is missing"], *options)
+        shutil.rmtree(round_folder)
+        shutil.copytree(saved, round_folder)
+
+        import json
+        import zlib
+        with open(os.path.join(saved, "manifest")) as file:
+            body = json.loads(file.read().rpartition("\ncrc32 ")[0])
+        body["version"] = 99
+        text = json.dumps(body)
+        damaged("manifest", lambda data: f"{text}\ncrc32 {zlib.crc32(text.encode()):08x}\n".encode(),
+                ["format version 99", "reads versions up to 1"])
+        os.remove(path)
+        self.fail_with(["is missing", "rounds before the checkpoint"], *go_on, *options)
+        self.fail_with(["resume is must", "no checkpoint"], "--job", self.job, "--output", self.path("new.h5"),
+                       "--resume", "must")
+
+    def test_not_asked_for(self):
+        """Without --resume a checkpoint is mentioned, and a results file protected."""
+        path = self.path("x.h5")
+        self.interrupt(self.begin(path))
+        self.fail_with(["exists"], "--job", self.job, "--output", path)
+        run = self.succeed("--job", self.job, "--output", path, "--overwrite")
+        self.assertIn("is not used (--resume auto", run.err)
+
+    def test_nowhere_to_write(self):
+        self.fail_with(["checkpoint-dir", "cannot be made"], "--job", self.job, "--output", self.path("x.h5"),
+                       "--checkpoint-every", 2, "--checkpoint-dir", "/proc/nowhere")
+
+
+if __name__ == "__main__":
+    import unittest
+    unittest.main(verbosity=2)
