@@ -150,7 +150,7 @@ bool may_differ(const std::string& key) {
   static const std::set<std::string> keys = {
       "output",   "overwrite", "quiet",         "log-level",        "data-dir",
       "gpu-comm", "state-dir", "state-memory",  "checkpoint-every", "checkpoint-dir",
-      "resume",   "grace",     "partition.save"};
+      "resume",   "grace",     "stall-timeout", "partition.save"};
   return keys.contains(key);
 }
 

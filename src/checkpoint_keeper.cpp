@@ -67,6 +67,7 @@ Continuation look_for_former(const Experiment& e, const Results& results) {
   const std::vector<std::string> other =
       former ? differences(former->job, e.job.values()) : std::vector<std::string>();
   if (former && !former->end.empty() && other.empty() && resume == "auto") {
+    remove_checkpoints(folder);  // in case that it was killed between its last two steps
     return {.complete = true,
             .note = message(output, " is complete since ", former->end, ": ", former->rounds,
                             " rounds of this job")};

@@ -124,6 +124,13 @@ std::vector<Option> make_engine_options() {
        "seconds after a signal for the round under way to end in; then it is dropped (unless "
        "state-memory limits what is remembered of it)",
        at_least(0)},
+      {"stall-timeout", Type::kNumber, "900",
+       "seconds without progress after which a rank is named and the run ended; 0: never",
+       at_least(0)},
+      {"inject", Type::kText, "none",
+       "faults to suffer, with commas between them: client-crash@ROUND:CLIENT, nan-update@ROUND:"
+       "CLIENT, slow-client@ROUND:CLIENT:SECONDS, rank-crash@ROUND:RANK, rank-stall@ROUND:RANK, "
+       "slow-rank@ROUND:RANK:FACTOR"},
       {"output", Type::kText, "auto", "results file (HDF5); auto: results/<job>.h5"},
       {"overwrite", Type::kFlag, "false", "replace an existing results file"},
       {"quiet", Type::kFlag, "false", "print warnings and errors only"},

@@ -4,9 +4,12 @@
 #include <chrono>
 #include <cmath>
 #include <cstring>
+#include <thread>
 
 #include "check.h"
+#include "interruption.h"
 #include "test_hooks.h"
+#include "watchdog.h"
 
 namespace fl_sim {
 namespace {
@@ -50,6 +53,16 @@ Partition pool(const Partition& partition, const std::vector<int64_t>& trained) 
   return make_partition({std::move(all)});
 }
 
+// Takes so long as a client or rank that is slow, but alive.
+void rest(double seconds) {
+  const auto start = Clock::now();
+  while (seconds_since(start) < seconds) {
+    std::this_thread::sleep_for(
+        std::chrono::duration<double>(std::min(0.01, seconds - seconds_since(start))));
+    Interruption::get().at_step();
+  }
+}
+
 int64_t state_memory(const Job& job) { return job.get<int64_t>("state-memory") << 20; }
 
 std::string state_directory(const Job& job) {
@@ -85,7 +98,8 @@ Host::Host(const Experiment& experiment, Communicator& comm,
       held_back_(e_.job.get<std::string>("evaluate-split") == "test" ? &e_.test : &e_.validation),
       store_(trains && !state_sizes_.empty() ? state_directory(e_.job) : "", state_memory(e_.job),
              comm.rank()),
-      scorer_(*e_.network, e_.data.scale, e_.data.shift, e_.job.get<int64_t>("threads") == 1) {
+      scorer_(*e_.network, e_.data.scale, e_.data.shift, e_.job.get<int64_t>("threads") == 1),
+      faults_(Faults::parse(e_.job.get<std::string>("inject"))) {
   FL_CHECK(std::ssize(scalars_) <= ClientRecord::kScalars, "an algorithm returns ", scalars_.size(),
            " numbers per client (must be at most ", ClientRecord::kScalars, ")");
   for (const auto& [name, size] : state_sizes_) state_length_ += size;
@@ -207,14 +221,17 @@ ClientGroup Host::make_group(const PlannedGroup& planned, const GlobalModel& glo
 void Host::train(const PlannedGroup& planned, const GlobalModel& global) {
   const TestHooks& hooks = TestHooks::get();
   hooks.disturb();
+  Watchdog::get().enter("training", global.round, planned.ids.front());
   const auto start = Clock::now();
   ClientGroup group = make_group(planned, global);
   Update update = e_.algorithm->train(group, global);
+  for (const int64_t client : planned.ids) rest(faults_.seconds(global.round, client));
 
   torch::NoGradGuard no_grad;
   for (int64_t i = 0; i < group.size(); ++i) {
-    if (hooks.diverging_round == global.round &&
-        hooks.diverging_client == planned.ids[static_cast<size_t>(i)]) {
+    const int64_t client = planned.ids[static_cast<size_t>(i)];
+    if ((hooks.diverging_round == global.round && hooks.diverging_client == client) ||
+        faults_.has(Faults::Kind::kNanUpdate, global.round, client)) {
       update.delta[i].fill_(std::nan(""));
     }
   }
@@ -266,6 +283,7 @@ void Host::train(const PlannedGroup& planned, const GlobalModel& global) {
     records_.emplace_back(planned.lane, record);
   }
   hooks.slow_down(comm_.rank(), seconds_since(start));
+  rest(seconds_since(start) * (faults_.slowness(global.round, comm_.rank()) - 1));
   const double seconds = seconds_since(start);
   compute_seconds_ += seconds;
   for (size_t i = records_.size() - planned.ids.size(); i < records_.size(); ++i) {
@@ -274,6 +292,7 @@ void Host::train(const PlannedGroup& planned, const GlobalModel& global) {
 }
 
 void Host::evaluate(const PlannedGroup& planned, const GlobalModel& global) {
+  Watchdog::get().enter("evaluating", global.round, planned.ids.front());
   const auto start = Clock::now();
   ClientGroup group = make_group(planned, global);
   std::vector<PersonalModel> own;
@@ -288,6 +307,7 @@ void Host::evaluate(const PlannedGroup& planned, const GlobalModel& global) {
     }
     const auto step = static_cast<size_t>(scorer_.batch(models));
     for (size_t first = 0; first < indices.size(); first += step) {
+      Interruption::get().at_step();
       scorer_.add(data_.train, indices.subspan(first, std::min(step, indices.size() - first)),
                   models, weights, totals, change);
     }

@@ -13,6 +13,7 @@
 #include "communicator.h"
 #include "exact_sum.h"
 #include "experiment.h"
+#include "faults.h"
 #include "full_pass.h"
 #include "local_training.h"
 #include "schedule.h"
@@ -86,6 +87,7 @@ class Host {
   std::map<int64_t, WeightedSum> sums_;  // by lane
   ClientStore store_;
   Scorer scorer_;
+  Faults faults_;
   RoundPlan plan_;
   std::vector<std::pair<int64_t, ClientRecord>> records_;  // lane, record
   std::vector<ClientEvaluation> evaluations_;

@@ -24,9 +24,15 @@
 #include "selftest.h"
 #include "simulation.h"
 #include "test_hooks.h"
+#include "watchdog.h"
 
 namespace fl_sim {
 namespace {
+
+// `rank` -1: it is not known yet.
+void report(int rank, const std::string& what) {
+  std::cerr << "fl_sim: " << (rank >= 0 ? message("rank ", rank, ": ") : "") << what << std::endl;
+}
 
 // "stopped by SIGUSR1 after round 12 of 50; ..."
 std::string farewell(const Outcome& outcome, const Job& job) {
@@ -70,7 +76,13 @@ int run(const std::vector<std::string>& arguments, Communicator& comm) {
   const auto simulate = [&](Results* kept, Progress* shown) {
     Simulation simulation(experiment, comm, kept, shown);
     if (!from.empty()) simulation.resume(read_manifest(from));
-    return simulation.run();
+    Watchdog::get().start(job.get<double>("stall-timeout"), [&comm](const std::string& what) {
+      report(comm.rank(), what + " on " + host_name() + " (stall-timeout)");
+      comm.abort(1);
+    });
+    const Outcome outcome = simulation.run();
+    Watchdog::get().stop();
+    return outcome;
   };
   const std::vector<std::string> places = comm.gather(host_name() + " " + experiment.device.str());
   if (comm.rank() != 0) {
@@ -123,11 +135,6 @@ int run(const std::vector<std::string>& arguments, Communicator& comm) {
   return 0;
 }
 
-void report(const std::optional<Communicator>& comm, const std::string& what) {
-  std::cerr << "fl_sim: " << (comm ? message("rank ", comm->rank(), ": ") : "") << what
-            << std::endl;
-}
-
 }  // namespace
 }  // namespace fl_sim
 
@@ -159,9 +166,9 @@ int main(int argc, char** argv) {
     at::set_num_threads(1);
     return run(arguments, *comm);
   } catch (const c10::Error& error) {
-    report(comm, error.what_without_backtrace());
+    report(comm ? comm->rank() : -1, error.what_without_backtrace());
   } catch (const std::exception& error) {
-    report(comm, error.what());
+    report(comm ? comm->rank() : -1, error.what());
   }
   if (comm && comm->size() > 1) comm->abort(1);
   return 1;

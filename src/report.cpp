@@ -99,7 +99,10 @@ std::string summary(const Outcome& outcome, double seconds, double target,
   const auto line = [&](const std::string& name, const std::string& text) {
     out << "\n  " << std::left << std::setw(11) << name << text;
   };
-  out << outcome.rounds << " rounds in " << duration_text(seconds) << ", "
+  out << outcome.rounds << " rounds";
+  if (outcome.rounds_of_former > 0)
+    out << ", " << outcome.rounds - outcome.rounds_of_former << " of them now,";
+  out << " in " << duration_text(seconds) << ", "
       << fixed(static_cast<double>(outcome.samples) / std::max(seconds, 1e-9), 0) << " samples/s";
   line("accuracy",
        "last " + fixed(outcome.last_accuracy, 4) + ", best " + fixed(outcome.best_accuracy, 4));

@@ -55,6 +55,7 @@ Server::Server(const Experiment& experiment, int ranks, Results* results, Progre
       local_(e_.job),
       ranks_(ranks),
       times_(hosts_among(ranks)),
+      faults_(Faults::parse(e_.job.get<std::string>("inject"))),
       evaluator_(*e_.network,
                  {e_.data.test.inputs.to(e_.device), e_.data.test.labels.to(e_.device)},
                  e_.data.scale, e_.data.shift, e_.job.get<int64_t>("threads") == 1,
@@ -65,7 +66,8 @@ void Server::restore(std::unordered_map<int64_t, int64_t> holders) {
   holders_ = std::move(holders);
   if (results_ == nullptr) return;
   for (const RoundRecord& round : results_->rounds()) count(round);
-  outcome_.rounds = round_;
+  outcome_.rounds = outcome_.rounds_of_former = round_;
+  outcome_.samples = 0;
 }
 
 void Server::drop_round() {
@@ -158,6 +160,7 @@ RoundPlan Server::plan_training(int64_t round) {
   const double dropout = e_.job.get<double>("availability.dropout");
   for (const int64_t client : cohort) {
     if (dropout > 0 && Rng(seed_, "lost", round, client).uniform() < dropout) lost.insert(client);
+    if (faults_.has(Faults::Kind::kClientCrash, round, client)) lost.insert(client);
   }
 
   const auto limit = [&](int64_t client) {

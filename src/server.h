@@ -15,6 +15,7 @@
 #include "evaluation.h"
 #include "exact_sum.h"
 #include "experiment.h"
+#include "faults.h"
 #include "progress.h"
 #include "results.h"
 #include "schedule.h"
@@ -25,10 +26,11 @@ namespace fl_sim {
 // What a run came to.
 struct Outcome {
   int64_t rounds = 0;   // that made the model
-  int64_t samples = 0;  // processed by them
+  int64_t samples = 0;  // processed by them, those of a former run left out
   int64_t bytes = 0;    // sent to and by clients
   std::string checksum = {};
-  bool paused = false;  // interrupted by a signal
+  bool paused = false;           // interrupted by a signal
+  int64_t rounds_of_former = 0;  // that a run before this one did
   double best_accuracy = kNotMeasured, last_accuracy = kNotMeasured;
   RoundRecord evaluated = {};  // the last round whose model clients evaluated
   bool target_reached = false;
@@ -138,6 +140,7 @@ class Server {
   int64_t outcome_rows_ = 0;
   Underway underway_;
   TimeModel times_;
+  Faults faults_;
   std::unordered_map<int64_t, int64_t> holders_;  // client -> rank that holds its state
   std::vector<double> expected_seconds_;          // by lane
   std::deque<PendingRound> pending_;              // rounds that are not in the results yet

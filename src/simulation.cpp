@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <csignal>
 #include <cstring>
 #include <thread>
 
@@ -9,6 +10,7 @@
 #include "interruption.h"
 #include "lanes.h"
 #include "test_hooks.h"
+#include "watchdog.h"
 
 namespace fl_sim {
 namespace {
@@ -63,9 +65,11 @@ Simulation::Simulation(const Experiment& experiment, Communicator& comm, Results
     : e_(experiment),
       comm_(comm),
       lanes_(comm, e_.algorithm->lanes()),
-      host_(experiment, comm, lanes_.all, comm.rank() != 0 || comm.size() == 1) {
+      host_(experiment, comm, lanes_.all, comm.rank() != 0 || comm.size() == 1),
+      faults_(Faults::parse(e_.job.get<std::string>("inject"))) {
   if (comm_.rank() == 0) server_.emplace(e_, comm_.size(), results, progress);
   if (results != nullptr) keeper_.emplace(e_);
+  check_faults();
   comm_.on_look([this] { attend(); });
   for (const auto& lane : lanes_.own) {
     if (lane != nullptr) lane->on_look([this] { attend(); });
@@ -92,7 +96,19 @@ void Simulation::resume(ServerState state) {
   model_ = std::move(state);
 }
 
+void Simulation::check_faults() const {
+  for (const Faults::Fault& fault : faults_.all) {
+    const bool rank = fault.kind == Faults::Kind::kRankCrash ||
+                      fault.kind == Faults::Kind::kRankStall ||
+                      fault.kind == Faults::Kind::kSlowRank;
+    const int64_t all = rank ? comm_.size() : e_.partition.clients();
+    FL_CHECK(fault.whom < all, "inject names ", rank ? "rank " : "client ", fault.whom,
+             ", but there are only 0 to ", all - 1);
+  }
+}
+
 void Simulation::resume(const Manifest& manifest) {
+  resumed_ = true;
   const std::vector<int> all = hosts();
   for (size_t i = 1; i < manifest.files.size(); ++i) {  // the first one is the server's
     if (all[(i - 1) % all.size()] == comm_.rank())
@@ -155,7 +171,6 @@ Outcome Simulation::run() {
     std::string message;
     if (server_) {
       attend();
-      commit_checkpoint();
       message = server_->next(keeper_ && !keeper_->waiting()).encode();
     }
     comm_.meet();
@@ -199,6 +214,24 @@ void Simulation::attend() {
     for (int rank = 1; server_ && rank < comm_.size(); ++rank) comm_.post(text, rank);
   }
   if (const auto done = writer_.take()) report(*done);
+  commit_checkpoint();
+  watch_others();
+}
+
+// Everyone tells rank 0 now and then that it lives, and rank 0 everyone.
+void Simulation::watch_others() {
+  Watchdog& dog = Watchdog::get();
+  dog.beat();
+  if (!dog.watching() || comm_.size() == 1) return;
+  if (dog.due()) {
+    const std::string text = "H" + dog.state() + " on " + host_name();
+    if (!server_) comm_.post(text, 0);
+    for (int rank = 1; server_ && rank < comm_.size(); ++rank) comm_.post(text, rank);
+  }
+  const std::string silent = dog.silent(server_ ? 1 : 0, server_ ? comm_.size() - 1 : 0);
+  if (silent.empty()) return;
+  if (keeper_) server_->save(model_, true);
+  throw Error(silent + " (stall-timeout)");
 }
 
 namespace {
@@ -213,6 +246,10 @@ struct Report {
 }  // namespace
 
 void Simulation::read(int from, const std::string& post) {
+  if (post[0] == 'H') {
+    Watchdog::get().heard_of(from, post.substr(1));
+    return;
+  }
   if (post[0] == 'S') {
     Interruption::get().request(std::stoi(post.substr(1)));
     return;
@@ -267,6 +304,7 @@ void Simulation::commit_checkpoint() {
 
 void Simulation::broadcast_model() {
   if (comm_.size() == 1) return;
+  Watchdog::get().enter("sharing the model", model_.round);
   comm_.broadcast(model_.weights);
   for (auto& [name, tensor] : model_.shared) comm_.broadcast(tensor);
 }
@@ -279,6 +317,10 @@ void Simulation::broadcast_model() {
 bool Simulation::train(const RoundPlan& plan) {
   const auto start = Clock::now();
   bool complete = true;
+  if (!resumed_ && plan.exchange == 0) {
+    if (faults_.has(Faults::Kind::kRankCrash, plan.round, comm_.rank())) std::raise(SIGKILL);
+    if (faults_.has(Faults::Kind::kRankStall, plan.round, comm_.rank())) std::raise(SIGSTOP);
+  }
   if (keeper_ && plan.exchange == 0) before_ = copy_of(model_);
   const auto train_lane = [&](int64_t lane) {
     const Interruption::MayAbandon may(host_.can_roll_back());
@@ -298,6 +340,7 @@ bool Simulation::train(const RoundPlan& plan) {
     for (const int64_t lane : open) {
       train_lane(lane);
       TestHooks::get().disturb();
+      Watchdog::get().enter("waiting for others", plan.round);
       lanes_.all[static_cast<size_t>(lane)]->meet();
       collect(lane, complete);
     }
@@ -308,6 +351,7 @@ bool Simulation::train(const RoundPlan& plan) {
     lanes_.all[static_cast<size_t>(lane)]->arrive();
   }
   TestHooks::get().disturb();
+  Watchdog::get().enter("waiting for others", plan.round);
   while (!open.empty()) {
     std::vector<Communicator*> arrived;
     double expected = server_->expected_seconds(open[0]);  // of the lane that is through first
@@ -328,6 +372,7 @@ bool Simulation::train(const RoundPlan& plan) {
 // ranks: returns that.
 bool Simulation::collect(int64_t lane, bool complete) {
   Communicator& comm = *lanes_.all[static_cast<size_t>(lane)];
+  Watchdog::get().enter("adding up", model_.round);
   comm.sum_to_root(host_.sum(lane).buffer());
   std::vector<std::string> parts =
       comm.gather(std::string(1, complete ? '+' : '-') + bytes_of(host_.records(lane)));
@@ -364,6 +409,7 @@ torch::Tensor Simulation::products(const std::vector<int64_t>& clients) {
 
 void Simulation::evaluate(const RoundPlan& plan) {
   for (const PlannedGroup& group : plan.groups) host_.evaluate(group, model_);
+  Watchdog::get().enter("waiting for others", plan.round);
   if (server_) {
     comm_.meet([this] { return server_->evaluate_some(); }, server_->expected_seconds(0));
   } else {

@@ -48,6 +48,8 @@ class Simulation {
   bool train(const RoundPlan& plan);
   bool collect(int64_t lane, bool complete);
   void attend();
+  void watch_others();
+  void check_faults() const;
   void read(int from, const std::string& post);
   void report(const CheckpointWriter::Done& done);
   void save_clients(int64_t round);
@@ -65,6 +67,8 @@ class Simulation {
   std::optional<Server> server_;            // on rank 0
   std::optional<CheckpointKeeper> keeper_;  // on rank 0, if there are results
   CheckpointWriter writer_;
+  Faults faults_;
+  bool resumed_ = false;
   bool told_ = false;  // the others that the run is to stop
   ServerState model_;
   ServerState before_;  // the round under way, on rank 0

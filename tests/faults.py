@@ -1,0 +1,116 @@
+"""Faults that a job asks for: each one does what it says, a rank that stops is named and ends the run, and what can be
+saved is saved.
+"""
+import os
+import tempfile
+import time
+import unittest
+
+from whole_program import Case, columns, write_images
+
+JOB = """
+dataset = fashion-mnist
+data-dir = {folder}
+partitioner = dirichlet
+dirichlet.alpha = 0.5
+clients = 12
+cohort = 6
+rounds = 6
+model = 2nn
+algorithm = scaffold
+local.batch-size = 10
+local.lr = 0.05
+quiet = true
+"""
+
+
+class Faults(Case):
+    @classmethod
+    def setUpClass(cls):
+        cls._data = tempfile.TemporaryDirectory(prefix="fl_sim_test_")
+        cls.addClassCleanup(cls._data.cleanup)
+        write_images(cls._data.name, train=600)
+        cls.job = os.path.join(cls._data.name, "job.ini")
+        with open(cls.job, "w") as file:
+            file.write(JOB.format(folder=cls._data.name))
+
+    def train(self, name, *options, ranks=0):
+        path = self.path(name + ".h5")
+        self.succeed("--job", self.job, *options, "--output", path, ranks=ranks)
+        return path
+
+    def drawn_in(self, path, round_number):
+        clients = columns(path, "clients")
+        return [int(c) for c in clients["client"][clients["round"] == round_number]]
+
+    def test_clients(self):
+        """The client named, and no other one, is lost, left out or slow, on every number of ranks."""
+        whole = self.train("whole")
+        lost, bad = self.drawn_in(whole, 2)[:2]
+        slow = self.drawn_in(whole, 3)[0]
+        faults = f"client-crash@2:{lost},nan-update@2:{bad},slow-client@3:{slow}:1.5"
+        first = self.train("one", "--inject", faults)
+        found = columns(first, "clients")
+        status = {(int(r), int(c)): int(s) for r, c, s in zip(found["round"], found["client"], found["status"])}
+        self.assertEqual({key: value for key, value in status.items() if value}, {(2, lost): 4, (2, bad): 1})
+        seconds = found["seconds"][(found["round"] == 3) & (found["client"] == slow)]
+        self.assertGreater(seconds[0], 1.5)
+        self.assert_same(first, self.train("three", "--inject", faults, ranks=3), "faults on 3 ranks")
+        # Nobody takes a slow client for a dead one.
+        self.train("slow", "--inject", f"slow-client@3:{slow}:5", "--stall-timeout", 2, ranks=3)
+
+    def test_slow_rank(self):
+        whole, slow = self.train("whole"), self.train("slow", "--inject", "slow-rank@2:1:5", ranks=3)
+        self.assert_same(whole, slow, "slow rank")
+
+    def test_rank_dies(self):
+        whole = self.train("whole")
+        for rank in (0, 2):
+            path = self.path(f"dead-{rank}.h5")
+            options = ["--job", self.job, "--output", path, "--checkpoint-every", 1, "--resume", "auto", "--inject",
+                       f"rank-crash@4:{rank}"]
+            start = time.monotonic()
+            run = self.start(*options, ranks=3).wait()
+            self.assertGreater(run.code, 0, str(run))
+            self.assertLess(time.monotonic() - start, 60)
+            self.assertTrue(run.gone(), str(run))
+            self.succeed(*options, ranks=2)
+            self.assertGreater(int(self.resumed(path)), 0)
+            for table in ("rounds", "clients"):
+                columns(path, table)
+            self.assert_same(whole, path, f"rank {rank} died")
+
+    def resumed(self, path):
+        import h5py
+        with h5py.File(path) as file:
+            return file["provenance"].attrs.get("resumed", "0")
+
+    def test_rank_stalls(self):
+        """Who stopped is named, with its host, round and what it was doing, and nothing is left behind."""
+        whole = self.train("whole")
+        for rank in (2, 0):
+            path = self.path(f"stalled-{rank}.h5")
+            options = ["--job", self.job, "--output", path, "--checkpoint-every", 1, "--resume", "auto",
+                       "--stall-timeout", 4, "--inject", f"rank-stall@4:{rank}"]
+            run = self.start(*options, ranks=3).wait()
+            self.assertGreater(run.code, 0, str(run))
+            self.assertRegex(run.err, rf"rank {rank} has been silent for \d+ s: it was [a-z ]+( \d+ in round \d)?.* on \S+")
+            self.assertTrue(run.gone(20), str(run))
+            self.succeed(*options, ranks=3)
+            self.assert_same(whole, path, f"rank {rank} stalled")
+
+    def test_bad_faults(self):
+        for text, words in (("meteor@1:2", ["meteor@1:2", "faults are client-crash"]),
+                            ("rank-crash@0:1", ["rank-crash@ROUND:RANK"]),
+                            ("rank-crash@1", ["rank-crash@ROUND:RANK"]),
+                            ("slow-client@1:2", ["slow-client@ROUND:CLIENT:SECONDS"]),
+                            ("slow-rank@1:0:0.5", ["factor of at least 1"]),
+                            ("nan-update@1:2x", ["nan-update@ROUND:CLIENT"]),
+                            ("nan-update@1:99", ["client 99", "only 0 to 11"]),
+                            ("rank-crash@1:1", ["rank 1", "only 0 to 0"])):
+            with self.subTest(text=text):
+                self.fail_with(words, "--job", self.job, "--inject", text, "--output", self.path("x.h5"))
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
