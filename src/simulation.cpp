@@ -4,6 +4,7 @@
 #include <chrono>
 #include <csignal>
 #include <cstring>
+#include <sstream>
 #include <thread>
 
 #include "check.h"
@@ -69,7 +70,6 @@ Simulation::Simulation(const Experiment& experiment, Communicator& comm, Results
       faults_(Faults::parse(e_.job.get<std::string>("inject"))) {
   if (comm_.rank() == 0) server_.emplace(e_, comm_.size(), results, progress);
   if (results != nullptr) keeper_.emplace(e_);
-  check_faults();
   comm_.on_look([this] { attend(); });
   for (const auto& lane : lanes_.own) {
     if (lane != nullptr) lane->on_look([this] { attend(); });
@@ -157,6 +157,13 @@ std::vector<int> Simulation::hosts() const {
 
 Outcome Simulation::run() {
   bool paused = false;
+  if (server_ && !resumed_) check_faults();
+  // Where everyone is, for messages.
+  std::string places;
+  for (const std::string& place : comm_.gather(host_name())) places += place + "\n";
+  comm_.broadcast(places);
+  std::istringstream lines(places);
+  for (std::string line; std::getline(lines, line);) places_.push_back(line);
   Interruption::get().set_poll([this] { attend(); });
   comm_.meet();
   comm_.clock() = {};  // what came before was not the run
@@ -176,6 +183,12 @@ Outcome Simulation::run() {
     comm_.meet();
     comm_.broadcast(message);
     const RoundPlan plan = RoundPlan::decode(message, comm_.rank());
+    // Nobody would be here without the others.
+    if (server_) {
+      for (int rank = 1; rank < comm_.size(); ++rank) heard_of(rank, "training", plan.round);
+    } else {
+      heard_of(0, "waiting for others", plan.round);
+    }
     if (plan.roll_back) host_.roll_back();
     if (plan.checkpoint > 0) save_clients(plan.checkpoint);
     if (plan.kind == RoundPlan::Kind::kStop || plan.kind == RoundPlan::Kind::kPause) {
@@ -218,13 +231,20 @@ void Simulation::attend() {
   watch_others();
 }
 
+void Simulation::heard_of(int rank, const char* what, int64_t round) const {
+  Watchdog& dog = Watchdog::get();
+  if (!dog.watching()) return;
+  dog.heard_of(rank,
+               message(what, " in round ", round, " on ", places_[static_cast<size_t>(rank)]));
+}
+
 // Everyone tells rank 0 now and then that it lives, and rank 0 everyone.
 void Simulation::watch_others() {
   Watchdog& dog = Watchdog::get();
   dog.beat();
   if (!dog.watching() || comm_.size() == 1) return;
   if (dog.due()) {
-    const std::string text = "H" + dog.state() + " on " + host_name();
+    const std::string text = message("H", dog.state(), " on ", host_name());
     if (!server_) comm_.post(text, 0);
     for (int rank = 1; server_ && rank < comm_.size(); ++rank) comm_.post(text, rank);
   }
@@ -374,16 +394,17 @@ bool Simulation::collect(int64_t lane, bool complete) {
   Communicator& comm = *lanes_.all[static_cast<size_t>(lane)];
   Watchdog::get().enter("adding up", model_.round);
   comm.sum_to_root(host_.sum(lane).buffer());
-  std::vector<std::string> parts =
-      comm.gather(std::string(1, complete ? '+' : '-') + bytes_of(host_.records(lane)));
+  std::string own = bytes_of(host_.records(lane));
+  own.push_back(complete ? '+' : '-');
+  std::vector<std::string> parts = comm.gather(own);
   const bool compares = e_.algorithm->keeps_deltas();
   if (!server_) {
     if (compares) products({});
     return complete;
   }
   for (std::string& part : parts) {
-    complete = complete && part[0] == '+';
-    part.erase(0, 1);
+    complete = complete && part.back() == '+';
+    part.pop_back();
   }
   if (!complete) {
     if (compares) products({});

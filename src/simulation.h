@@ -49,6 +49,7 @@ class Simulation {
   bool collect(int64_t lane, bool complete);
   void attend();
   void watch_others();
+  void heard_of(int rank, const char* what, int64_t round) const;
   void check_faults() const;
   void read(int from, const std::string& post);
   void report(const CheckpointWriter::Done& done);
@@ -69,7 +70,8 @@ class Simulation {
   CheckpointWriter writer_;
   Faults faults_;
   bool resumed_ = false;
-  bool told_ = false;  // the others that the run is to stop
+  std::vector<std::string> places_;  // host names by rank
+  bool told_ = false;                // the others that the run is to stop
   ServerState model_;
   ServerState before_;  // the round under way, on rank 0
 };
