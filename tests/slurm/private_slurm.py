@@ -104,7 +104,6 @@ class PrivateSlurm:
             "SLURM_CONF": self._path("slurm.conf"),
             # Nodes on one machine would map each other's shared-memory files: Open MPI names those by host and rank.
             "OMPI_MCA_btl": "self,tcp", "OMPI_MCA_btl_tcp_if_include": "lo", "OMPI_MCA_oob_tcp_if_include": "lo",
-            "PRTE_MCA_prte_if_include": "lo", "PMIX_MCA_ptl_tcp_if_include": "lo",
             "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
             "PRTE_ALLOW_RUN_AS_ROOT": "1", "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
         }
