@@ -23,6 +23,11 @@ begin() {
   if [ -n "${FL_SIM_SETUP:-}" ]; then source "$FL_SIM_SETUP"; fi
   program=${FL_SIM_PROGRAM:-${FL_SIM_ROOT:-$SLURM_SUBMIT_DIR}/build/fl_sim}
   [ -x "$program" ] || fail "there is no program $program (scripts/build makes it; FL_SIM_PROGRAM names another one)"
+  scratch=$(mktemp -d)
+  trap 'rm -rf "$scratch"' EXIT
+  # Open MPI's mpiruns of one user on one node share a folder in $TMPDIR, and one that ends may remove it while another one
+  # starts. Jobs on several nodes do without: the folder is on this one only.
+  if [ "$SLURM_JOB_NUM_NODES" = 1 ]; then export TMPDIR=$scratch; fi
   # Ranks that wait let others have the core. mpirun sets this where ranks are more than cores; srun never does.
   export OMPI_MCA_mpi_yield_when_idle=${OMPI_MCA_mpi_yield_when_idle:-1}
 }
@@ -94,9 +99,7 @@ launcher_words() {
       if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then words+=(--cpus-per-task="$SLURM_CPUS_PER_TASK"); fi
       if [ ${#layout[@]} -gt 0 ]; then
         words+=(--distribution=arbitrary)
-        SLURM_HOSTFILE=$(mktemp)
-        export SLURM_HOSTFILE
-        trap 'rm -f "$SLURM_HOSTFILE"' EXIT
+        export SLURM_HOSTFILE=$scratch/hosts
         for node in "${layout[@]}"; do
           for ((i = 0; i < ${node#*:}; ++i)); do echo "${node%:*}"; done
         done > "$SLURM_HOSTFILE"

@@ -224,7 +224,7 @@ class SlurmScripts(Case):
         _, array, report = self.sweep(table, *narrow, "--", *options)
         self.wait(report, "FAILED")
         text = self.read("results/grid/report.md")
-        self.assertIn("6 of 7 runs are finished.", text)
+        self.assertIn("6 of 7 runs are finished.", text, self.outputs("results/grid"))
         self.assertIn("- run 7: fedprox-_1-0.5-0", text)
         self.assertIn("fedprox.mu is -1", self.read("results/grid/7.out"))
 
@@ -247,10 +247,14 @@ class SlurmScripts(Case):
         _, array, report = self.sweep(table, *narrow, "--", *options, FL_SIM_COMPARE="--target 0.7")
         self.wait(report)
         text = self.read("results/grid/report.md")
-        self.assertIn("7 of 7 runs are finished.", text)
+        self.assertIn("7 of 7 runs are finished.", text, self.outputs("results/grid"))
         self.assertNotIn("Not finished", text)
         self.assertIn("rounds to 0.7", text)
         self.assertEqual({path: os.stat(self.path(path)).st_ino for path in files}, before)
+
+    def outputs(self, folder):
+        return "".join(f"\n{name}:\n{self.read(os.path.join(folder, name))}"
+                       for name in sorted(os.listdir(self.path(folder))) if name.endswith(".out"))
 
     def read(self, name):
         with open(self.path(name)) as file:
