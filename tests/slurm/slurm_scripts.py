@@ -14,7 +14,7 @@ import unittest
 import h5py
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from private_slurm import PrivateSlurm, Unavailable  # noqa: E402
+from private_slurm import PrivateSlurm, Unavailable, marked_processes  # noqa: E402
 from whole_program import ENVIRONMENT, PROGRAM, ROOT, Case, checksum  # noqa: E402
 
 LAUNCHERS = ["mpirun", "srun"]
@@ -23,11 +23,9 @@ JOB = ["--dataset", "fcube", "--model", "logistic", "--clients", 20, "--cohort",
 STEADY = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE"}
 PATIENCE = 240  # seconds, for a job of seconds: machines are shared
 
-# Notes where it runs, then is fl_sim. Under mpirun and srun, from the same line.
-PROBE = """#!/bin/sh
-echo "${{OMPI_COMM_WORLD_RANK:-$SLURM_PROCID}} $SLURMD_NODENAME ${{CUDA_VISIBLE_DEVICES:-none}}" >> {notes}
-exec {program} "$@"
-"""
+# Programs that do something first and then are fl_sim: note where they run, under mpirun and srun; hurry after a requeue.
+NOTING = 'echo "${OMPI_COMM_WORLD_RANK:-$SLURM_PROCID} $SLURMD_NODENAME ${CUDA_VISIBLE_DEVICES:-none}" >> "$NOTES"'
+HURRYING = '[ "${SLURM_RESTART_COUNT:-0}" = 0 ] || unset FL_SIM_TEST'
 
 
 class SlurmScripts(Case):
@@ -55,9 +53,10 @@ class SlurmScripts(Case):
         return job
 
     def log(self, job):
+        """Its output, but for most of the rounds."""
         try:
             with open(self.slurm.job(job)["StdOut"], errors="replace") as file:
-                return file.read()
+                return re.sub(r"(round .*\n)(round .*\n)+(round )", r"\1[...]\n\3", file.read())
         except FileNotFoundError:
             return "(it has no output)"
 
@@ -81,13 +80,16 @@ class SlurmScripts(Case):
                 self.fail(f"not within {patience} s: {what}")
             time.sleep(0.1)
 
-    def probe(self):
-        """A program that notes where its ranks are and then is fl_sim, and the file with the notes."""
-        notes, program = self.path("notes"), self.path("probe")
-        with open(program, "w") as file:
-            file.write(PROBE.format(notes=shlex.quote(notes), program=shlex.quote(PROGRAM)))
-        os.chmod(program, 0o755)
-        return program, notes
+    def program(self, text):
+        """A program of these lines of shell."""
+        path = self.path(f"program-{len(os.listdir(self.folder))}")
+        with open(path, "w") as file:
+            file.write(f"#!/bin/sh\n{text}\n")
+        os.chmod(path, 0o755)
+        return path
+
+    def first(self, text):
+        return self.program(f'{text}\nexec {shlex.quote(PROGRAM)} "$@"')
 
     def places(self, notes):
         """{rank: (node, GPUs it sees)}"""
@@ -105,7 +107,7 @@ class SlurmScripts(Case):
     def test_one_and_many_nodes(self):
         """Proves that both launchers put the ranks where the script says, and the model is that of one rank."""
         expected = self.undisturbed("--rounds", 5)
-        program, notes = self.probe()
+        program, notes = self.first(NOTING), self.path("notes")
         node1, node2 = self.slurm.nodes
         for launcher in LAUNCHERS:
             for script, words, nodes in (
@@ -115,7 +117,7 @@ class SlurmScripts(Case):
                 with self.subTest(launcher=launcher, script=script):
                     output = self.path(f"{launcher}-{script}.h5")
                     job = self.submit(script, "--", *JOB, "--rounds", 5, "--output", output, sbatch=words,
-                                      FL_SIM_LAUNCHER=launcher, FL_SIM_PROGRAM=program)
+                                      FL_SIM_LAUNCHER=launcher, FL_SIM_PROGRAM=program, NOTES=notes)
                     self.wait(job)
                     self.assertEqual([node for _, (node, _) in sorted(self.places(notes).items())], nodes)
                     self.assertEqual(checksum(output), expected)
@@ -123,7 +125,7 @@ class SlurmScripts(Case):
 
     def test_gpus(self):
         """Proves that every node gets a rank for each GPU, the first one the server's too, and that ranks see all GPUs."""
-        program, notes = self.probe()
+        program, notes = self.first(NOTING), self.path("notes")
         node1, node2 = self.slurm.nodes
         expected = {rank: (node, "0,1") for rank, node in enumerate([node1] * 3 + [node2] * 2)}
         for launcher in LAUNCHERS:
@@ -131,7 +133,7 @@ class SlurmScripts(Case):
                 job = self.submit("gpus.sh", "--", *JOB, "--rounds", 2, "--device", "cpu", "--output",
                                   self.path(launcher + ".h5"), sbatch=["--nodes=2", "--gpus-per-node=2",
                                                                        "--ntasks-per-node=3"],
-                                  FL_SIM_LAUNCHER=launcher, FL_SIM_PROGRAM=program)
+                                  FL_SIM_LAUNCHER=launcher, FL_SIM_PROGRAM=program, NOTES=notes)
                 self.wait(job)
                 self.assertEqual(self.places(notes), expected)
         job = self.submit("gpus.sh", "--", *JOB, sbatch=["--gpus-per-node=2", "--ntasks-per-node=2"])
@@ -140,15 +142,16 @@ class SlurmScripts(Case):
 
     def test_time_limit(self):
         """Proves that a job whose time runs out is warned, goes back into the queue and ends as if nothing had been."""
-        # The limit is the smallest one, a minute; Slurm looks every half minute whom to warn: after 5 to 35 s.
-        expected = self.undisturbed("--rounds", 400)
+        # The limit is the smallest one, a minute; Slurm looks every half minute whom to warn: after 15 to 45 s. The job would
+        # take two minutes.
+        expected = self.undisturbed("--rounds", 600)
         jobs = {}
         for launcher in LAUNCHERS:
             output = self.path(launcher + ".h5")
             jobs[launcher] = output, self.submit(
-                "many-nodes.sh", "--", *JOB, "--rounds", 400, "--output", output,
-                sbatch=["--ntasks-per-node=2", "--time=1", "--signal=B:USR1@25"],
-                FL_SIM_LAUNCHER=launcher, FL_SIM_TEST="delay=25")
+                "many-nodes.sh", "--", *JOB, "--rounds", 600, "--output", output,
+                sbatch=["--ntasks-per-node=2", "--time=1", "--signal=B:USR1@15"],
+                FL_SIM_LAUNCHER=launcher, FL_SIM_PROGRAM=self.first(HURRYING), FL_SIM_TEST="delay=100")
         for launcher, (output, job) in jobs.items():
             with self.subTest(launcher):
                 record = self.wait(job)
@@ -164,16 +167,12 @@ class SlurmScripts(Case):
 
     def test_requeue_limit_and_other_codes(self):
         """Proves that only a checkpoint leads back into the queue, and not for ever."""
-        program = self.path("program")
         for code, state, words in ((75, "FAILED", "requeued 1 times and still not finished"),
                                    (3, "FAILED", "ended with code 3")):
             for launcher in LAUNCHERS:
                 with self.subTest(code=code, launcher=launcher):
-                    with open(program, "w") as file:
-                        file.write(f"#!/bin/sh\nexit {code}\n")
-                    os.chmod(program, 0o755)
                     job = self.submit("one-node.sh", "--", *JOB, sbatch=["--ntasks=2"], FL_SIM_LAUNCHER=launcher,
-                                      FL_SIM_PROGRAM=program, FL_SIM_MAX_REQUEUES="1")
+                                      FL_SIM_PROGRAM=self.program(f"exit {code}"), FL_SIM_MAX_REQUEUES="1")
                     record = self.wait(job, state)
                     self.assertIn(words, self.log(job))
                     self.assertEqual(record["Restarts"], "1" if code == 75 else "0")
@@ -183,10 +182,10 @@ class SlurmScripts(Case):
         """Proves that a job that is cancelled leaves no process behind and does not come back."""
         for launcher in LAUNCHERS:
             with self.subTest(launcher):
-                job = self.submit("many-nodes.sh", "--", *JOB, "--rounds", 100000, "--output", self.path("x.h5"),
-                                  "--overwrite", sbatch=["--ntasks-per-node=2"], FL_SIM_LAUNCHER=launcher,
-                                  FL_SIM_TEST="delay=25")
-                self.until("round 3", lambda: "round      3/" in self.log(job))
+                job = self.submit("many-nodes.sh", "--", *JOB, "--rounds", 100000, "--output",
+                                  self.path(launcher + ".h5"), sbatch=["--ntasks-per-node=2"],
+                                  FL_SIM_LAUNCHER=launcher, FL_SIM_TEST="delay=25")
+                self.until("round 1", lambda: re.search("round +1/", self.log(job)))
                 ranks = [process for process in self.slurm.processes(PROGRAM) if is_program(process)]
                 self.assertEqual(len(ranks), 4)
                 self.slurm.run("scancel", job)
@@ -252,6 +251,22 @@ class SlurmScripts(Case):
         self.assertIn("rounds to 0.7", text)
         self.assertEqual({path: os.stat(self.path(path)).st_ino for path in files}, before)
 
+    def test_a_member_of_a_sweep_goes_back(self):
+        """Proves that one member of the array can be requeued alone, and that the report waits for it."""
+        table = self.table(["algorithm", "seed"], ["fedavg", 0], ["fedavg", 1])
+        _, array, report = self.sweep(table, "--ntasks=2", "--mem-per-cpu=100", "--", *JOB, "--rounds", 1000,
+                                      FL_SIM_PROGRAM=self.first(HURRYING), FL_SIM_TEST="delay=100")
+        for member in (1, 2):
+            self.until("round 1", lambda: re.search("round +1/", self.log(f"{array}_{member}")))
+        self.slurm.run("scancel", "--batch", "--signal=USR1", f"{array}_2")
+        self.until("requeue", lambda: self.slurm.job(f"{array}_2")["Restarts"] == "1")
+        self.slurm.run("scancel", f"{array}_1")
+        self.wait(report, "FAILED")
+        self.assert_resumed(f"{array}_2", self.slurm.job(f"{array}_2"))
+        self.assertEqual(checksum(self.path("results/grid/fedavg-1.h5")), self.undisturbed("--rounds", 1000, "--seed", 1))
+        text = self.read("results/grid/report.md")
+        self.assertIn("1 of 2 runs are finished.\n\nNot finished:\n\n- run 1: fedavg-0\n", text)
+
     def outputs(self, folder):
         return "".join(f"\n{name}:\n{self.read(os.path.join(folder, name))}"
                        for name in sorted(os.listdir(self.path(folder))) if name.endswith(".out"))
@@ -286,6 +301,22 @@ class SlurmScripts(Case):
         job = self.submit("sweep.sh", self.table(["algorithm", "seed"], row), self.folder, "--", sbatch=["--ntasks=1"])
         self.wait(job, "FAILED")
         self.assertIn("sbatch --array=1-1 slurm/sweep.sh", self.log(job))
+
+    def test_nothing_stays_behind(self):
+        """Proves that the daemons, a running job and the folder go, even if the process that started them is killed."""
+        script = ("import sys, time; from private_slurm import PrivateSlurm\n"
+                  "with PrivateSlurm(nodes=1) as slurm:\n"
+                  "    slurm.run('sbatch', '--output=/dev/null', '--wrap=sleep 600')\n"
+                  "    while not slurm.processes('sleep'): time.sleep(0.1)\n"
+                  "    print(slurm.folder, slurm.mark, flush=True); time.sleep(600)\n")
+        process = subprocess.Popen([sys.executable, "-B", "-c", script], cwd=os.path.dirname(os.path.abspath(__file__)),
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+        with process:
+            folder, mark = process.stdout.readline().split()
+            self.assertTrue(marked_processes(mark))
+            process.kill()
+        self.until("processes end", lambda: not marked_processes(mark), 20)
+        self.until("the folder goes", lambda: not os.path.exists(folder), 20)
 
 
 def is_program(process):
