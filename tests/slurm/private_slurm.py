@@ -15,11 +15,9 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 
 PACKAGES = "munge slurmctld slurmd slurm-client"
 PATH = os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin"
-MARK = "FL_SIM_TEST_SLURM"  # in the environment of daemons and jobs, its value is one Slurm's
 
 CONFIGURATION = """
 ClusterName=private
@@ -76,11 +74,10 @@ class PrivateSlurm:
                    if shutil.which(name, path=PATH) is None]
         if missing:
             raise Unavailable(f"{', '.join(missing)} not installed (apt install {PACKAGES})")
-        self.mark = uuid.uuid4().hex
         self.folder = tempfile.mkdtemp(prefix="fl_sim_slurm_")
         os.chmod(self.folder, 0o755)
         self._daemons = []
-        self._guard = subprocess.Popen([sys.executable, "-B", os.path.abspath(__file__), self.folder, self.mark],
+        self._guard = subprocess.Popen([sys.executable, "-B", os.path.abspath(__file__), self.folder],
                                        stdin=subprocess.PIPE, start_new_session=True)
         try:
             self._start()
@@ -100,8 +97,7 @@ class PrivateSlurm:
         kept = {name: value for name, value in os.environ.items()
                 if not re.match("SLURM|SBATCH|SRUN|OMPI_|PMIX_|PRTE_|FL_SIM", name)}
         return {
-            **kept, "PATH": PATH, "HOME": kept.get("HOME", self.folder), MARK: self.mark,
-            "SLURM_CONF": self._path("slurm.conf"),
+            **kept, "PATH": PATH, "HOME": kept.get("HOME", self.folder), "SLURM_CONF": self._path("slurm.conf"),
             # Nodes on one machine would map each other's shared-memory files: Open MPI names those by host and rank.
             "OMPI_MCA_btl": "self,tcp", "OMPI_MCA_btl_tcp_if_include": "lo", "OMPI_MCA_oob_tcp_if_include": "lo",
             "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
@@ -124,10 +120,8 @@ class PrivateSlurm:
 
     def processes(self, words=""):
         """Ids of living processes of jobs on this Slurm, not of its daemons; with these words in their command line."""
-        daemons = {daemon.pid for daemon in self._daemons}
-        return [process for process in marked_processes(self.mark)
-                if process not in daemons and words in command_line(process)
-                and not re.match(r"slurmstepd|\S*/slurmstepd", command_line(process))]
+        return [process for process in processes_of(self.folder)
+                if words in command_line(process) and not re.match("munged|slurmctld|slurmd", program_of(process))]
 
     def _path(self, name):
         return os.path.join(self.folder, name)
@@ -224,6 +218,13 @@ def free_ports(count):
             one.close()
 
 
+def program_of(process):
+    try:
+        return os.path.basename(os.readlink(f"/proc/{process}/exe"))
+    except OSError:
+        return ""
+
+
 def command_line(process):
     try:
         with open(f"/proc/{process}/cmdline", "rb") as file:
@@ -232,31 +233,33 @@ def command_line(process):
         return ""
 
 
-def marked_processes(mark):
-    """Ids of living processes that have the mark in their environment."""
+def processes_of(folder):
+    """Ids of the living processes of the Slurm in this folder: named by SLURM_CONF in their environment or, where a process
+    has overwritten that with its title, as slurmstepd does, the folder in which it was started."""
     found = []
     for name in os.listdir("/proc"):
         if not name.isdigit():
             continue
         try:
             with open(f"/proc/{name}/environ", "rb") as file:
-                marked = f"{MARK}={mark}".encode() in file.read()
+                ours = f"SLURM_CONF={folder}/".encode() in file.read()
+            ours = ours or os.readlink(f"/proc/{name}/cwd").removesuffix(" (deleted)") == folder
             with open(f"/proc/{name}/stat") as file:
                 zombie = file.read().rsplit(")", 1)[1].split()[0] == "Z"
         except OSError:  # it ended meanwhile, or is another user's
             continue
-        if marked and not zombie:
+        if ours and not zombie:
             found.append(int(name))
     return found
 
 
-def guard(folder, mark):
+def guard(folder):
     """Waits until the process that started us closes our input or ends; then nothing of its Slurm stays behind."""
     for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(one, signal.SIG_IGN)
     sys.stdin.read()
     for _ in range(100):  # what is killed may have started something a moment ago
-        processes = marked_processes(mark)
+        processes = processes_of(folder)
         if not processes:
             break
         for process in processes:
@@ -269,4 +272,4 @@ def guard(folder, mark):
 
 
 if __name__ == "__main__":
-    guard(sys.argv[1], sys.argv[2])
+    guard(sys.argv[1])

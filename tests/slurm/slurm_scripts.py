@@ -14,7 +14,7 @@ import unittest
 import h5py
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from private_slurm import PrivateSlurm, Unavailable, marked_processes  # noqa: E402
+from private_slurm import PrivateSlurm, Unavailable, processes_of  # noqa: E402
 from whole_program import ENVIRONMENT, PROGRAM, ROOT, Case, checksum  # noqa: E402
 
 LAUNCHERS = ["mpirun", "srun"]
@@ -308,14 +308,14 @@ class SlurmScripts(Case):
                   "with PrivateSlurm(nodes=1) as slurm:\n"
                   "    slurm.run('sbatch', '--output=/dev/null', '--wrap=sleep 600')\n"
                   "    while not slurm.processes('sleep'): time.sleep(0.1)\n"
-                  "    print(slurm.folder, slurm.mark, flush=True); time.sleep(600)\n")
+                  "    print(slurm.folder, flush=True); time.sleep(600)\n")
         process = subprocess.Popen([sys.executable, "-B", "-c", script], cwd=os.path.dirname(os.path.abspath(__file__)),
                                    stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
         with process:
-            folder, mark = process.stdout.readline().split()
-            self.assertTrue(marked_processes(mark))
+            folder = process.stdout.readline().strip()
+            self.assertTrue(processes_of(folder))
             process.kill()
-        self.until("processes end", lambda: not marked_processes(mark), 20)
+        self.until("processes end", lambda: not processes_of(folder), 20)
         self.until("the folder goes", lambda: not os.path.exists(folder), 20)
 
 
