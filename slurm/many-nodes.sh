@@ -2,7 +2,7 @@
 # Many nodes: rank 0, on the first one, is the server; all other ranks host clients.
 #
 #   sbatch slurm/many-nodes.sh -- --job jobs/quickstart.ini
-#   sbatch --nodes=16 --ntasks-per-node=64 slurm/many-nodes.sh -- --job jobs/quickstart.ini --cohort 1000
+#   sbatch --nodes=16 --ntasks-per-node=64 slurm/many-nodes.sh -- --job my.ini --cohort 1000
 #SBATCH --job-name=fl_sim
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=8

@@ -2,7 +2,7 @@
 # One node: rank 0 is the server, the other ranks host clients.
 #
 #   sbatch slurm/one-node.sh -- --job jobs/quickstart.ini
-#   sbatch --ntasks=33 --time=1-00:00:00 slurm/one-node.sh -- --job jobs/quickstart.ini --rounds 1000
+#   sbatch --ntasks=33 --time=1-00:00:00 slurm/one-node.sh -- --job my.ini --rounds 1000
 #SBATCH --job-name=fl_sim
 #SBATCH --nodes=1
 #SBATCH --ntasks=9

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# The table of a sweep: `fl_sim compare` over its finished runs, into FOLDER/report.md and the job's output.
+# The table of a sweep: `fl_sim compare` over its finished runs, into FOLDER/report.md and the job's
+# output.
 #
 #   sbatch --dependency=afterany:JOB slurm/report.sh slurm/sweep.tsv results/sweep -- --target 0.8
 #
-# Options after -- go to `fl_sim compare`. Runs of the table that are not finished are named below it, and the job fails.
+# Options after -- go to `fl_sim compare`. Runs of the table that are not finished are named below
+# it, and the job fails.
 #SBATCH --job-name=report
 #SBATCH --ntasks=1
 #SBATCH --mem=1G
@@ -22,7 +24,11 @@ missing=()
 runs=$(count_runs "$table")
 for ((k = 1; k <= runs; ++k)); do
   read_run "$table" "$k"
-  if [ -e "$folder/$name.finished" ]; then files+=("$folder/$name.h5"); else missing+=("- run $k: $name"); fi
+  if [ -e "$folder/$name.finished" ]; then
+    files+=("$folder/$name.h5")
+  else
+    missing+=("- run $k: $name")
+  fi
 done
 {
   if [ ${#files[@]} -gt 0 ]; then "$program" compare --markdown "${files[@]}" "${options[@]}"; fi

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# A sweep: each task of a job array is one run of a table (see slurm/sweep.tsv), and task K is its K-th run.
+# A sweep: each task of a job array is one run of a table (see slurm/sweep.tsv), and task K is its
+# K-th run.
 #
 #   sbatch --array=1-18 slurm/sweep.sh slurm/sweep.tsv results/sweep -- --job jobs/quickstart.ini
 #
-# Results files are named after the run's values: results/sweep/fedavg-0.1-0.h5. Submitting the sweep again does what is
-# missing. slurm/submit-sweep submits the array and the report that follows it.
+# Results files are named after the run's values: results/sweep/fedavg-0.1-0.h5. Submitting the
+# sweep again does what is missing. slurm/submit-sweep submits the array and the report that follows
+# it.
 #SBATCH --job-name=sweep
 #SBATCH --nodes=1
 #SBATCH --ntasks=5
@@ -18,7 +20,8 @@ set -euo pipefail
 source "${FL_SIM_ROOT:-${SLURM_SUBMIT_DIR:-.}}/slurm/common.sh"
 
 [ $# -ge 2 ] || fail "sbatch --array=1-N slurm/sweep.sh TABLE FOLDER -- OPTIONS"
-[ -n "${SLURM_ARRAY_TASK_ID:-}" ] || fail "not a job array (sbatch --array=1-$(count_runs "$1") slurm/sweep.sh ...)"
+[ -n "${SLURM_ARRAY_TASK_ID:-}" ] ||
+  fail "not a job array (sbatch --array=1-$(count_runs "$1") slurm/sweep.sh ...)"
 table=$1
 folder=$2
 shift 2

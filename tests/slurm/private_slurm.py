@@ -1,8 +1,10 @@
-"""A Slurm of our own for the tests: munged, slurmctld and one slurmd for each of a few nodes, all on this machine.
+"""A Slurm of our own for the tests: munged, slurmctld and a slurmd for each of a few nodes, all on
+this machine.
 
-Nothing outside a temporary folder is written, daemons listen on 127.0.0.1 only, and neither systemd, cgroups nor root is
-needed; the programs come from Debian's packages munge, slurmctld, slurmd and slurm-client. A guard, a process of its own,
-ends everything and removes the folder when this process stops the Slurm or is gone, however it ended.
+Nothing outside a temporary folder is written, daemons listen on 127.0.0.1 only, and neither
+systemd, cgroups nor root is needed; the programs come from Debian's packages munge, slurmctld,
+slurmd and slurm-client. A guard, a process of its own, ends everything and removes the folder when
+this process stops the Slurm or is gone, however it ended.
 """
 import ctypes
 import os
@@ -28,7 +30,8 @@ SlurmdUser={user}
 CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 AuthType=auth/munge
 CredType=cred/munge
-# A requeued job starts again when its credential has expired: two minutes by default, five seconds at least.
+# A requeued job starts again when its credential has expired: two minutes by default, five seconds
+# at least.
 AuthInfo=socket={folder}/munge.socket,cred_expire=5
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/%n/spool
@@ -70,15 +73,18 @@ class PrivateSlurm:
         self.processors, self.gpus, self.kill_wait = processors, gpus, kill_wait
 
     def __enter__(self):
-        missing = [name for name in ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol")
-                   if shutil.which(name, path=PATH) is None]
+        missing = [
+            name for name in ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol")
+            if shutil.which(name, path=PATH) is None
+        ]
         if missing:
             raise Unavailable(f"{', '.join(missing)} not installed (apt install {PACKAGES})")
         self.folder = tempfile.mkdtemp(prefix="fl_sim_slurm_")
         os.chmod(self.folder, 0o755)
         self._daemons = []
-        self._guard = subprocess.Popen([sys.executable, "-B", os.path.abspath(__file__), self.folder],
-                                       stdin=subprocess.PIPE, start_new_session=True)
+        self._guard = subprocess.Popen(
+            [sys.executable, "-B", os.path.abspath(__file__), self.folder], stdin=subprocess.PIPE,
+            start_new_session=True)
         try:
             self._start()
         except BaseException:
@@ -89,25 +95,41 @@ class PrivateSlurm:
     def __exit__(self, *unused):
         for daemon in reversed(self._daemons):
             daemon.terminate()
+            try:
+                daemon.wait(5)
+            except subprocess.TimeoutExpired:
+                pass  # the guard kills it
         self._end()
 
     @property
     def environment(self):
         """What clients of this Slurm need; jobs inherit it."""
-        kept = {name: value for name, value in os.environ.items()
-                if not re.match("SLURM|SBATCH|SRUN|OMPI_|PMIX_|PRTE_|FL_SIM", name)}
+        kept = {
+            name: value for name, value in os.environ.items()
+            if not re.match("SLURM|SBATCH|SRUN|OMPI_|PMIX_|PRTE_|FL_SIM", name)
+        }
         return {
-            **kept, "PATH": PATH, "HOME": kept.get("HOME", self.folder), "SLURM_CONF": self._path("slurm.conf"),
-            # Nodes on one machine would map each other's shared-memory files: Open MPI names those by host and rank.
-            "OMPI_MCA_btl": "self,tcp", "OMPI_MCA_btl_tcp_if_include": "lo", "OMPI_MCA_oob_tcp_if_include": "lo",
-            "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-            "PRTE_ALLOW_RUN_AS_ROOT": "1", "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+            **kept,
+            "PATH": PATH,
+            "HOME": kept.get("HOME", self.folder),
+            "SLURM_CONF": self._path("slurm.conf"),
+            # Nodes on one machine would map each other's shared-memory files: Open MPI names those
+            # by host and rank.
+            "OMPI_MCA_btl": "self,tcp",
+            "OMPI_MCA_btl_tcp_if_include": "lo",
+            "OMPI_MCA_oob_tcp_if_include": "lo",
+            "OMPI_ALLOW_RUN_AS_ROOT": "1",
+            "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+            "PRTE_ALLOW_RUN_AS_ROOT": "1",
+            "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM": "1"
         }
 
     def run(self, *words, **environment):
-        """A client command's output. `environment`: further variables, for it and the job that it submits."""
-        done = subprocess.run([str(word) for word in words], env={**self.environment, **environment}, text=True,
-                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+        """A client command's output. `environment`: more variables, for a job that it submits."""
+        done = subprocess.run([str(word) for word in words],
+                              env={**self.environment, **environment}, text=True,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, timeout=60)
         if done.returncode != 0:
             raise AssertionError(f"{' '.join(map(str, words))} fails with code {done.returncode}:\n"
                                  f"{done.stdout}{done.stderr}")
@@ -119,9 +141,11 @@ class PrivateSlurm:
         return dict(re.findall(r"(\S+?)=(\S*)", line))
 
     def processes(self, words=""):
-        """Ids of living processes of jobs on this Slurm, not of its daemons; with these words in their command line."""
-        return [process for process in processes_of(self.folder)
-                if words in command_line(process) and not re.match("munged|slurmctld|slurmd", program_of(process))]
+        """Ids of the living processes of jobs, with these words in their command line."""
+        return [
+            process for process in processes_of(self.folder) if words in command_line(process)
+            and not re.match("munged|slurmctld|slurmd", program_of(process))
+        ]
 
     def _path(self, name):
         return os.path.join(self.folder, name)
@@ -130,12 +154,14 @@ class PrivateSlurm:
         user = pwd.getpwuid(os.getuid()).pw_name
         host = socket.gethostname().split(".")[0]
         ports = free_ports(len(self.nodes) + 1)
-        text = CONFIGURATION.format(host=host, port=ports[0], user=user, folder=self.folder, kill_wait=self.kill_wait)
+        text = CONFIGURATION.format(host=host, port=ports[0], user=user, folder=self.folder,
+                                    kill_wait=self.kill_wait)
         gres = f" Gres=gpu:{self.gpus}" if self.gpus else ""
         if self.gpus:
             text += "GresTypes=gpu\n"
             devices = []
-            for i in range(self.gpus):  # pretended: jobs get CUDA_VISIBLE_DEVICES, and no device stands behind it
+            # Pretended: jobs get CUDA_VISIBLE_DEVICES, and no device stands behind it.
+            for i in range(self.gpus):
                 devices.append(self._path(f"gpu{i}"))
                 os.symlink("/dev/null", devices[-1])
             with open(self._path("gres.conf"), "w") as file:
@@ -144,8 +170,9 @@ class PrivateSlurm:
                         file.write(f"NodeName={node} Name=gpu File={device} Flags=nvidia_gpu_env\n")
         for node, port in zip(self.nodes, ports[1:]):
             os.makedirs(self._path(f"{node}/tmp"))
-            text += (f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={self.processors} "
-                     f"Sockets=1 CoresPerSocket={self.processors} ThreadsPerCore=1 RealMemory=100000{gres}\n")
+            text += (f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} "
+                     f"CPUs={self.processors} Sockets=1 CoresPerSocket={self.processors} "
+                     f"ThreadsPerCore=1 RealMemory=100000{gres}\n")
         os.makedirs(self._path("state"))
         with open(self._path("slurm.conf"), "w") as file:
             file.write(text)
@@ -154,15 +181,20 @@ class PrivateSlurm:
         with open(os.open(self._path("munge.key"), os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
             file.write(os.urandom(128))
 
-        self._daemon("munged", "--foreground", "--force", "--num-threads=2", "--key-file=" + self._path("munge.key"),
-                     "--socket=" + self._path("munge.socket"), "--pid-file=" + self._path("munged.pid"),
-                     "--seed-file=" + self._path("munge.seed"), "--log-file=" + self._path("munged.log"))
+        self._daemon("munged", "--foreground", "--force", "--num-threads=2",
+                     "--key-file=" + self._path("munge.key"),
+                     "--socket=" + self._path("munge.socket"),
+                     "--pid-file=" + self._path("munged.pid"),
+                     "--seed-file=" + self._path("munge.seed"),
+                     "--log-file=" + self._path("munged.log"))
         self._await("munged", lambda: os.path.exists(self._path("munge.socket")))
         self._daemon("slurmctld", "-D", "-c", "-i", "-f", self._path("slurm.conf"))
         self._await("slurmctld", lambda: "UP" in self._ask("scontrol", "ping"))
         for node in self.nodes:
             self._daemon("slurmd", "-D", "-N", node, "-f", self._path("slurm.conf"))
-        self._await("slurmd", lambda: self._ask("sinfo", "-h", "-N", "-o", "%T").split() == ["idle"] * len(self.nodes))
+        self._await(
+            "slurmd", lambda: self._ask("sinfo", "-h", "-N", "-o", "%T").split() == ["idle"] * len(
+                self.nodes))
 
     def _version(self):
         found = re.search(r"(\d+)\.(\d+)", self._ask("slurmctld", "-V"))
@@ -171,13 +203,14 @@ class PrivateSlurm:
     def _daemon(self, *words):
         log = open(self._path(f"{words[0]}.{len(self._daemons)}.out"), "wb")
         with log:
-            self._daemons.append(subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder, start_new_session=True,
-                env=self.environment, preexec_fn=die_with_parent))
+            self._daemons.append(
+                subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                 cwd=self.folder, start_new_session=True, env=self.environment,
+                                 preexec_fn=die_with_parent))
 
     def _ask(self, *words):
-        return subprocess.run(words, env=self.environment, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.DEVNULL, timeout=30).stdout
+        return subprocess.run(words, env=self.environment, text=True, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=30).stdout
 
     def _await(self, what, condition, patience=30):
         end = time.monotonic() + patience
@@ -234,8 +267,9 @@ def command_line(process):
 
 
 def processes_of(folder):
-    """Ids of the living processes of the Slurm in this folder: named by SLURM_CONF in their environment or, where a process
-    has overwritten that with its title, as slurmstepd does, the folder in which it was started."""
+    """Ids of the living processes of the Slurm in this folder. SLURM_CONF in their environment
+    names it or, where a process has overwritten that with its title, as slurmstepd does, the folder
+    in which it was started."""
     found = []
     for name in os.listdir("/proc"):
         if not name.isdigit():
@@ -254,7 +288,7 @@ def processes_of(folder):
 
 
 def guard(folder):
-    """Waits until the process that started us closes our input or ends; then nothing of its Slurm stays behind."""
+    """Waits until the process that started us closes our input or ends, and ends its Slurm."""
     for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(one, signal.SIG_IGN)
     sys.stdin.read()
