@@ -11,6 +11,7 @@
 #include <set>
 
 #include "check.h"
+#include "checkpoint.h"
 #include "hdf5_file.h"
 #include "job.h"
 
@@ -30,14 +31,9 @@ constexpr const char* kHelp =
     "                     far reaches this; losses are to fall to it\n"
     "  --markdown         as a table for Markdown\n";
 
-// Keys of a job that do not change what is computed, or only by the seed.
-const std::set<std::string> kSilent = {"seed",         "output",   "overwrite",      "quiet",
-                                       "log-level",    "data-dir", "partition.save", "state-dir",
-                                       "state-memory", "gpu-comm"};
-
 struct Run {
   std::string path;
-  std::map<std::string, std::string> job;  // but for silent keys
+  std::map<std::string, std::string> job;  // but for keys that do not matter
   int64_t seed = 0;
   double value = kNone, rounds_to_target = kNone, bytes_to_target = kNone;
   int64_t rounds = 0;
@@ -101,7 +97,12 @@ Run read(const std::string& path, const Arguments& arguments) {
   const Job job = Job::from_text(file.read_text("/job/text"));
   run.seed = job.get<int64_t>("seed");
   for (const auto& [key, text] : job.values()) {
-    if (!kSilent.contains(key)) run.job[key] = text;
+    if (key != "seed" && !may_differ(key)) run.job[key] = text;
+  }
+  if (!file.has_attribute("/provenance", "end")) {
+    std::cerr << "fl_sim: warning: " << path
+              << " is of a run that is not through: " << file.shape("/rounds/round").at(0) << " of "
+              << job.get<int64_t>("rounds") << " rounds" << std::endl;
   }
   const std::string column = "/rounds/" + arguments.metric;
   FL_CHECK(file.has(column), path, " has no column ", column, " (it has ",

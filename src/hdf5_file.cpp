@@ -485,6 +485,11 @@ std::vector<std::string> Hdf5File::read_texts(const std::string& path) const {
   return texts;
 }
 
+bool Hdf5File::has_attribute(const std::string& path, const std::string& name) const {
+  const Turn turn;
+  return has(path) && H5Aexists_by_name(id_, path.c_str(), name.c_str(), H5P_DEFAULT) > 0;
+}
+
 std::string Hdf5File::read_text_attribute(const std::string& path, const std::string& name) const {
   const Turn turn;
   const std::string what = "attribute " + name + " of " + path;

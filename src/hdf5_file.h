@@ -55,6 +55,7 @@ class Hdf5File {
   std::vector<int64_t> read_integers(const std::string& path) const;  // any integer type, converted
   std::string read_text(const std::string& path) const;
   std::vector<std::string> read_texts(const std::string& path) const;  // [n] strings
+  bool has_attribute(const std::string& path, const std::string& name) const;
   std::string read_text_attribute(const std::string& path, const std::string& name) const;
 
   // Flushes to the file system and closes, reporting errors that a destructor could not. fsync is

@@ -37,9 +37,11 @@ Interruption& Interruption::get() {
   return one;
 }
 
-void Interruption::listen(double grace_seconds) {
-  grace_ =
-      std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(grace_seconds));
+void Interruption::set_grace(double seconds) {
+  grace_ = std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
+}
+
+void Interruption::listen() {
   struct sigaction action = {};
   action.sa_handler = on_signal;
   action.sa_flags = SA_RESTART;

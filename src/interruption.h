@@ -18,7 +18,8 @@ class Interruption {
 
   // From now on SIGUSR1, SIGTERM and SIGINT ask to stop, and a second one, later than a second
   // after the first, ends the process at once. (A launcher and a user may well send the same one.)
-  void listen(double grace_seconds);
+  void listen();
+  void set_grace(double seconds);
 
   bool requested() const;
   int signal() const;        // that asked; 0: none

@@ -72,7 +72,7 @@ int run(const std::vector<std::string>& arguments, Communicator& comm) {
     if (comm.rank() == 0 && !job.get<bool>("quiet")) std::cout << former.note << std::endl;
     return 0;
   }
-  Interruption::get().listen(job.get<double>("grace"));
+  Interruption::get().set_grace(job.get<double>("grace"));
   const auto simulate = [&](Results* kept, Progress* shown) {
     Simulation simulation(experiment, comm, kept, shown);
     if (!from.empty()) simulation.resume(read_manifest(from));
@@ -161,6 +161,7 @@ int main(int argc, char** argv) {
   std::optional<MpiSession> mpi;
   std::optional<Communicator> comm;  // outlives what run() makes: its end is collective
   try {
+    Interruption::get().listen();
     mpi.emplace();
     comm.emplace();
     at::set_num_threads(1);

@@ -344,11 +344,8 @@ std::optional<Results::Former> Results::former() const {
   Former former;
   former.job = Job::from_text(file.read_text("/job/text")).values();
   const auto read = [&](const std::string& name) {
-    try {
-      return file.read_text_attribute("/provenance", name);
-    } catch (const Error&) {
-      return std::string();
-    }
+    return file.has_attribute("/provenance", name) ? file.read_text_attribute("/provenance", name)
+                                                   : std::string();
   };
   former.end = read("end");
   former.start = read("start");
