@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
@@ -16,6 +17,7 @@
 
 #include "check.h"
 #include "hdf5_file.h"
+#include "interruption.h"
 #include "provenance.h"
 #include "snapshot.h"
 
@@ -380,7 +382,11 @@ void CheckpointWriter::start(const std::string& folder, int rank, int64_t round,
 }
 
 std::optional<CheckpointWriter::Done> CheckpointWriter::take(bool wait) {
-  if (!task_ || (!wait && !task_->through)) return {};
+  while (wait && task_ && !task_->through) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    Interruption::get().at_step();  // others are not to take this for silence
+  }
+  if (!task_ || !task_->through) return {};
   if (thread_.joinable()) thread_.join();
   const Done done = std::move(task_->done);
   task_.reset();

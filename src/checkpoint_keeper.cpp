@@ -1,6 +1,9 @@
 #include "checkpoint_keeper.h"
 
 #include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <thread>
 
 #include "check.h"
 #include "provenance.h"
@@ -35,9 +38,20 @@ void CheckpointKeeper::begin(int64_t round, const ServerState& server,
 }
 
 void CheckpointKeeper::add(int rank, const CheckpointWriter::Done& done) {
-  FL_CHECK(done.error.empty(), "rank ", rank, " cannot save its clients' state: ", done.error);
   const auto found = std::find(missing_.begin(), missing_.end(), rank);
   if (done.round != manifest_.round || found == missing_.end()) return;  // given up
+  FL_CHECK(done.error.empty(), "rank ", rank, " cannot save its clients' state: ", done.error,
+           " (make room, or choose another --checkpoint-dir)");
+  // Network file systems may need a moment.
+  const std::string path = manifest_.folder + "/" + done.file.name;
+  for (int attempt = 0;; ++attempt) {
+    std::error_code error;
+    const auto bytes = std::filesystem::file_size(path, error);
+    if (!error && static_cast<int64_t>(bytes) == done.file.bytes) break;
+    FL_CHECK(attempt < 50, path, ": rank ", rank, " has written it, but rank 0 does not see it: ",
+             "checkpoint-dir must be a folder that all machines share");
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  }
   missing_.erase(found);
   manifest_.files.push_back(done.file);
 }
@@ -59,8 +73,9 @@ Continuation look_for_former(const Experiment& e, const Results& results) {
     } catch (const Error&) {  // whatever it is, it is in nobody's way
     }
     if (!ignored) return {};
+    remove_checkpoints(folder);  // its results are about to be replaced
     return {.note = message("the checkpoint of round ", ignored->round, " in ", folder,
-                            " is not used (--resume auto would go on from it)")};
+                            " is removed: without --resume the job begins anew")};
   }
 
   const std::optional<Results::Former> former = results.former();
@@ -77,7 +92,10 @@ Continuation look_for_former(const Experiment& e, const Results& results) {
     FL_CHECK(resume != "must", "resume is must, but there is no checkpoint in ", folder);
     FL_CHECK(!former || overwrite || other.empty(), output,
              " exists, of another job (choose another --output, or --overwrite):", lines_of(other));
-    return {};
+    if (!former || overwrite) return {};
+    return {.note =
+                message(output, " has ", former->rounds, " rounds of this job, but there is no ",
+                        "checkpoint in ", folder, ": it begins anew")};
   }
   const std::vector<std::string> lines = differences(found->job, e.job.values());
   FL_CHECK(lines.empty(), "the checkpoint of round ", found->round, " in ", folder,

@@ -79,9 +79,10 @@ class BackOff {
   int pause_ = 20;
 };
 
-void wait(MPI_Request& request) {
+void wait(MPI_Request& request, const std::function<void()>& look = {}) {
   BackOff back_off;
   for (int done = 0;;) {
+    if (look) look();
     check_mpi(MPI_Test(&request, &done, MPI_STATUS_IGNORE), "MPI_Test");
     if (done) return;
     back_off.pause();
@@ -452,14 +453,14 @@ void Communicator::receive(torch::Tensor& tensor, int from) {
   check_mpi(MPI_Irecv(buffer.data_ptr(), count_of(buffer.numel()), mpi_type(buffer.scalar_type()),
                       from, 0, impl_->world, &request),
             "MPI_Irecv");
-  wait(request);
+  wait(request, look_);
   if (buffer.data_ptr() != tensor.data_ptr()) tensor.copy_(buffer);
   clock_.communicate += seconds_since(start);
 }
 
 void Communicator::finish_sends() {
   const auto start = Clock::now();
-  for (Impl::Send& send : impl_->sends) wait(send.request);
+  for (Impl::Send& send : impl_->sends) wait(send.request, look_);
   impl_->sends.clear();
   clock_.communicate += seconds_since(start);
 }

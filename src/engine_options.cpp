@@ -13,7 +13,7 @@ std::vector<Option> make_engine_options() {
       {"algorithm", Type::kText, "fedavg", "federated algorithm (--list algorithms)"},
       {"dataset", Type::kText, {}, "training and test data (--list datasets)"},
       {"data-dir", Type::kText, "auto",
-       "folder of data files; auto: $FL_SIM_DATA, then where Debian's packages put them"},
+       "folder of data files; auto: $FL_SIM_DATA, ./data, then where Debian's packages put them"},
       {"model",
        Type::kText,
        {},
@@ -122,11 +122,11 @@ std::vector<Option> make_engine_options() {
        {"no", "auto", "must"}},
       {"grace", Type::kNumber, "60",
        "seconds after a signal for the round under way to end in; then it is dropped (unless "
-       "state-memory limits what is remembered of it)",
-       at_least(0)},
+       "state-memory limits what is remembered of it). Clients' evaluation is always finished",
+       between(0, 1e8)},
       {"stall-timeout", Type::kNumber, "900",
        "seconds without progress after which a rank is named and the run ended; 0: never",
-       at_least(0)},
+       between(0, 1e8)},
       {"inject", Type::kText, "none",
        "faults to suffer, with commas between them: client-crash@ROUND:CLIENT, nan-update@ROUND:"
        "CLIENT, slow-client@ROUND:CLIENT:SECONDS, rank-crash@ROUND:RANK, rank-stall@ROUND:RANK, "

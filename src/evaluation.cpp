@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "check.h"
+#include "interruption.h"
 
 namespace fl_sim {
 
@@ -87,7 +88,10 @@ bool Evaluator::step() {
 }
 
 void Evaluator::finish(size_t left) {
-  while (queue_.size() > left) step();
+  while (queue_.size() > left) {
+    step();
+    Interruption::get().at_step();
+  }
 }
 
 }  // namespace fl_sim

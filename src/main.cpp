@@ -62,7 +62,8 @@ int run(const std::vector<std::string>& arguments, Communicator& comm) {
   Continuation former;
   if (comm.rank() == 0) {
     former = look_for_former(experiment, *results);
-    if (!former.complete && job.get<int64_t>("checkpoint-every") > 0)
+    if (!former.complete && (job.get<int64_t>("checkpoint-every") > 0 ||
+                             job.get<std::string>("checkpoint-dir") != "auto"))
       prepare_checkpoints(checkpoint_folder(job));
     comm.meet();
   }
@@ -76,6 +77,7 @@ int run(const std::vector<std::string>& arguments, Communicator& comm) {
   const auto simulate = [&](Results* kept, Progress* shown) {
     Simulation simulation(experiment, comm, kept, shown);
     if (!from.empty()) simulation.resume(read_manifest(from));
+    comm.meet();  // who has read its part waits here, and is not watched yet
     Watchdog::get().start(job.get<double>("stall-timeout"), [&comm](const std::string& what) {
       report(comm.rank(), what + " on " + host_name() + " (stall-timeout)");
       comm.abort(1);

@@ -334,7 +334,7 @@ void Results::load(int64_t last_round) {
   std::erase_if(clients_, later);
   std::erase_if(evaluations_, later);
   FL_CHECK(std::ssize(rounds_) == last_round, path_, ": has ", rounds_.size(), " of ", last_round,
-           " rounds of the run to continue");
+           " rounds of the run to continue (remove its checkpoint to begin anew)");
 }
 
 std::optional<Results::Former> Results::former() const {

@@ -66,6 +66,10 @@ void Server::restore(std::unordered_map<int64_t, int64_t> holders) {
   holders_ = std::move(holders);
   if (results_ == nullptr) return;
   for (const RoundRecord& round : results_->rounds()) count(round);
+  if (!results_->rounds().empty()) {
+    outcome_.target_reached =
+        target_accuracy_ > 0 && results_->rounds().back().test_accuracy >= target_accuracy_;
+  }
   outcome_.rounds = outcome_.rounds_of_former = round_;
   outcome_.samples = 0;
 }

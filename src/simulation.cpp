@@ -102,6 +102,8 @@ void Simulation::check_faults() const {
                       fault.kind == Faults::Kind::kRankStall ||
                       fault.kind == Faults::Kind::kSlowRank;
     const int64_t all = rank ? comm_.size() : e_.partition.clients();
+    FL_CHECK(fault.round <= e_.job.get<int64_t>("rounds"), "inject names round ", fault.round,
+             ", but there are only ", e_.job.get<std::string>("rounds"));
     FL_CHECK(fault.whom < all, "inject names ", rank ? "rank " : "client ", fault.whom,
              ", but there are only 0 to ", all - 1);
   }
@@ -276,12 +278,17 @@ void Simulation::read(int from, const std::string& post) {
   }
   const Report report = records_of<Report>({post}).at(0);
   if (!keeper_) return;
-  keeper_->add(from, {.round = report.round,
-                      .file = {.name = report.name,
-                               .bytes = report.bytes,
-                               .checksum = report.checksum,
-                               .clients = report.clients},
-                      .error = report.error});
+  try {
+    keeper_->add(from, {.round = report.round,
+                        .file = {.name = report.name,
+                                 .bytes = report.bytes,
+                                 .checksum = report.checksum,
+                                 .clients = report.clients},
+                        .error = report.error});
+  } catch (...) {
+    server_->save(model_, true);
+    throw;
+  }
 }
 
 void Simulation::report(const CheckpointWriter::Done& done) {
@@ -313,7 +320,12 @@ void Simulation::save_clients(int64_t round) {
 void Simulation::save_server(int64_t round) {
   if (!keeper_) return;
   model_.round = round;
-  keeper_->begin(round, model_, host_.state_length() > 0 ? hosts() : std::vector<int>());
+  try {
+    keeper_->begin(round, model_, host_.state_length() > 0 ? hosts() : std::vector<int>());
+  } catch (...) {
+    server_->save(model_, true);
+    throw;
+  }
 }
 
 void Simulation::commit_checkpoint() {
@@ -457,6 +469,7 @@ Outcome Simulation::finish(bool paused) {
     server_->finish_evaluation();
     own.evaluate_seconds = server_->evaluate_seconds();
   }
+  if (keeper_ && !paused) keeper_->give_up();  // the run is through: it needs no checkpoint
   if (const auto done = writer_.take(true)) report(*done);
   comm_.meet();
   std::vector<RankRecord> ranks;

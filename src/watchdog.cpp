@@ -87,15 +87,17 @@ std::string Watchdog::silent(int first, int last) {
   looked_ = now;
   if (others_.size() <= static_cast<size_t>(last))
     others_.resize(static_cast<size_t>(last) + 1, {now, "starting"});
+  // Others may be silent because they wait for the one that was first.
+  int longest = first;
   for (int rank = first; rank <= last; ++rank) {
     Other& other = others_[static_cast<size_t>(rank)];
     if (was_stopped) other.heard = now;
-    if (now - other.heard > timeout_) {
-      return message("rank ", rank, " has been silent for ", whole_seconds(now - other.heard),
-                     " s: it was ", other.state);
-    }
+    if (other.heard < others_[static_cast<size_t>(longest)].heard) longest = rank;
   }
-  return {};
+  const Other& other = others_[static_cast<size_t>(longest)];
+  if (now - other.heard <= timeout_) return {};
+  return message("rank ", longest, " has been silent for ", whole_seconds(now - other.heard),
+                 " s: it was ", other.state);
 }
 
 bool Watchdog::due() {

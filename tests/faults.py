@@ -80,6 +80,22 @@ class Faults(Case):
                 columns(path, table)
             self.assert_same(whole, path, f"rank {rank} died")
 
+    def test_target_reached_before_a_death(self):
+        """The round that reached the target is the last one, also if a rank dies while the next is under way."""
+        rounds = columns(self.train("whole"), "rounds")
+        best = max(range(2, 5), key=lambda i: rounds["test_accuracy"][i])
+        target = rounds["test_accuracy"][best]
+        first = next(i for i in range(6) if rounds["test_accuracy"][i] >= target)
+        options = ["--target-accuracy", repr(float(target)), "--checkpoint-every", 1]
+        expected = self.train("expected", *options)
+        self.assertEqual(len(columns(expected, "rounds")["round"]), first + 1)
+        path = self.path("died.h5")
+        options = ["--job", self.job, *options, "--output", path, "--resume", "auto", "--inject",
+                   f"rank-crash@{first + 2}:2"]
+        self.start(*options, ranks=3).wait()
+        self.succeed(*options, ranks=3)
+        self.assert_same(expected, path, "target")
+
     def resumed(self, path):
         import h5py
         with h5py.File(path) as file:
@@ -107,6 +123,7 @@ class Faults(Case):
                             ("slow-rank@1:0:0.5", ["factor of at least 1"]),
                             ("nan-update@1:2x", ["nan-update@ROUND:CLIENT"]),
                             ("nan-update@1:99", ["client 99", "only 0 to 11"]),
+                            ("rank-stall@7:0", ["round 7", "only 6"]),
                             ("rank-crash@1:1", ["rank 1", "only 0 to 0"])):
             with self.subTest(text=text):
                 self.fail_with(words, "--job", self.job, "--inject", text, "--output", self.path("x.h5"))

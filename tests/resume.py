@@ -231,12 +231,13 @@ class Resume(Case):
                        "--resume", "must")
 
     def test_not_asked_for(self):
-        """Without --resume a checkpoint is mentioned, and a results file protected."""
+        """Without --resume a results file is protected, with its checkpoint; --overwrite replaces both."""
         path = self.path("x.h5")
         self.interrupt(self.begin(path))
         self.fail_with(["exists"], "--job", self.job, "--output", path)
+        self.assertTrue(os.path.exists(self.folder_of(path)))
         run = self.succeed("--job", self.job, "--output", path, "--overwrite")
-        self.assertIn("is not used (--resume auto", run.err)
+        self.assertIn("is removed: without --resume", run.err)
 
     def test_nowhere_to_write(self):
         self.fail_with(["checkpoint-dir", "cannot be made"], "--job", self.job, "--output", self.path("x.h5"),

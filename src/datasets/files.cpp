@@ -29,6 +29,9 @@ std::vector<fs::path> data_folders(const Job& job) {
   std::vector<fs::path> folders;
   const char* environment = std::getenv("FL_SIM_DATA");
   if (environment != nullptr && *environment != '\0') folders.push_back(environment);
+  std::error_code none;
+  if (fs::is_directory("data", none))
+    folders.push_back("data");  // where scripts/get_data puts them
   folders.push_back("/usr/share/datasets");
   return folders;
 }
