@@ -203,6 +203,18 @@ FL_SELFTEST("pwfl", "closed form", "the best model replaces the others after eve
 FL_SELFTEST("pwfl", "closed form", "the best model replaces the others after every third round",
             [] { return merges("best", 3); });
 
+// Losses 9/8 of one sample and 1/2 of four: the mean and the sum disagree about which is the best.
+FL_SELFTEST("pwfl", "mistakes", "the best model has the lowest mean loss, not the lowest sum", [] {
+  const Point near = {{1}, {1}};
+  const Problem problem = {
+      .clients = {{{{1.5}, {1}}}, {near, near, near, near}}, .start = {0}, .cohorts = {{0, 1}}};
+  const Local local{.steps = 1};
+  const Finished finished =
+      finish(problem, message(local.lines(), kUniform, "pwfl.merge = best"), 1);
+  return all_of({compare(model_of(finished, problem, 0), {local.lr}),
+                 compare(model_of(finished, problem, 1), {local.lr})});
+});
+
 FL_SELFTEST("pwfl", "equals", "one model is the inner algorithm, bit for bit", [] {
   std::vector<Result> results;
   for (const Problem& problem : {example_problem(), classifier_problem()}) {
