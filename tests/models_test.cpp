@@ -458,8 +458,10 @@ TEST_P(EveryModel, SinglePrecisionAgrees) {
   };
   const auto expected = gradient(torch::kFloat64), actual = gradient(torch::kFloat32);
   EXPECT_NEAR(actual.first, expected.first, 1e-4 * (1 + expected.first));
+  // A ReLU whose input is zero but for rounding switches, which moves a deep network's gradient by
+  // some percent; values in wrong places move it by all of its length.
   EXPECT_LT((actual.second - expected.second).norm().item<double>(),
-            2e-3 * expected.second.norm().item<double>());
+            5e-2 * expected.second.norm().item<double>());
 }
 
 // Proves that the representation is what the head sees, for one client and for a stack, and which
