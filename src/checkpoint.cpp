@@ -152,7 +152,7 @@ bool may_differ(const std::string& key) {
   static const std::set<std::string> keys = {
       "output",   "overwrite", "quiet",         "log-level",        "data-dir",
       "gpu-comm", "state-dir", "state-memory",  "checkpoint-every", "checkpoint-dir",
-      "resume",   "grace",     "stall-timeout", "partition.save"};
+      "resume",   "grace",     "stall-timeout", "partition.save",   "on-rank-loss"};
   return keys.contains(key);
 }
 

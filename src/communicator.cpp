@@ -28,12 +28,24 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
+#if defined(OMPI_HAVE_MPI_EXT_FTMPI) && OMPI_HAVE_MPI_EXT_FTMPI
+#define FL_SIM_ULFM 1
+#endif
+
+bool losses_allowed = false;
+int losses = 0;    // times that ranks were lost
+int survivor = 0;  // this rank, among those that are left
+
 void check_mpi(int code, const char* what) {
   if (code == MPI_SUCCESS) return;
   char text[MPI_MAX_ERROR_STRING];
   int length = 0;
   MPI_Error_string(code, text, &length);
-  throw Error(message(what, " failed: ", std::string(text, static_cast<size_t>(length))));
+  const std::string why =
+      message(what, " failed: ", std::string(text, static_cast<size_t>(length)));
+  // A collective that others have left may fail with any code: survivors() finds out.
+  if (losses_allowed) throw RankLost(why);
+  throw Error(why);
 }
 
 int count_of(int64_t n) {
@@ -194,7 +206,7 @@ std::unique_ptr<Communicator> Communicator::among(Communicator& all,
   return result;
 }
 
-Communicator::Communicator(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {
+Communicator::Communicator(std::unique_ptr<Impl> impl) : impl_(std::move(impl)), losses_(losses) {
   MPI_Comm_set_errhandler(impl_->world, MPI_ERRORS_RETURN);
   MPI_Comm_rank(impl_->world, &rank_);
   MPI_Comm_size(impl_->world, &size_);
@@ -206,17 +218,19 @@ Communicator::Communicator(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) 
     MPI_Comm_split(whole, rank_ % static_cast<int>(machines), rank_, &impl_->node);
     MPI_Comm_free(&whole);
   }
+  MPI_Comm_set_errhandler(impl_->node, MPI_ERRORS_RETURN);
   MPI_Comm_rank(impl_->node, &node_rank_);
   MPI_Comm_size(impl_->node, &node_size_);
   const int first = node_rank_ == 0 ? 1 : 0;
   check_mpi(MPI_Comm_split(impl_->world, first == 1 ? 0 : MPI_UNDEFINED, rank_, &impl_->firsts),
             "MPI_Comm_split");
+  if (impl_->firsts != MPI_COMM_NULL) MPI_Comm_set_errhandler(impl_->firsts, MPI_ERRORS_RETURN);
   MPI_Allreduce(&first, &nodes_, 1, MPI_INT, MPI_SUM, impl_->world);
 }
 
 Communicator::~Communicator() {
   // What follows is collective. After an error the others are not here: abort() ends them.
-  if (std::uncaught_exceptions() > 0) return;
+  if (std::uncaught_exceptions() > 0 || losses_ != losses) return;
   for (Impl::Posted& posted : impl_->posted) wait(posted.request);
   for (MPI_Win& window : impl_->locked) MPI_Win_unlock_all(window);
   for (MPI_Win& window : impl_->windows) MPI_Win_free(&window);
@@ -558,8 +572,71 @@ void Communicator::broadcast_to_nodes(torch::Tensor& tensor) {
 void Communicator::abort(int code) {
   // The launcher then shows what was said before it says that the run was aborted.
   std::this_thread::sleep_for(std::chrono::milliseconds(100));
-  MPI_Abort(impl_->world, code);
+  // Open MPI 5.0.7 may report success if several ranks of those that are left ask it to.
+  if (survivor > 0) std::this_thread::sleep_for(std::chrono::seconds(3));
+  MPI_Abort(MPI_COMM_WORLD, code);
   std::_Exit(code);
+}
+
+void Communicator::allow_losses() {
+#if FL_SIM_ULFM
+  int* enabled = nullptr;
+  int there = 0;
+  MPI_Comm_get_attr(MPI_COMM_WORLD, MPIX_FT, &enabled, &there);
+  FL_CHECK(there != 0 && *enabled != 0,
+           "on-rank-loss is continue, but MPI was started without it (mpirun --with-ft ulfm)");
+  MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+  MPI_Comm_set_errhandler(MPI_COMM_SELF, MPI_ERRORS_RETURN);
+  losses_allowed = true;
+#else
+  throw Error("on-rank-loss is continue, but " + mpi_library_version() +
+              " cannot (Open MPI 5 with ULFM can)");
+#endif
+}
+
+Communicator::Survivors Communicator::survivors() {
+#if FL_SIM_ULFM
+  // Whoever still waits for something learns of it.
+  for (MPI_Comm comm : {impl_->world, impl_->node, impl_->firsts}) {
+    if (comm != MPI_COMM_NULL) MPIX_Comm_revoke(comm);
+  }
+  ++losses;
+  // Again, if somebody dies meanwhile: all agree whether it was possible.
+  for (int all = 0; all == 0;) {
+    auto impl = std::make_unique<Impl>();
+    check_mpi(MPIX_Comm_shrink(impl_->world, &impl->world), "MPIX_Comm_shrink");
+    MPI_Comm fresh = impl->world;
+    impl->always_stage = impl_->always_stage;
+    all = 1;
+    try {
+      next_.reset(new Communicator(std::move(impl)));
+    } catch (const RankLost&) {
+      all = 0;
+      MPIX_Comm_revoke(fresh);
+    }
+    MPIX_Comm_agree(fresh, &all);
+  }
+  next_->direct_ = direct_;
+  survivor = next_->rank_;
+
+  Survivors result{.comm = next_.get(), .lost = {}};
+  MPI_Group started, before, after;
+  MPI_Comm_group(MPI_COMM_WORLD, &started);
+  MPI_Comm_group(impl_->world, &before);
+  MPI_Comm_group(next_->impl_->world, &after);
+  for (int rank = 0; rank < size_; ++rank) {
+    int now = MPI_UNDEFINED, then = MPI_UNDEFINED;
+    MPI_Group_translate_ranks(before, 1, &rank, after, &now);
+    MPI_Group_translate_ranks(before, 1, &rank, started, &then);
+    if (now == MPI_UNDEFINED) result.lost.push_back(then);
+  }
+  for (MPI_Group* group : {&started, &before, &after}) MPI_Group_free(group);
+  FL_CHECK(!result.lost.empty(), "MPI failed, though no rank is lost");
+  FL_CHECK(result.lost[0] != 0, "rank 0 is lost, which had the global model");
+  return result;
+#else
+  throw Error("a rank is lost");
+#endif
 }
 
 MpiSession::MpiSession() {
@@ -569,7 +646,9 @@ MpiSession::MpiSession() {
   check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
 }
 
-MpiSession::~MpiSession() { MPI_Finalize(); }
+MpiSession::~MpiSession() {
+  if (losses == 0) MPI_Finalize();
+}
 
 std::string mpi_library_version() {
   char text[MPI_MAX_LIBRARY_VERSION_STRING];

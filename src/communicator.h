@@ -16,6 +16,8 @@
 #include <utility>
 #include <vector>
 
+#include "check.h"
+
 namespace fl_sim {
 
 // Where a rank's time goes. Seconds.
@@ -27,6 +29,11 @@ struct RankClock {
 struct GpuComm {
   bool direct = false;
   std::string reason;  // for the run's header
+};
+
+// Thrown by a communicator's operations where one of its ranks may have died, after allow_losses().
+struct RankLost : Error {
+  using Error::Error;
 };
 
 class Communicator {
@@ -101,6 +108,19 @@ class Communicator {
   // Ends every rank, with exit code `code`.
   [[noreturn]] void abort(int code);
 
+  // From here on a rank's death does not end the others: their operations throw RankLost. Every
+  // rank together. Throws Error if this MPI cannot (ULFM: User-Level Failure Mitigation).
+  static void allow_losses();
+
+  // After RankLost, all that live together: a communicator among them, in the same order, that
+  // lives as long as this one. Throws Error if rank 0 is not among them, or if nobody is missing.
+  // Other communicators of before are of no use then.
+  struct Survivors {
+    Communicator* comm;
+    std::vector<int> lost;  // as they were numbered when the run started
+  };
+  Survivors survivors();
+
  private:
   void sum_on_node(const torch::Tensor& tensor);
   bool broadcast_on_node(torch::Tensor& tensor);
@@ -110,11 +130,14 @@ class Communicator {
   std::unique_ptr<Impl> impl_;
   int rank_ = 0, size_ = 1, node_rank_ = 0, node_size_ = 1, nodes_ = 1;
   bool direct_ = false;
+  int losses_ = 0;  // that had happened when it was made
+  std::unique_ptr<Communicator> next_;
   std::function<void()> look_;
   RankClock clock_;
 };
 
-// MPI from construction to destruction. Without mpirun the run has one rank.
+// MPI from construction to destruction. Without mpirun the run has one rank. After the loss of a
+// rank the destructor leaves MPI as it is, which might wait for it.
 class MpiSession {
  public:
   MpiSession();

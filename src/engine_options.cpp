@@ -127,6 +127,13 @@ std::vector<Option> make_engine_options() {
       {"stall-timeout", Type::kNumber, "900",
        "seconds without progress after which a rank is named and the run ended; 0: never",
        between(0, 1e8)},
+      {"on-rank-loss",
+       Type::kText,
+       "end",
+       "what the others do when a rank dies: end, or go on without it, with the same bits "
+       "(continue: Open MPI 5, and mpirun --with-ft ulfm)",
+       {},
+       {"end", "continue"}},
       {"inject", Type::kText, "none",
        "faults to suffer, with commas between them: client-crash@ROUND:CLIENT, nan-update@ROUND:"
        "CLIENT, slow-client@ROUND:CLIENT:SECONDS, rank-crash@ROUND:RANK, rank-stall@ROUND:RANK, "

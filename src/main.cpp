@@ -19,12 +19,11 @@
 #include "progress.h"
 #include "provenance.h"
 #include "questions.h"
+#include "rank_loss.h"
 #include "report.h"
 #include "results.h"
 #include "selftest.h"
-#include "simulation.h"
 #include "test_hooks.h"
-#include "watchdog.h"
 
 namespace fl_sim {
 namespace {
@@ -59,6 +58,8 @@ int run(const std::vector<std::string>& arguments, Communicator& comm) {
   if (comm.rank() != 0) comm.meet();
   const GpuComm gpu_comm =
       comm.choose_gpu_comm(job.get<std::string>("gpu-comm"), experiment.device);
+  if (job.get<std::string>("on-rank-loss") == "continue" && comm.size() > 1)
+    Communicator::allow_losses();
   Continuation former;
   if (comm.rank() == 0) {
     former = look_for_former(experiment, *results);
@@ -74,21 +75,9 @@ int run(const std::vector<std::string>& arguments, Communicator& comm) {
     return 0;
   }
   Interruption::get().set_grace(job.get<double>("grace"));
-  const auto simulate = [&](Results* kept, Progress* shown) {
-    Simulation simulation(experiment, comm, kept, shown);
-    if (!from.empty()) simulation.resume(read_manifest(from));
-    comm.meet();  // who has read its part waits here, and is not watched yet
-    Watchdog::get().start(job.get<double>("stall-timeout"), [&comm](const std::string& what) {
-      report(comm.rank(), what + " on " + host_name() + " (stall-timeout)");
-      comm.abort(1);
-    });
-    const Outcome outcome = simulation.run();
-    Watchdog::get().stop();
-    return outcome;
-  };
   const std::vector<std::string> places = comm.gather(host_name() + " " + experiment.device.str());
   if (comm.rank() != 0) {
-    return simulate(nullptr, nullptr).paused ? Interruption::kExitCode : 0;
+    return simulate(experiment, comm, from, nullptr, nullptr).paused ? Interruption::kExitCode : 0;
   }
 
   const torch::Tensor labels = sample_labels(experiment.data.train);
@@ -125,7 +114,7 @@ int run(const std::vector<std::string>& arguments, Communicator& comm) {
   if (former.round > 0)
     progress.note(message("goes on after round ", former.round, ", from ", former.folder));
   const auto start = std::chrono::steady_clock::now();
-  const Outcome outcome = simulate(&*results, &progress);
+  const Outcome outcome = simulate(experiment, comm, from, &*results, &progress);
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   progress.finish();

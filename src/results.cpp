@@ -329,12 +329,16 @@ void Results::load(int64_t last_round) {
   } catch (const Error& error) {
     throw Error(message(path_, ": cannot be continued (", error.what(), ")"));
   }
+  forget_after(last_round);
+  FL_CHECK(std::ssize(rounds_) == last_round, path_, ": has ", rounds_.size(), " of ", last_round,
+           " rounds of the run to continue (remove its checkpoint to begin anew)");
+}
+
+void Results::forget_after(int64_t last_round) {
   const auto later = [&](const auto& record) { return record.round > last_round; };
   std::erase_if(rounds_, later);
   std::erase_if(clients_, later);
   std::erase_if(evaluations_, later);
-  FL_CHECK(std::ssize(rounds_) == last_round, path_, ": has ", rounds_.size(), " of ", last_round,
-           " rounds of the run to continue (remove its checkpoint to begin anew)");
 }
 
 std::optional<Results::Former> Results::former() const {
@@ -357,6 +361,11 @@ std::optional<Results::Former> Results::former() const {
 void Results::set_job(std::string text, std::map<std::string, std::string> values) {
   job_text_ = std::move(text);
   job_ = std::move(values);
+}
+
+void Results::add_loss(const std::string& what) {
+  std::string& all = provenance_["lost_ranks"];
+  all += (all.empty() ? "" : "\n") + what;
 }
 
 void Results::set_provenance(std::map<std::string, std::string> values) {

@@ -64,9 +64,13 @@ class Results {
   // not all there.
   void load(int64_t last_round);
 
+  // As if rounds after this one had not been.
+  void forget_after(int64_t last_round);
+
   void set_job(std::string text, std::map<std::string, std::string> values);
   void set_provenance(std::map<std::string, std::string> values);
   void add_provenance(const std::string& name, const std::string& value);
+  void add_loss(const std::string& what);  // a line of /provenance lost_ranks
   void set_partition(Partition partition, Skew skew, PartitionExtras extras = {});
   void set_ranks(std::vector<RankRecord> ranks);
   void set_model(std::vector<NamedTensor> model);

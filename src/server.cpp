@@ -62,16 +62,19 @@ Server::Server(const Experiment& experiment, int ranks, Results* results, Progre
                  choose_metrics(e_.job, *e_.network, e_.data.classes),
                  [this](const TestResult& result) { evaluated(result); }) {}
 
-void Server::restore(std::unordered_map<int64_t, int64_t> holders) {
+void Server::restore(std::unordered_map<int64_t, int64_t> holders, int64_t former) {
   holders_ = std::move(holders);
   if (results_ == nullptr) return;
-  for (const RoundRecord& round : results_->rounds()) count(round);
+  for (const RoundRecord& round : results_->rounds()) {
+    count(round);
+    if (round.round <= former) outcome_.samples = 0;
+  }
   if (!results_->rounds().empty()) {
     outcome_.target_reached =
         target_accuracy_ > 0 && results_->rounds().back().test_accuracy >= target_accuracy_;
   }
-  outcome_.rounds = outcome_.rounds_of_former = round_;
-  outcome_.samples = 0;
+  outcome_.rounds = round_;
+  outcome_.rounds_of_former = former;
 }
 
 void Server::drop_round() {

@@ -47,8 +47,10 @@ class Server {
     round_ = saved_ = round;
     exchange_ = exchanges_ - 1;
   }
-  // What the results say of the rounds before, and which rank holds which clients' state.
-  void restore(std::unordered_map<int64_t, int64_t> holders);
+  // What the results say of the rounds before, up to `former` of another run, and which rank holds
+  // which clients' state.
+  void restore(std::unordered_map<int64_t, int64_t> holders, int64_t former);
+  int64_t round() const { return round_; }  // the last one that was planned
 
   // As if the round under way had not begun.
   void drop_round();

@@ -38,6 +38,8 @@ std::vector<Record> records_of(const std::vector<std::string>& parts) {
   return records;
 }
 
+}  // namespace
+
 ServerState copy_of(const ServerState& state) {
   ServerState copy = state;
   copy.weights = state.weights.clone();
@@ -45,8 +47,6 @@ ServerState copy_of(const ServerState& state) {
   for (auto& [name, tensor] : copy.hidden) tensor = tensor.clone();
   return copy;
 }
-
-}  // namespace
 
 Simulation::Lanes::Lanes(Communicator& comm, int64_t lanes) {
   if (lanes == 1) {
@@ -91,9 +91,25 @@ Simulation::~Simulation() {
   Interruption::get().set_poll({});
 }
 
+void Simulation::follow(int64_t former, int64_t begun) {
+  former_ = former;
+  begun_ = begun;
+}
+
 void Simulation::resume(ServerState state) {
-  if (server_) server_->resume_after(state.round);
+  if (server_) {
+    server_->resume_after(state.round);
+    server_->restore({}, former_);
+  }
   model_ = std::move(state);
+}
+
+std::optional<ServerState> Simulation::before_round() {
+  if (!before_.weights.defined()) return {};
+  server_->finish_evaluation();
+  ServerState state = copy_of(before_);
+  --state.round;
+  return state;
 }
 
 void Simulation::check_faults() const {
@@ -110,7 +126,6 @@ void Simulation::check_faults() const {
 }
 
 void Simulation::resume(const Manifest& manifest) {
-  resumed_ = true;
   const std::vector<int> all = hosts();
   for (size_t i = 1; i < manifest.files.size(); ++i) {  // the first one is the server's
     if (all[(i - 1) % all.size()] == comm_.rank())
@@ -147,7 +162,7 @@ void Simulation::resume(const Manifest& manifest) {
     for (const int64_t client : records_of<int64_t>({parts[rank]}))
       holders[client] = static_cast<int64_t>(rank);
   }
-  server_->restore(std::move(holders));
+  server_->restore(std::move(holders), former_);
 }
 
 // Ranks that host clients.
@@ -159,7 +174,7 @@ std::vector<int> Simulation::hosts() const {
 
 Outcome Simulation::run() {
   bool paused = false;
-  if (server_ && !resumed_) check_faults();
+  if (server_ && former_ == 0 && begun_ == 0) check_faults();
   // Where everyone is, for messages.
   std::string places;
   for (const std::string& place : comm_.gather(host_name())) places += place + "\n";
@@ -349,7 +364,7 @@ void Simulation::broadcast_model() {
 bool Simulation::train(const RoundPlan& plan) {
   const auto start = Clock::now();
   bool complete = true;
-  if (!resumed_ && plan.exchange == 0) {
+  if (former_ == 0 && plan.round > begun_ && plan.exchange == 0) {
     if (faults_.has(Faults::Kind::kRankCrash, plan.round, comm_.rank())) std::raise(SIGKILL);
     if (faults_.has(Faults::Kind::kRankStall, plan.round, comm_.rank())) std::raise(SIGSTOP);
   }

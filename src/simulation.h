@@ -13,6 +13,9 @@
 
 namespace fl_sim {
 
+// With tensors of its own.
+ServerState copy_of(const ServerState& state);
+
 class Simulation {
  public:
   // All ranks together. `results` and `progress` count on rank 0 and may be null.
@@ -30,6 +33,15 @@ class Simulation {
   void resume(ServerState state);
   // The same from a checkpoint. Throws Error if it is damaged or does not fit.
   void resume(const Manifest& manifest);
+
+  // Before those: what this run continues. Results of rounds up to `former` are another run's,
+  // which had its faults; up to `begun` this one has had those of its ranks.
+  void follow(int64_t former, int64_t begun);
+
+  // When a rank was lost, on rank 0: the state before the last round that was begun, if one was,
+  // with results of all rounds before it; and that round.
+  std::optional<ServerState> before_round();
+  int64_t begun() const { return server_->round(); }
   Host& host() { return host_; }
 
   // The global model; after run(), rank 0's is the trained one.
@@ -69,7 +81,7 @@ class Simulation {
   std::optional<CheckpointKeeper> keeper_;  // on rank 0, if there are results
   CheckpointWriter writer_;
   Faults faults_;
-  bool resumed_ = false;
+  int64_t former_ = 0, begun_ = 0;   // see follow()
   std::vector<std::string> places_;  // host names by rank
   bool told_ = false;                // the others that the run is to stop
   ServerState model_;

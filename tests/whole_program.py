@@ -36,19 +36,19 @@ def _environment():
 ENVIRONMENT = _environment()
 
 
-def command(options, ranks):
-    """ranks 0: without mpirun."""
-    launcher = ["mpirun", "-n", str(ranks)] if ranks else []
+def command(options, ranks, launcher=()):
+    """ranks 0: without mpirun. launcher: further options of mpirun."""
+    launcher = ["mpirun", "-n", str(ranks), *launcher] if ranks else []
     return launcher + [PROGRAM] + [str(option) for option in options]
 
 
 class Run:
     """A started fl_sim. Its streams go to files, so that a process left behind cannot hold us up."""
 
-    def __init__(self, options, ranks=0, prepare=None, **environment):
-        """prepare: called in the new process before it becomes the program."""
+    def __init__(self, options, ranks=0, prepare=None, launcher=(), **environment):
+        """prepare: called in the new process before it becomes the program. launcher: further options of mpirun."""
         self.mark = uuid.uuid4().hex
-        self.words = command(options, ranks)
+        self.words = command(options, ranks, launcher)
         self._out, self._err = tempfile.TemporaryFile(), tempfile.TemporaryFile()
         self._start = time.monotonic()
         self.process = subprocess.Popen(
@@ -153,8 +153,8 @@ class Case(unittest.TestCase):
     def path(self, name):
         return os.path.join(self.folder, name)
 
-    def start(self, *options, ranks=0, prepare=None, **environment):
-        run = Run(options, ranks, prepare, **environment)
+    def start(self, *options, ranks=0, prepare=None, launcher=(), **environment):
+        run = Run(options, ranks, prepare, launcher, **environment)
         self.addCleanup(run.__exit__)
         return run
 
