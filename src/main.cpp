@@ -3,6 +3,7 @@
 #include <malloc.h>
 #include <torch/cuda.h>
 
+#include <algorithm>
 #include <chrono>
 #include <climits>
 #include <cstdlib>
@@ -31,6 +32,14 @@ namespace {
 // `rank` -1: it is not known yet.
 void report(int rank, const std::string& what) {
   std::cerr << "fl_sim: " << (rank >= 0 ? message("rank ", rank, ": ") : "") << what << std::endl;
+}
+
+// Others are answered at once: starting LibTorch a second time would take half a second.
+bool computes(const std::vector<std::string>& arguments) {
+  if (!arguments.empty() && arguments[0] == "compare") return false;
+  return std::none_of(arguments.begin(), arguments.end(), [](const std::string& word) {
+    return word == "--help" || word == "-h" || word == "--list" || word == "--explain";
+  });
 }
 
 // "stopped by SIGUSR1 after round 12 of 50; ..."
@@ -131,11 +140,11 @@ int run(const std::vector<std::string>& arguments, Communicator& comm) {
 
 int main(int argc, char** argv) {
   using namespace fl_sim;
-  restart_for_fast_blas(argv);
+  const std::vector<std::string> arguments(argv + 1, argv + argc);
+  if (computes(arguments)) restart_for_fast_blas(argv);
   // Collectives and layers allocate and free large buffers all the time: keep the pages.
   mallopt(M_MMAP_MAX, 0);
   mallopt(M_TRIM_THRESHOLD, INT_MAX);
-  const std::vector<std::string> arguments(argv + 1, argv + argc);
   try {
     if (!arguments.empty() && arguments[0] == "selftest") {
       return run_selftest({arguments.begin() + 1, arguments.end()});

@@ -7,6 +7,7 @@
 #include <ctime>
 
 #include "arithmetic.h"
+#include "check.h"
 #include "communicator.h"
 #include "hdf5_file.h"
 
@@ -36,6 +37,13 @@ std::map<std::string, std::string> provenance() {
           {"hdf5", hdf5_library_version()},
           {"boost", BOOST_LIB_VERSION},
           {"compiler", __VERSION__}};
+}
+
+std::string libraries() {
+  const auto all = provenance();
+  return message("LibTorch ", all.at("libtorch"), " (", all.at("cpu_capability"), ", BLAS ",
+                 all.at("blas"), "), own kernels ", all.at("kernels"), ", ", all.at("mpi"),
+                 ", HDF5 ", all.at("hdf5"), ", Boost ", all.at("boost"));
 }
 
 std::string utc_now() {

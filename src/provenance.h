@@ -12,6 +12,9 @@ std::string version();  // "0.1.0 (git revision)"
 // LibTorch uses it.
 std::map<std::string, std::string> provenance();
 
+// The libraries of them in a line, "LibTorch 1.13.0 (AVX512, BLAS OpenBLAS SkylakeX), ...".
+std::string libraries();
+
 std::string utc_now();  // "2026-11-21T18:20:00Z"
 
 }  // namespace fl_sim

@@ -217,7 +217,7 @@ bool answer_question(const std::vector<std::string>& arguments) {
       return true;
     }
     if (word == "--version") {
-      std::cout << "fl_sim " << version() << "\n";
+      std::cout << "fl_sim " << version() << "\n  " << libraries() << "\n";
       return true;
     }
     if (word == "--explain") {

@@ -62,11 +62,7 @@ std::string header(const Experiment& e, const Communicator& comm, const GpuComm&
     list += (list.empty() ? "" : ", ") + message(count, " x ", place);
   line("devices", list);
   line("transport", message(gpu_comm.reason, "; sums are ", value("sum")));
-  const auto versions = provenance();
-  line("libraries", message("LibTorch ", versions.at("libtorch"), " (",
-                            versions.at("cpu_capability"), ", BLAS ", versions.at("blas"),
-                            "), own kernels ", versions.at("kernels"), ", ", versions.at("mpi"),
-                            ", HDF5 ", versions.at("hdf5"), ", Boost ", versions.at("boost")));
+  line("libraries", libraries());
   line("data",
        message(value("dataset"), ": ", e.data.train.size(), " training samples ",
                torch::IntArrayRef(e.data.train.sample_shape()), " in ", e.data.classes,

@@ -30,7 +30,7 @@ class Questions(Case):
         return found
 
     def test_version(self):
-        self.assertRegex(self.ask("--version"), r"^fl_sim \d+\.\d+\.\d+ \(.*\)\n$")
+        self.assertRegex(self.ask("--version"), r"^fl_sim \d+\.\d+\.\d+ \(.*\)\n  LibTorch \d.*, BLAS .*, HDF5 1\.\d.*\n$")
 
     def test_list(self):
         sections = {}
