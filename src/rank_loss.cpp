@@ -96,7 +96,7 @@ Outcome simulate(const Experiment& e, Communicator& all, const std::string& chec
       Watchdog::get().stop();
       return outcome;
     } catch (const RankLost&) {
-      Watchdog::get().stop();
+      Watchdog::get().enter("finding out who is left");
       Interruption::get().set_poll({});  // the simulation's messages are over
     }
     for (bool ready = false; !ready;) {
@@ -112,6 +112,7 @@ Outcome simulate(const Experiment& e, Communicator& all, const std::string& chec
       } catch (const RankLost&) {  // another one, meanwhile
       }
     }
+    Watchdog::get().stop();
   }
 }
 

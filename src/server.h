@@ -42,9 +42,11 @@ class Server {
   // `ranks` of the run. `results` and `progress` may be null.
   Server(const Experiment& experiment, int ranks, Results* results, Progress* progress);
 
-  // Goes on after this round instead of beginning with the first.
-  void resume_after(int64_t round) {
-    round_ = saved_ = round;
+  // Goes on after this round instead of beginning with the first. `saved`: the round of the last
+  // checkpoint.
+  void resume_after(int64_t round, int64_t saved) {
+    round_ = round;
+    saved_ = saved;
     exchange_ = exchanges_ - 1;
   }
   // What the results say of the rounds before, up to `former` of another run, and which rank holds

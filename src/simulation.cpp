@@ -98,7 +98,7 @@ void Simulation::follow(int64_t former, int64_t begun) {
 
 void Simulation::resume(ServerState state) {
   if (server_) {
-    server_->resume_after(state.round);
+    server_->resume_after(state.round, former_);
     server_->restore({}, former_);
   }
   model_ = std::move(state);
@@ -156,7 +156,7 @@ void Simulation::resume(const Manifest& manifest) {
   place(model_.shared, state.shared);
   place(model_.hidden, state.hidden);
   model_.round = state.round;
-  server_->resume_after(state.round);
+  server_->resume_after(state.round, state.round);
   std::unordered_map<int64_t, int64_t> holders;
   for (size_t rank = 0; rank < parts.size(); ++rank) {
     for (const int64_t client : records_of<int64_t>({parts[rank]}))

@@ -127,6 +127,22 @@ class WithIt(RankLoss):
         with open(f"/proc/{process}/environ", "rb") as file:
             return int(re.search(rb"(?:PMIX_RANK|OMPI_COMM_WORLD_RANK)=(\d+)", file.read()).group(1))
 
+    def test_interrupted_later(self):
+        """After a loss a run can be interrupted and continued as any other."""
+        whole, path = self.undisturbed("--rounds", 20), self.path("lost.h5")
+        words = self.words(path, "--rounds", 20, "--on-rank-loss", "continue", "--resume", "auto", "--inject",
+                           "rank-crash@4:1")
+        run = self.start(*words, ranks=4, launcher=ULFM, FL_SIM_TEST="delay=60")
+        end = time.monotonic() + 60
+        while "round  8/20" not in run.out and time.monotonic() < end:
+            time.sleep(0.02)
+        os.kill(run.ranks()[0], signal.SIGUSR1)
+        run.wait()
+        self.assertEqual(run.code, 75, str(run))
+        self.assertNotIn("round 20/20", run.out)
+        self.succeed(*words, ranks=2, launcher=ULFM)
+        self.assert_same(whole, path, "continued")
+
     def test_server_dies(self):
         """Nobody has the model then: all end, and a later start goes on."""
         whole, path = self.undisturbed(), self.path("dead.h5")
