@@ -25,9 +25,12 @@
 #include "results.h"
 #include "selftest.h"
 #include "test_hooks.h"
+#include "watchdog.h"
 
 namespace fl_sim {
 namespace {
+
+constexpr double kStartSeconds = 600;  // that MPI may take to start
 
 // `rank` -1: it is not known yet.
 void report(int rank, const std::string& what) {
@@ -162,8 +165,15 @@ int main(int argc, char** argv) {
   std::optional<Communicator> comm;  // outlives what run() makes: its end is collective
   try {
     Interruption::get().listen();
+    // Other ranks may have died before they could be missed.
+    Watchdog::get().enter("starting MPI");
+    Watchdog::get().start(kStartSeconds, [](const std::string& what) {
+      report(-1, what + " on " + host_name());
+      std::_Exit(1);
+    });
     mpi.emplace();
     comm.emplace();
+    Watchdog::get().stop();
     at::set_num_threads(1);
     return run(arguments, *comm);
   } catch (const c10::Error& error) {
