@@ -1,7 +1,9 @@
 // Feature skew by noise: clients' inputs are more and more noisy.
 // Li, Diao, Chen, He, "Federated learning on non-IID data silos: an experimental study", ICDE 2022
-// (NIID-Bench's homo partition with --noise). Its text and its README call sigma a variance, its
-// code uses it as a standard deviation; so do we.
+// (NIID-Bench's homo partition with --noise). Its text and its README call sigma a variance, and
+// FedBench uses it as one; its code uses it as a standard deviation, and so do we unless told.
+#include <cmath>
+
 #include "check.h"
 #include "dealing.h"
 #include "partitioner.h"
@@ -12,7 +14,8 @@ namespace {
 class FeatureNoise final : public Partitioner {
  public:
   explicit FeatureNoise(const Setup& setup)
-      : sigma_(setup.job.get<double>("feature-noise.sigma")) {}
+      : sigma_(setup.job.get<double>("feature-noise.sigma")),
+        variance_(setup.job.get<std::string>("feature-noise.scale") == "variance") {}
 
   static PluginInfo describe() {
     return {
@@ -23,10 +26,16 @@ class FeatureNoise final : public Partitioner {
         .rule =
             "A random permutation of the samples is cut into parts whose sizes differ by at most "
             "one. Client i = 0, ..., N - 1 sees its training inputs with normal noise of standard "
-            "deviation sigma i / (N - 1), drawn anew at each access; test inputs stay clean.",
+            "deviation sigma i / (N - 1), or of variance sigma (i + 1) / N, drawn anew at each "
+            "access; test inputs stay clean.",
         .options = {{"sigma", Option::Type::kNumber, "0.1",
-                     "standard deviation of the last client's noise, of what a network sees",
-                     at_least(0)}}};
+                     "scale of the last client's noise, of what a network sees", at_least(0)},
+                    {.name = "scale",
+                     .type = Option::Type::kText,
+                     .default_value = "deviation",
+                     .meaning = "what sigma is: a standard deviation, as in NIID-Bench's code, or "
+                                "a variance, as in its text and in FedBench",
+                     .choices = {"deviation", "variance"}}}};
   }
 
   Partition split(const PartitionRequest& request, Rng& rng) const override {
@@ -37,13 +46,16 @@ class FeatureNoise final : public Partitioner {
   }
 
   ClientView view(int64_t client, int64_t clients, const std::vector<int64_t>&) const override {
+    const auto i = static_cast<double>(client), n = static_cast<double>(clients);
+    if (variance_) return {.noise = std::sqrt(sigma_ * (i + 1) / n)};
     if (clients < 2) return {};
-    return {.noise = sigma_ * static_cast<double>(client) / static_cast<double>(clients - 1)};
+    return {.noise = sigma_ * i / (n - 1)};
   }
   bool has_views() const override { return true; }
 
  private:
   double sigma_;
+  bool variance_;
 };
 
 FL_REGISTER(Partitioner, "feature-noise", FeatureNoise);

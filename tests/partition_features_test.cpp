@@ -21,7 +21,8 @@ torch::Tensor tensor_of(const std::vector<double>& values, const std::vector<int
   return torch::tensor(values, torch::kFloat64).to(torch::kFloat32).reshape(shape);
 }
 
-// Client i of N has noise sigma i / (N - 1), and an equal part of the samples.
+// Client i of N has noise sigma i / (N - 1), or the root of sigma (i + 1) / N where sigma is a
+// variance, and an equal part of the samples.
 TEST(FeatureNoise, GrowsAlongTheClients) {
   const auto noise = partitioner("feature-noise");
   EXPECT_TRUE(noise->has_views());
@@ -31,6 +32,9 @@ TEST(FeatureNoise, GrowsAlongTheClients) {
   }
   EXPECT_EQ(noise->view(0, 1, {3}).noise, 0);
   EXPECT_EQ(partitioner("feature-noise", "feature-noise.sigma = 2")->view(3, 4, {3}).noise, 2);
+  const auto variance = partitioner("feature-noise", "feature-noise.scale = variance");
+  EXPECT_NEAR(std::pow(variance->view(0, 10, {3}).noise, 2), 0.01, 1e-15);
+  EXPECT_NEAR(std::pow(variance->view(9, 10, {3}).noise, 2), 0.1, 1e-15);
   const std::vector<int64_t> labels = even_labels(10, 10);
   const Partition p = split("feature-noise", "", {labels, 10, 7});
   EXPECT_TRUE(covers(p, labels));

@@ -1,0 +1,149 @@
+"""The scripts around the program: scripts/reproduce over all papers, a small set in FedScale's form under its job,
+scripts/get_data where a download fails or is not needed."""
+import contextlib
+import csv
+import gzip
+import importlib.machinery
+import importlib.util
+import io
+import os
+import struct
+import subprocess
+import sys
+import unittest
+import zlib
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from whole_program import ROOT, Case, columns
+
+SCRIPTS = Path(ROOT) / "scripts"
+
+
+def module(name):
+    """A script of ours, to call its functions."""
+    loader = importlib.machinery.SourceFileLoader(name, str(SCRIPTS / name))
+    loaded = importlib.util.module_from_spec(importlib.util.spec_from_loader(name, loader))
+    sys.modules[name] = loaded  # its dataclasses look there
+    loader.exec_module(loaded)
+    return loaded
+
+
+def script(name, *words, **environment):
+    return subprocess.run([sys.executable, "-B", SCRIPTS / name, *words], capture_output=True, text=True, timeout=120,
+                          env={**os.environ, **environment})
+
+
+def png(path, pixels):
+    """[height, width] uint8 as a grey PNG."""
+    height, width = pixels.shape
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", height, width, 8, 0, 0, 0, 0)) +
+                     chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+
+
+class Reproduce(Case):
+    def test_published_values_belong_to_cells(self):
+        """Every published value names a cell that a job has; every cell's band can be computed."""
+        reproduce = module("reproduce")
+        for path in sorted(Path(ROOT, "results", "published").glob("*.csv")):
+            jobs = [reproduce.read_job(job) for job in sorted(Path(ROOT, "jobs", path.stem).glob("*.ini"))]
+            cells = {(job.name, cell) for job in jobs for cell in job.cells}
+            self.assertTrue(cells, path)
+            with open(path, newline="") as file:
+                rows = list(csv.DictReader(file))
+            for row in rows:
+                with self.subTest(path=path.name, **row):
+                    self.assertIn((row["job"], row["cell"]), cells)
+                    self.assertTrue(row["source"])
+                    if row.get("band") != "none":
+                        low, high = reproduce.band([row])
+                        self.assertLess(low, float(row["value"]))
+                        self.assertGreater(high, float(row["value"]))
+
+    def test_only(self):
+        """--only takes words from their beginning: "mnist" is not Fashion-MNIST, "mnist c2" are cells of a job."""
+        def cells(*words):
+            run = script("reproduce", "niid_bench", "--list", "--seeds", "0", *words)
+            return [Path(line.split("--output ")[1].split()[0]).stem for line in run.stdout.splitlines()]
+        self.assertTrue(all(cell.startswith("mnist-") for cell in cells("--only", "mnist")))
+        self.assertEqual(cells("--only", "mnist c2"), [f"mnist-c2-{a}-0" for a in ("fedavg", "fedprox", "scaffold",
+                                                                                  "fednova")])
+        self.assertEqual(len(cells("--only", "fmnist_c2", "--only", "fcube")), 8)
+        self.assertIn("begins with nothing-like-it", script("reproduce", "niid_bench", "--only", "nothing-like-it").stderr)
+
+
+class FedScale(Case):
+    def test_its_job_runs(self):
+        """Proves that jobs/fedscale trains on files in FedScale's form: natural clients, and of 13 participants a
+        round the three that come late do not count."""
+        random = np.random.default_rng(0)
+        folder = Path(self.path("set"))
+        for part, clients in (("train", 20), ("test", 2)):
+            lines = ["client_id,sample_path,label_name,label_id"]
+            for sample in range(3 * clients):
+                name = f"{part}_{sample}.png"
+                png(folder / part / name, random.integers(0, 256, (28, 28), np.uint8))
+                lines.append(f"f{sample % clients:04},{name},x,{sample % 3}")
+            mapping = folder / "client_data_mapping" / f"{part}.csv"
+            mapping.parent.mkdir(exist_ok=True)
+            mapping.write_text("\n".join(lines) + "\n")
+        output = self.path("x.h5")
+        cell = module("reproduce").read_job(Path(ROOT, "jobs", "fedscale", "femnist.ini")).cells["shufflenet-fedyogi"]
+        self.succeed("--job", os.path.join(ROOT, "jobs", "fedscale", "femnist.ini"), *cell, "--dataset",
+                     f"fedscale:{folder}", "--shufflenetv2.width", 0.5, "--cohort", 13, "--rounds", 1, "--local.steps", 1,
+                     "--local.batch-size", 3, "--output", output)
+        status = columns(output, "clients")["status"]
+        self.assertEqual(len(status), 13)
+        self.assertEqual(np.count_nonzero(status != status.min()), 3, status)
+        with h5py.File(output) as file:
+            self.assertEqual(len(file["partition/offsets"]), 20 + 1)
+
+
+class GetData(Case):
+    def test_a_download_that_fails_leaves_no_folders(self):
+        """Also where the parents of the folder were not there; one that was there stays."""
+        kept = Path(self.path("kept"))
+        kept.mkdir()
+        blocked = {name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy")}  # nobody listens
+        for base in (Path(self.path("a"), "b"), kept):
+            run = script("get_data", "--to", str(base), "cifar10", **blocked)
+            self.assertEqual(run.returncode, 1)
+            self.assertIn("copy them into", run.stderr)
+        self.assertEqual(os.listdir(self.folder), ["kept"])
+        self.assertEqual(os.listdir(kept), [])
+
+    def test_what_is_there(self):
+        """A .gz that somebody else compressed is kept, one that is cut off is refused."""
+        get_data = module("get_data")
+        name = "t10k-labels-idx1-ubyte.gz"
+        get_data.SETS["mnist"] = ("mnist", "", [("http://127.0.0.1:9/" + name, "md5:" + "0" * 32, None)])
+        path = Path(self.path("mnist"), name)
+        path.parent.mkdir()
+        path.write_bytes(gzip.compress(bytes(1000)))
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            get_data.get("mnist", self.folder)
+        self.assertIn("it is kept", said.getvalue())
+        path.write_bytes(path.read_bytes()[:-6])
+        with self.assertRaisesRegex(get_data.Problem, "remove it, and it is fetched anew"), \
+                contextlib.redirect_stdout(io.StringIO()):
+            get_data.get("mnist", self.folder)
+
+    def test_names_what_jobs_need(self):
+        """Every job's data set is generated, or one that get_data names."""
+        names = {line.split()[0] for line in script("get_data").stdout.splitlines()}
+        made = {"fcube", "synthetic"}
+        also = {"libsvm:adult/a9a": "adult", "fedscale:femnist": "fedscale-femnist"}
+        for path in Path(ROOT, "jobs").rglob("*.ini"):
+            dataset = next(line.split("=")[1].strip() for line in path.read_text().splitlines()
+                           if line.startswith("dataset"))
+            self.assertIn(also.get(dataset, dataset), names | made, path)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
