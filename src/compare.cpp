@@ -183,8 +183,19 @@ std::vector<std::vector<Run>> grouped(const std::vector<Run>& runs) {
   return rows;
 }
 
-// What tells the rows apart: the keys in which jobs differ.
-std::vector<std::string> titles(const std::vector<std::vector<Run>>& rows) {
+// What tells a row apart: its algorithm, and the keys in which jobs differ.
+struct Title {
+  std::string algorithm;
+  std::vector<std::string> differences;  // "local.lr=0.1"
+
+  std::string text() const {
+    std::string text = algorithm;
+    for (const std::string& word : differences) text += " " + word;
+    return text;
+  }
+};
+
+std::vector<Title> titles(const std::vector<std::vector<Run>>& rows) {
   std::set<std::string> keys, differing;
   for (const auto& row : rows) {
     for (const auto& [key, value] : row[0].job) keys.insert(key);
@@ -198,12 +209,13 @@ std::vector<std::string> titles(const std::vector<std::vector<Run>>& rows) {
       if (value_of(row[0], key) != value_of(rows[0][0], key)) differing.insert(key);
     }
   }
-  std::vector<std::string> result;
+  std::vector<Title> result;
   for (const auto& row : rows) {
-    std::string title = value_of(row[0], "algorithm");
+    Title title{value_of(row[0], "algorithm"), {}};
     for (const std::string& key : differing) {
       const std::string value = value_of(row[0], key);
-      if (key != "algorithm" && !value.empty()) title += message(" ", key, "=", value);
+      if (key != "algorithm" && !value.empty())
+        title.differences.push_back(message(key, "=", value));
     }
     result.push_back(title);
   }
@@ -237,6 +249,23 @@ void print_table(const std::vector<std::vector<std::string>>& table, bool markdo
     std::cout << "\n";
   }
   for (size_t i = 1; i < table.size(); ++i) print(table[i]);
+}
+
+// What the numbered rows are, below the table.
+void print_legend(const std::vector<Title>& titles, bool markdown) {
+  constexpr size_t kColumns = 100;
+  std::cout << "\n";
+  for (size_t r = 0; r < titles.size(); ++r) {
+    std::string line = message(markdown ? "- " : "", r + 1, " ", titles[r].algorithm, ":");
+    for (const std::string& word : titles[r].differences) {
+      if (!markdown && line.size() + 1 + word.size() > kColumns) {
+        std::cout << line << "\n";
+        line = "   ";
+      }
+      line += " " + word;
+    }
+    std::cout << line << "\n";
+  }
 }
 
 std::vector<double> column(const std::vector<Run>& row, double Run::*member) {
@@ -300,7 +329,12 @@ int run_compare(const std::vector<std::string>& words) {
   std::vector<Run> runs;
   for (const std::string& path : arguments.files) runs.push_back(read(path, arguments));
   const std::vector<std::vector<Run>> rows = grouped(runs);
-  const std::vector<std::string> names = titles(rows);
+  const std::vector<Title> names = titles(rows);
+  // Of jobs that have little in common the rows are numbered, and described below.
+  constexpr size_t kWidestTitle = 60;
+  const bool numbered = std::any_of(names.begin(), names.end(), [](const Title& title) {
+    return width_of(title.text()) > kWidestTitle;
+  });
   const bool targeted = !std::isnan(arguments.target);
 
   std::vector<std::vector<std::string>> table = {
@@ -324,7 +358,8 @@ int run_compare(const std::vector<std::string>& words) {
     const std::string rounds = shortest->rounds == longest->rounds
                                    ? message(longest->rounds)
                                    : message(shortest->rounds, "-", longest->rounds);
-    std::vector<std::string> line = {names[r], seeds, rounds,
+    const std::string name = numbered ? message(r + 1, " ", names[r].algorithm) : names[r].text();
+    std::vector<std::string> line = {name, seeds, rounds,
                                      with_deviation(summarise(column(row, &Run::value)), "%.4f")};
     if (targeted) {
       line.push_back(reached(row, &Run::rounds_to_target, 1, "%.1f"));
@@ -347,6 +382,7 @@ int run_compare(const std::vector<std::string>& words) {
     table.push_back(line);
   }
   print_table(table, arguments.markdown);
+  if (numbered) print_legend(names, arguments.markdown);
   return 0;
 }
 

@@ -145,6 +145,9 @@ void Redraw::until_enough(int64_t clients, const std::function<int64_t()>& draw)
   }
   throw Error(message(partitioner, ": ", fewest, " of ", clients, " clients would hold fewer than ",
                       min_samples, " samples after ", draws, " draws at ", parameter,
+                      draws < retries ? message(", so far from enough that all ", retries,
+                                                " of partition.retries would hardly do")
+                                      : "",
                       "; lower --partition.min-samples or the number of clients", advice));
 }
 

@@ -68,6 +68,13 @@ void resolve_clients(Job& job, const Dataset& data) {
   job.set("clients", std::to_string(clients));
 }
 
+// After resolve_clients().
+void resolve_cohort(Job& job) {
+  if (job.get<std::string>("cohort") != "auto") return;
+  const int64_t clients = job.get<int64_t>("clients") - job.get<int64_t>("holdout-clients");
+  job.set("cohort", std::to_string(std::clamp<int64_t>(clients, 1, 10)));
+}
+
 void check_evaluation(const Job& job) {
   FL_CHECK(
       job.get<double>("target-accuracy") == 0 || job.get<int64_t>("evaluate-every") > 0,
@@ -290,6 +297,7 @@ void check_client_evaluation(const Experiment& e) {
 Experiment prepare(Job job, Dataset data) {
   Experiment e;
   resolve_clients(job, data);
+  resolve_cohort(job);
   check_evaluation(job);
   resolve_device(job);
   check_precision(job);

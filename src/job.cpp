@@ -28,7 +28,8 @@ bool parse_number(const std::string& text, Number& value) {
   return error == std::errc() && stop == end;
 }
 
-// The value in its canonical spelling. Throws Error if it is not of the option's type or range.
+// The value in its canonical spelling. Throws Error if it is not of the option's type or range. A
+// default that is a word ("auto" for a number) is a value too.
 std::string checked(const std::string& key, const Option& option, const std::string& text) {
   const auto in_range = [&](double value) {
     const Range& r = option.range;
@@ -36,11 +37,13 @@ std::string checked(const std::string& key, const Option& option, const std::str
                  !(r.open_low && value == r.low) && !(r.open_high && value == r.high),
              key, " is ", text, " (must be ", range_text(r), "): ", option.meaning);
   };
+  if (option.default_value == text && text == "auto") return text;
   switch (option.type) {
     case Type::kInteger: {
       int64_t value = 0;
-      FL_CHECK(parse_number(text, value), key, " is '", text,
-               "' (must be a whole number): ", option.meaning);
+      FL_CHECK(parse_number(text, value), key, " is '", text, "' (must be ",
+               option.default_value == "auto" ? "auto or " : "",
+               "a whole number): ", option.meaning);
       in_range(static_cast<double>(value));
       return std::to_string(value);
     }
@@ -81,12 +84,17 @@ std::map<std::string, Option> all_options() {
   return all;
 }
 
-std::string unknown_key(const std::string& key, const std::string& where) {
-  std::vector<std::string> keys;
-  for (const Option& option : engine_options()) keys.push_back(option.name);  // first among equals
-  for (const auto& [known, option] : all_options()) keys.push_back(known);
-  keys.push_back("job");
-  const std::string near = nearest(key, keys);
+// `used`: plug-ins that the job names, whose keys are likelier than those of others.
+std::string unknown_key(const std::string& key, const std::string& where,
+                        const std::set<std::string>& used) {
+  std::vector<std::string> likely = {"job"}, others;
+  for (const Option& option : engine_options()) likely.push_back(option.name);
+  for (const auto& [known, option] : all_options()) {
+    const bool in_use = used.contains(known.substr(0, known.find('.')));
+    (in_use ? likely : others).push_back(known);
+  }
+  std::string near = nearest(key, likely);
+  if (near.empty()) near = nearest(key, others);
   return message("unknown key '", key, "' ", where,
                  near.empty() ? "" : message("; did you mean '", near, "'?"),
                  " (fl_sim --help shows all)");
@@ -103,8 +111,21 @@ po::options_description boost_options() {
   return known;
 }
 
-// key = value pairs of what Boost parsed; unknown keys and stray words are errors.
-Values collect(const po::parsed_options& parsed, const std::string& where) {
+// The plug-ins that these options name.
+std::set<std::string> named_plugins(const po::parsed_options& parsed) {
+  const std::vector<std::string>& kinds = plugin_kinds();
+  std::set<std::string> named;
+  for (const po::option& option : parsed.options) {
+    const bool names = std::find(kinds.begin(), kinds.end(), option.string_key) != kinds.end();
+    if (names && !option.value.empty()) named.insert(split_name(option.value[0]).first);
+  }
+  return named;
+}
+
+// key = value pairs of what Boost parsed; unknown keys and stray words are errors. `used`: as for
+// unknown_key, beside what these options name.
+Values collect(const po::parsed_options& parsed, const std::string& where,
+               std::set<std::string> used = {}) {
   std::set<std::string> flags;
   for (const auto& [key, option] : all_options()) {
     if (option.type == Type::kFlag) flags.insert(key);
@@ -113,7 +134,10 @@ Values collect(const po::parsed_options& parsed, const std::string& where) {
   for (const po::option& option : parsed.options) {
     FL_CHECK(option.position_key < 0, "unexpected argument '", option.original_tokens.at(0), "' ",
              where, " (options are written --key value)");
-    FL_CHECK(!option.unregistered, unknown_key(option.string_key, where));
+    if (option.unregistered) {
+      used.merge(named_plugins(parsed));
+      throw Error(unknown_key(option.string_key, where, used));
+    }
     // A flag that is only named is on; Boost applies that later than we look.
     const bool is_flag = option.value.empty() && flags.contains(option.string_key);
     FL_CHECK(is_flag || option.value.size() == 1, "option '", option.string_key, "' ", where,
@@ -330,7 +354,7 @@ Values resolve(const Values& command_line, const JobFile& file) {
       FL_CHECK(owner.empty(), key, " is set, but ", parts.text(kind),
                ", which does not read it (remove it, or choose ", kind, " ", owner, ")");
     }
-    throw Error(unknown_key(key, ""));
+    throw Error(unknown_key(key, "", {}));
   }
   if (!missing.empty()) {
     std::string lines;
@@ -351,6 +375,20 @@ std::string default_output(const Values& values, const std::string& job_file) {
   return message("results/", name, ".h5");
 }
 
+// The plug-ins that the job file on this command line names; none where it cannot be read, which is
+// said later.
+std::set<std::string> plugins_of_job_file(const po::parsed_options& command_line) {
+  for (const po::option& option : command_line.options) {
+    if (option.string_key != "job" || option.value.empty()) continue;
+    std::ifstream in(option.value[0]);
+    try {
+      return named_plugins(po::parse_config_file(in, po::options_description(), true));
+    } catch (const po::error&) {
+    }
+  }
+  return {};
+}
+
 }  // namespace
 
 Job Job::parse(const std::vector<std::string>& arguments) {
@@ -358,13 +396,13 @@ Job Job::parse(const std::vector<std::string>& arguments) {
   try {
     namespace style = po::command_line_style;
     const po::options_description known = boost_options();
-    command_line =
-        collect(po::command_line_parser(arguments)
-                    .options(known)
-                    .style(style::unix_style & ~style::allow_guessing & ~style::allow_short)
-                    .allow_unregistered()
-                    .run(),
-                "on the command line");
+    const po::parsed_options parsed =
+        po::command_line_parser(arguments)
+            .options(known)
+            .style(style::unix_style & ~style::allow_guessing & ~style::allow_short)
+            .allow_unregistered()
+            .run();
+    command_line = collect(parsed, "on the command line", plugins_of_job_file(parsed));
   } catch (const po::error& error) {
     throw Error(
         message(error.what(), " (options are written --key value; fl_sim --help shows all)"));

@@ -306,7 +306,7 @@ std::string picture_script(const PartitionFacts& facts, PictureKind kind, const 
       << "set title " << quoted(facts.title) << "\nset xlabel " << quoted(x_title)
       << "\nset border 3 lc rgb '#606060'\nset key outside right top vertical Left reverse "
          "samplen "
-      << (bubbles ? "2.5 spacing 1.7\n" : "1 spacing 1.3\n")
+      << (bubbles ? "2.5 spacing 2\n" : "1 spacing 1.3\n")
       << "set xrange [-0.6:" << fixed(static_cast<double>(clients) - 0.4, 1) << "]\n"
       << client_marks(shown) << "$counts << EOD\n";
   // Bubbles: client, class, count, a line each; bars: a line for each client.
@@ -321,11 +321,13 @@ std::string picture_script(const PartitionFacts& facts, PictureKind kind, const 
   out << "EOD\n";
 
   if (bubbles) {
-    // A point of size 1 is about 8 pixels across. The largest bubble fills its row, and may cover
-    // its neighbours where columns are narrow: bubbles are translucent.
+    // A point of size 1 is about 8 pixels across. The largest bubble fills its row, but for high
+    // ones, where it would cover the legend's other lines; it may cover its neighbours where
+    // columns are narrow: bubbles are translucent.
+    constexpr double kLargest = 40;  // pixels
     const double row = static_cast<double>(inner_height) / static_cast<double>(classes);
     const double column = static_cast<double>(inner_width) / static_cast<double>(clients);
-    const double largest = std::min(row, std::max(column, 20.0)) * 0.95 / 8;
+    const double largest = std::min({row, std::max(column, 20.0), kLargest}) * 0.95 / 8;
     out << class_marks(facts) << "set ylabel 'class'\nset yrange [" << classes - 1
         << ".6:-0.6]\nset grid lc rgb '#e4e4e4' lt 1\nset key title 'samples' left\n"
         << "size(n) = " << fixed(largest, 4) << " * sqrt(n / " << most << ".0)\n"

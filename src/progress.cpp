@@ -86,9 +86,15 @@ std::string duration_text(double seconds) {
 }
 
 std::string round_line(const RoundRecord& round, int64_t rounds) {
+  const Metrics& metrics = round.metrics;
+  double worst = kNotMeasured;  // class
+  for (const double accuracy : metrics.class_accuracy) worst = std::fmin(worst, accuracy);
   return joined(
       {round_text(round.round, rounds), measured("train loss %.4f", round.train_loss),
        measured("test loss %.4f", round.test_loss), measured("accuracy %.4f", round.test_accuracy),
+       measured("balanced %.4f", metrics.balanced_accuracy),
+       measured("auc %.4f", metrics.area_under_curve),
+       measured("perplexity %.3f", metrics.perplexity), measured("worst class %.4f", worst),
        measured("clients %.4f", round.clients.accuracy),
        measured("own models %.4f", round.personal.accuracy), speed_text(round),
        formatted("%.1f s", round.seconds),

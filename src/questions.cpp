@@ -109,7 +109,9 @@ std::string indented(const std::string& lines) {
   return out;
 }
 
-void explain(const std::string& name) {
+// `spelled` as in a job: "csv:FILE" is csv.
+void explain(const std::string& spelled) {
+  const std::string name = split_name(spelled).first;
   bool found = false;
   std::vector<std::string> names;
   for (const std::string& kind : plugin_kinds()) {

@@ -1,8 +1,11 @@
 #include "report.h"
 
+#include <algorithm>
+#include <cmath>
 #include <iomanip>
 #include <map>
 #include <sstream>
+#include <tuple>
 
 #include "provenance.h"
 
@@ -37,6 +40,39 @@ std::string settings(const Job& job, const std::string& prefix) {
   return out;
 }
 
+// What the job asked for beside loss and accuracy, of the last round that was evaluated.
+std::string metrics_text(const Metrics& m) {
+  std::string text;
+  for (const auto& [name, value, digits] :
+       {std::tuple{"balanced accuracy ", m.balanced_accuracy, 4},
+        std::tuple{"area under the curve ", m.area_under_curve, 4},
+        std::tuple{"perplexity ", m.perplexity, 3}}) {
+    if (!std::isnan(value)) text += message(text.empty() ? "" : ", ", name, fixed(value, digits));
+  }
+  return text;
+}
+
+// "0.81 0.93 - 0.77"; of many classes the worst and the best.
+std::string class_text(const std::vector<double>& accuracy) {
+  constexpr size_t kMostShown = 20;
+  if (accuracy.empty()) return "";
+  if (accuracy.size() <= kMostShown) {
+    std::string text;
+    for (const double a : accuracy)
+      text += message(text.empty() ? "" : " ", std::isnan(a) ? "-" : fixed(a, 2));
+    return text;
+  }
+  const auto less = [&](size_t a, size_t b) { return accuracy[a] < accuracy[b]; };
+  std::vector<size_t> known;
+  for (size_t c = 0; c < accuracy.size(); ++c) {
+    if (!std::isnan(accuracy[c])) known.push_back(c);
+  }
+  if (known.empty()) return "";
+  const auto [worst, best] = std::minmax_element(known.begin(), known.end(), less);
+  return message("worst ", fixed(accuracy[*worst], 2), " (class ", *worst, "), best ",
+                 fixed(accuracy[*best], 2), " (class ", *best, ")");
+}
+
 }  // namespace
 
 std::string header(const Experiment& e, const Communicator& comm, const GpuComm& gpu_comm,
@@ -65,16 +101,21 @@ std::string header(const Experiment& e, const Communicator& comm, const GpuComm&
   line("libraries", libraries());
   line("data",
        message(value("dataset"), ": ", e.data.train.size(), " training samples ",
-               torch::IntArrayRef(e.data.train.sample_shape()), " in ", e.data.classes,
-               " classes, ", e.data.test.size(), " to test; ",
+               torch::IntArrayRef(e.data.train.sample_shape()),
+               e.data.values.empty()
+                   ? message(" in ", e.data.classes, " classes, ")
+                   : message(" with a number to predict (", e.data.classes, " different ones), "),
+               e.data.test.size(), " to test; ",
                e.data.train.inputs.scalar_type() == torch::kUInt8 ? "uint8" : "float32", ", ",
                e.data_shared ? "once per node"
                              : "a copy per rank (the nodes' shared memory is too small)"));
   line("partition",
        message(value("partitioner"), ": ", value("clients"), " clients of ", skew.min_size, " to ",
-               skew.max_size, " samples (median ", skew.median,
-               "); Jensen-Shannon distance of labels ", fixed(skew.mean_jensen_shannon, 3),
-               " on average, ", fixed(skew.max_jensen_shannon, 3), " at most"));
+               skew.max_size, " samples (median ", skew.median, ")",
+               e.data.values.empty() ? message("; Jensen-Shannon distance of labels ",
+                                               fixed(skew.mean_jensen_shannon, 3), " on average, ",
+                                               fixed(skew.max_jensen_shannon, 3), " at most")
+                                     : ""));
   line("", settings(job, value("partitioner") + "."));
   line("model", message(value("model"), ": ", e.network->layout().count(), " parameters"));
   line("algorithm", message(value("algorithm"), ", weighting ", value("weighting")));
@@ -93,15 +134,21 @@ std::string summary(const Outcome& outcome, double seconds, double target,
                     const std::string& path) {
   std::ostringstream out;
   const auto line = [&](const std::string& name, const std::string& text) {
-    out << "\n  " << std::left << std::setw(11) << name << text;
+    if (!text.empty()) out << "\n  " << std::left << std::setw(11) << name << text;
   };
   out << outcome.rounds << " rounds";
   if (outcome.rounds_of_former > 0)
     out << ", " << outcome.rounds - outcome.rounds_of_former << " of them now,";
   out << " in " << duration_text(seconds) << ", "
       << fixed(static_cast<double>(outcome.samples) / std::max(seconds, 1e-9), 0) << " samples/s";
-  line("accuracy",
-       "last " + fixed(outcome.last_accuracy, 4) + ", best " + fixed(outcome.best_accuracy, 4));
+  if (!std::isnan(outcome.last_accuracy)) {
+    line("accuracy",
+         "last " + fixed(outcome.last_accuracy, 4) + ", best " + fixed(outcome.best_accuracy, 4));
+  } else if (!std::isnan(outcome.last_loss)) {
+    line("test loss", "last " + fixed(outcome.last_loss, 4));
+  }
+  line("metrics", metrics_text(outcome.last_metrics));
+  line("by class", class_text(outcome.last_metrics.class_accuracy));
   const auto clients = [&](const std::string& name, const EvaluationSummary& s) {
     if (s.clients == 0) return;
     line(name,

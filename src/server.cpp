@@ -504,6 +504,10 @@ void Server::count(const RoundRecord& round) {
   outcome_.samples += round.samples;
   if (round.clients.clients > 0) outcome_.evaluated = round;
   outcome_.bytes += round.bytes_down + round.bytes_up;
+  if (!std::isnan(round.test_loss)) {
+    outcome_.last_loss = round.test_loss;
+    outcome_.last_metrics = round.metrics;
+  }
   if (std::isnan(round.test_accuracy)) return;
   outcome_.last_accuracy = round.test_accuracy;
   if (!(outcome_.best_accuracy >= round.test_accuracy))

@@ -32,6 +32,8 @@ struct Outcome {
   bool paused = false;           // interrupted by a signal
   int64_t rounds_of_former = 0;  // that a run before this one did
   double best_accuracy = kNotMeasured, last_accuracy = kNotMeasured;
+  double last_loss = kNotMeasured;  // on the test set, as the metrics
+  Metrics last_metrics = {};
   RoundRecord evaluated = {};  // the last round whose model clients evaluated
   bool target_reached = false;
   std::vector<RankRecord> ranks = {};

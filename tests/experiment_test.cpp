@@ -18,7 +18,9 @@ namespace {
 using testing::ElementsAreArray;
 
 Experiment experiment(const std::string& lines) {
-  const Job job = any_job("model = logistic\ndevice = cpu\nclients = 20\n" + lines);
+  const Job job =
+      any_job("model = logistic\ndevice = cpu\n" +
+              std::string(lines.starts_with("clients") ? "" : "clients = 20\n") + lines);
   return make_experiment(job, make<DatasetSource>("fcube", {job, ""})->read());
 }
 
@@ -38,9 +40,24 @@ TEST(Experiment, HoldsOutClients) {
   EXPECT_TRUE(experiment("").trained.empty());
   EXPECT_ERROR(experiment("holdout-clients = 20"),
                "holdout-clients is 20 (must be less than 20, the number of clients");
-  EXPECT_ERROR(experiment("holdout-clients = 15"),
+  EXPECT_ERROR(experiment("holdout-clients = 15\ncohort = 10"),
                "cohort is 10 (must be 1 to 5, the number of clients without the 15 that are held "
                "out)");
+}
+
+// Proves that a cohort which the job does not give is the smaller of 10 and the clients that may
+// train, that the resolved job says so, and that one that is given stays as it is.
+TEST(Experiment, ACohortIsAtMostAllClients) {
+  const auto cohort = [](const std::string& lines) {
+    return experiment(lines).job.get<int64_t>("cohort");
+  };
+  EXPECT_EQ(cohort(""), 10);
+  EXPECT_EQ(cohort("clients = 4"), 4);
+  EXPECT_EQ(cohort("cohort = auto\nholdout-clients = 15"), 5);
+  EXPECT_EQ(cohort("cohort = 3"), 3);
+  EXPECT_ERROR(experiment("clients = 4\ncohort = 10"),
+               "cohort is 10 (must be 1 to 4, the number of clients)");
+  EXPECT_ERROR(experiment("cohort = all"), "cohort is 'all' (must be auto or a whole number)");
 }
 
 // Proves that training on everybody's samples at once is refused where each client sees its samples

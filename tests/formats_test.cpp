@@ -482,6 +482,8 @@ TEST_F(Formats, CsvRefusesWhatDoesNotFit) {
   expect("x,y\n1,0\n2,1\n", label + "csv.drop = x\n", "no column is left for the inputs");
   expect("y,y\n1,0\n2,1\n", label, "two columns are called 'y'");
   expect("x,y\n", label, "no rows were found below the header");
+  expect("", label, "t.csv: is empty (must have a header line and a line a sample)");
+  expect("\n \n", label + "csv.header = false\n", "t.csv: is empty (must have a line a sample)");
   expect("x,y\n?,1\n", label + "csv.missing = ?\n", "no rows were found");
   expect("x,y\n1,a\n2,b\n", label + "csv.regression = true\n", "holds more than numbers");
   expect("x,y\n1e300,0\n2,1\n", label, "does not fit float32");
@@ -785,6 +787,13 @@ TEST_F(Formats, NumpyRefusesWhatDoesNotFit) {
   expect(npy("<f4", "(2, 0)", ""), "x is 2 x 0");
   expect(npy("<f4", "(2, 1)", raw<float>({1, NAN})), "holds NaN, infinity");
   expect(npy("|b1", "(2, 1)", "\1\2"), "truth values other than 0 and 1");
+  // A label that no sample has, whether it trains or tests.
+  write("gap/x.npy", npy("|u1", "(4, 1)", "abcd"));
+  write("gap/y.npy", npy("|u1", "(4,)", std::string("\0\1\5\1", 4)));
+  EXPECT_ERROR(read("npz", "gap", "npz.test-fraction = 0.5\n"),
+               "label 2 does not occur, while 5 does");
+  write("gap/y.npy", npy("|u1", "(4,)", std::string("\0\1\2\1", 4)));
+  EXPECT_EQ(read("npz", "gap", "npz.test-fraction = 0.5\n").classes, 3);
   write("bad.npz", "no archive");
   EXPECT_ERROR(read("npz", "bad.npz"), "bad.npz: is not a whole .npz archive");
   std::string archive = zip(small_arrays(), true);

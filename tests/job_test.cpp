@@ -126,6 +126,15 @@ TEST(Job, RangesAreRefused) {
 TEST(Job, UnknownKeysNameTheNearest) {
   EXPECT_ERROR(Job::parse(with(kArguments, {"--ruonds", "3"})),
                "unknown key 'ruonds' on the command line; did you mean 'rounds'?");
+  // Of plug-ins that the job names first: others have an alpha, too.
+  const auto with_alpha = [](std::vector<std::string> words) {
+    words.insert(words.end(), {"--alpha", "0.5"});
+    return error_of([&] { Job::parse(words); });
+  };
+  EXPECT_THAT(with_alpha({"--partitioner", "dirichlet"}), HasSubstr("mean 'dirichlet.alpha'?"));
+  EXPECT_THAT(with_alpha({"--partitioner", "pachinko"}), HasSubstr("mean 'pachinko.alpha'?"));
+  const JobFile names_it("partitioner = pachinko");
+  EXPECT_THAT(with_alpha({"--job", names_it.path()}), HasSubstr("mean 'pachinko.alpha'?"));
   EXPECT_ERROR(Job::from_text(kComplete + "momentun = 0.9"), "did you mean 'local.momentum'?");
   EXPECT_ERROR(Job::from_text(kComplete + "[server]\nlearn = 1"), "unknown key 'server.learn'");
   const JobFile file("cohrot = 5\n" + kComplete);

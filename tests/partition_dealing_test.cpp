@@ -176,7 +176,8 @@ TEST(Dealing, RedrawsGiveUpInBoundedTime) {
     });
   };
   EXPECT_NE(after(4000).find("x: 4000 of 5000 clients would hold fewer than 10 samples after 20 "
-                             "draws at a=1"),
+                             "draws at a=1, so far from enough that all 1000 of partition.retries "
+                             "would hardly do; lower"),
             std::string::npos);
   EXPECT_EQ(draws, 20);
   after(15);

@@ -64,6 +64,18 @@ TEST(Progress, WhatWasNotMeasuredIsLeftOut) {
   EXPECT_EQ(round_line(round, 25), "round  7/25  0.0 s");
 }
 
+// Of the classes the worst, whose samples the test set has.
+TEST(Progress, ARoundTellsTheMetricsThatWereAskedFor) {
+  RoundRecord round = example();
+  round.metrics = {.balanced_accuracy = 0.7,
+                   .area_under_curve = 0.9,
+                   .perplexity = 2.5,
+                   .class_accuracy = {0.75, kNotMeasured, 0.25}};
+  EXPECT_THAT(round_line(round, 25),
+              HasSubstr("  accuracy 0.7431  balanced 0.7000  auc 0.9000  perplexity 2.500  worst "
+                        "class 0.2500  5210 samples/s"));
+}
+
 TEST(Progress, FailedClientsAreTold) {
   RoundRecord round = example();
   round.failed = 2;

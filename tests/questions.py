@@ -82,6 +82,9 @@ class Questions(Case):
         self.assertTrue(generated == text, "algorithms/README.md is not what this build says of its algorithms: "
                         "run scripts/algorithms-page and commit the page")
 
+    def test_explain_takes_names_as_jobs_spell_them(self):
+        self.assertEqual(self.ask("--explain", "csv:my/table.csv"), self.ask("--explain", "csv"))
+
     def test_unknown(self):
         for words, expected in (
             (["--explain", "fedprx"], ["nothing is named 'fedprx'", "did you mean 'fedprox'"]),

@@ -105,6 +105,42 @@ class FedScale(Case):
             self.assertEqual(len(file["partition/offsets"]), 20 + 1)
 
 
+class Compare(Case):
+    def test_jobs_with_little_in_common(self):
+        """Rows of jobs that differ in many keys stay short, and say below in which."""
+        common = ["--rounds", 1, "--local.batch-size", 500, "--quiet"]
+        fcube, gaussian = self.path("a.h5"), self.path("b.h5")
+        self.succeed("--dataset", "fcube", "--partitioner", "natural", "--model", "logistic", "--local.lr", 0.1,
+                     "--output", fcube, *common)
+        self.succeed("--dataset", "gaussian", "--model", "2nn", "--algorithm", "fedprox", "--fedprox.mu", 0.5,
+                     "--clients", 5, "--local.lr", 0.2, "--local.epochs", 2, "--output", gaussian, *common)
+        for more in ([], ["--markdown"]):
+            out = self.succeed("compare", fcube, gaussian, *more).out
+            table, legend = out.split("\n\n")
+            self.assertRegex(table, r"(?m)^(\| )?1 fedavg +(\| +)?0 ")
+            self.assertRegex(table, r"(?m)^(\| )?2 fedprox +(\| +)?0 ")
+            self.assertLess(max(map(len, table.splitlines())), 120)
+            for words in ("1 fedavg:", "2 fedprox:", "dataset=fcube", "fedprox.mu=0.5", "local.lr=0.2", "cohort=4"):
+                self.assertIn(words, legend)
+        self.assertEqual(out.count("fedprox.mu"), 1)
+
+
+class SubmitSweep(Case):
+    def test_what_slurm_refuses_leaves_nothing(self):
+        """Where sbatch fails there is no copy of the table, and no folder for results that never come."""
+        sbatch = Path(self.path("bin"), "sbatch")
+        sbatch.parent.mkdir()
+        sbatch.write_text("#!/bin/sh\necho 'sbatch: error: invalid partition' >&2\nexit 1\n")
+        sbatch.chmod(0o755)
+        folder = self.path("sweep")
+        run = subprocess.run([Path(ROOT, "slurm", "submit-sweep"), Path(ROOT, "slurm", "sweep.tsv"), "--", "--job", "x"],
+                             capture_output=True, text=True, timeout=60, env={
+                                 **os.environ, "PATH": f"{sbatch.parent}:{os.environ['PATH']}", "FL_SIM_SWEEP_FOLDER": folder})
+        self.assertEqual(run.returncode, 1, run.stderr)
+        self.assertIn("nothing was submitted", run.stderr)
+        self.assertFalse(os.path.exists(folder))
+
+
 class GetData(Case):
     def test_a_download_that_fails_leaves_no_folders(self):
         """Also where the parents of the folder were not there; one that was there stays."""

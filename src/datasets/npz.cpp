@@ -142,6 +142,21 @@ class Npz final : public DatasetSource {
                " occurs (labels must be 0, 1, ... and less than ", kMostClasses, ")");
       data.classes = std::max(data.classes, largest + 1);
     }
+    // A text need not have every character.
+    if (data.train.labels.dim() == 2) return;
+    std::vector<bool> occurs(static_cast<size_t>(data.classes));
+    for (const torch::Tensor& labels : {data.train.labels, data.test.labels}) {
+      const torch::Tensor all = labels.contiguous();
+      for (int64_t i = 0; i < all.numel(); ++i) {
+        const int64_t label = all.data_ptr<int64_t>()[i];
+        if (label >= 0) occurs[static_cast<size_t>(label)] = true;  // others are refused later
+      }
+    }
+    const auto missing = std::find(occurs.begin(), occurs.end(), false);
+    FL_CHECK(missing == occurs.end(), path, ": label ", missing - occurs.begin(),
+             " does not occur, while ", data.classes - 1,
+             " does (labels are 0, 1, ... without gaps; numpy.unique(y, return_inverse=True)[1] "
+             "makes such)");
   }
 
   static void set_values(const std::string& path, NumpyArrays& arrays, Dataset& data) {

@@ -178,7 +178,9 @@ int64_t Table::read(const std::string& path) {
   const int64_t before = rows_;
   bool header = format_.header;
   std::vector<double> numbers;
+  bool empty = true;
   while (in.next(cells)) {
+    empty = false;
     if (roles_.empty()) {
       assign_roles(path, cells);
     } else if (header) {
@@ -228,6 +230,8 @@ int64_t Table::read(const std::string& path) {
     values_.insert(values_.end(), numbers.begin(), numbers.end());
     ++rows_;
   }
+  FL_CHECK(!empty, path, ": is empty (must have ", format_.header ? "a header line and " : "",
+           "a line a sample)");
   FL_CHECK(rows_ > before, path, ": no rows were found", format_.header ? " below the header" : "",
            format_.missing.empty() ? "" : " that have all their values");
   return rows_ - before;
