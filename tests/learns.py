@@ -48,6 +48,28 @@ class Learns(Case):
                 self.assertLess(training_loss["fedprox"], training_loss["fedavg"], training_loss)
                 print(f"seed {seed}: training loss {training_loss}, test loss {loss}")
 
+    def test_what_was_asked_for_is_told(self):
+        """Metrics stand in every round's line and in the summary, with the values of the results file; of numbers to
+        be predicted nobody speaks as of classes or accuracies. Without a cohort, all of the few clients take part."""
+        output = self.path("x.h5")
+        common = ["--model", "logistic", "--rounds", 1, "--local.batch-size", 64, "--local.lr", 0.1, "--output", output,
+                  "--overwrite"]
+        run = self.succeed("--dataset", "fcube", "--partitioner", "natural", "--metrics", "balanced-accuracy,auc", *common)
+        rounds = columns(output, "rounds")
+        self.assertIn(f"balanced {rounds['test_balanced_accuracy'][0]:.4f}  auc {rounds['test_auc'][0]:.4f}", run.out)
+        self.assertIn(f"balanced accuracy {rounds['test_balanced_accuracy'][0]:.4f}, area under the curve "
+                      f"{rounds['test_auc'][0]:.4f}\n", run.out)
+        self.assertEqual(rounds["cohort"][0], 4)
+
+        table = self.path("t.csv")
+        with open(table, "w") as file:
+            file.write("a,y\n" + "".join(f"{i},{2 * i}.5\n" for i in range(40)))
+        run = self.succeed("--dataset", f"csv:{table}", "--csv.label", "y", "--csv.regression", "--clients", 2,
+                           "--csv.standardise", "pooled", *common)
+        self.assertIn("a number to predict (40 different ones)", run.out)
+        self.assertRegex(run.out, r"\n  test loss  last \d")
+        self.assertNotRegex(run.out, "classes|accuracy|Jensen")
+
     def learn_images(self, dataset, least):
         folders = [os.environ.get("FL_SIM_DATA"), "/usr/share/datasets"]
         folder = next((f for f in folders if f and os.path.isdir(os.path.join(f, dataset))), None)
