@@ -48,19 +48,20 @@ def _kernels():
 ENVIRONMENT.update(_kernels())
 
 
-def command(options, ranks, launcher=()):
-    """ranks 0: without mpirun. launcher: further options of mpirun."""
-    launcher = ["mpirun", "-n", str(ranks), *launcher] if ranks else []
+def command(options, ranks, launcher=(), before=()):
+    """ranks 0: without mpirun. launcher: further options of mpirun. before: words before it."""
+    launcher = [*before, "mpirun", "-n", str(ranks), *launcher] if ranks else []
     return launcher + [PROGRAM] + [str(option) for option in options]
 
 
 class Run:
     """A started fl_sim. Its streams go to files, so that a process left behind cannot hold us up."""
 
-    def __init__(self, options, ranks=0, prepare=None, launcher=(), **environment):
-        """prepare: called in the new process before it becomes the program. launcher: further options of mpirun."""
+    def __init__(self, options, ranks=0, prepare=None, launcher=(), before=(), **environment):
+        """prepare: called in the new process before it becomes the program. launcher: further options of mpirun. before:
+        words before it."""
         self.mark = uuid.uuid4().hex
-        self.words = command(options, ranks, launcher)
+        self.words = command(options, ranks, launcher, before)
         self._out, self._err = tempfile.TemporaryFile(), tempfile.TemporaryFile()
         self._start = time.monotonic()
         self.process = subprocess.Popen(
@@ -165,8 +166,8 @@ class Case(unittest.TestCase):
     def path(self, name):
         return os.path.join(self.folder, name)
 
-    def start(self, *options, ranks=0, prepare=None, launcher=(), **environment):
-        run = Run(options, ranks, prepare, launcher, **environment)
+    def start(self, *options, ranks=0, prepare=None, launcher=(), before=(), **environment):
+        run = Run(options, ranks, prepare, launcher, before, **environment)
         self.addCleanup(run.__exit__)
         return run
 
