@@ -64,7 +64,8 @@ void remove_dead_folders() {
   }
 }
 
-bool lives(pid_t process) { return kill(process, 0) == 0 || errno != ESRCH; }
+// Who had lost its launcher before it marked the session has process 1 for a parent.
+bool lives(pid_t launcher) { return launcher > 1 && (kill(launcher, 0) == 0 || errno != ESRCH); }
 
 // Of ranks that are dead, with launchers that are.
 bool is_dead_session(const fs::path& folder) {
