@@ -9,37 +9,15 @@ they or `ip` are not to be had.
 """
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
 import unittest
 
-INSIDE = "FL_SIM_TEST_SWITCH"  # set in the process whose network is the switch
+from whole_program import ISOLATED, Case, Run, isolate, write_images
+
 os.environ["PATH"] += ":/usr/sbin:/sbin"
-
-
-def enter():
-    """Goes on in namespaces of its own: whatever is made in them disappears with the last process."""
-    words = ["unshare", "--net", "--mount", "--ipc", "--propagation", "private"]
-    if os.geteuid() != 0:
-        words += ["--user", "--map-root-user"]
-    if shutil.which("ip") is None or shutil.which("unshare") is None:
-        sys.exit("no hosts here: ip or unshare is not installed (apt install iproute2 util-linux)")
-    trial = subprocess.run(words + ["sh", "-c", "mount -t tmpfs tmpfs /dev/shm && ip link add name switch type bridge"],
-                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if trial.returncode != 0:
-        sys.exit(f"no hosts here: namespaces cannot be made ({trial.stdout.strip()})")
-    os.environ[INSIDE] = "1"
-    os.execvp(words[0], words + [sys.executable, "-B", *sys.argv])
-
-
-if __name__ == "__main__" and INSIDE not in os.environ:
-    enter()
-
-from whole_program import Case, Run, write_images  # noqa: E402
-
 CLIENTS, ROUNDS, TRAIN = 23, 6, 8000
 PARAMETERS = (784 + 1) * 200 + (200 + 1) * 200 + (200 + 1) * 10  # of 2nn
 STALL = 4  # seconds until silence counts as death
@@ -104,6 +82,8 @@ class Host:
 class Hosts(Case):
     @classmethod
     def setUpClass(cls):
+        if ISOLATED not in os.environ:
+            raise unittest.SkipTest("no hosts here: run tests/hosts.py itself")
         folder = tempfile.TemporaryDirectory(prefix="fl_sim_test_")
         cls.addClassCleanup(folder.cleanup)
         cls.data = write_images(folder.name, train=TRAIN)
@@ -276,4 +256,8 @@ class Hosts(Case):
         self.assertRegex(self.cut_off(run), SILENT)
 
 if __name__ == "__main__":
+    reason = isolate("net", "mount", "ipc", trial="ip link add name switch type bridge && mount -t tmpfs tmpfs /dev/shm")
+    if reason:
+        print(f"no hosts here: {reason}")
+        sys.exit()
     unittest.main(verbosity=2)

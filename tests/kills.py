@@ -22,24 +22,20 @@ import time
 
 import h5py
 
-from whole_program import Run, checksum, write_images
+from whole_program import Run, checksum, isolate, write_images
 
 ALGORITHMS = {"fedavg": [], "scaffold": [], "fedadam": ["--server.lr", 0.01]}
-OWN = "FL_SIM_TEST_OWN_MEMORY"
 OPTIONS = ["--dataset", "fashion-mnist", "--partitioner", "dirichlet", "--dirichlet.alpha", 0.5, "--clients", 23,
            "--cohort", 7, "--rounds", 30, "--model", "2nn", "--local.batch-size", 10, "--local.lr", 0.05, "--quiet"]
 
 
-def own_memory():
-    """Goes on with an empty /dev/shm that nobody else uses, where that is allowed."""
-    words = ["unshare", "--mount", "--propagation", "private"]
-    if os.geteuid() != 0:
-        words += ["--user", "--map-root-user"]
-    trial = subprocess.run(words + ["mount", "-t", "tmpfs", "tmpfs", "/dev/shm"], stderr=subprocess.DEVNULL)
-    if trial.returncode == 0 and OWN not in os.environ:
-        os.environ[OWN] = "1"
-        os.execvp(words[0], words + ["sh", "-c", 'mount -t tmpfs tmpfs /dev/shm && exec "$@"', "sh", sys.executable, "-B",
-                                     *sys.argv])
+def holder(path):
+    """Who has, or had at its death, the results file to itself; empty: nobody."""
+    try:
+        with open(path + ".lock") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
 
 
 def left_behind(sessions):
@@ -74,13 +70,20 @@ def main():
             algorithm = chance.choice(list(ALGORITHMS))
             path = os.path.join(folder, f"run-{number}.h5")
             number += 1
+            spared = kills + chance.randint(1, 8)  # it may end after so many, so that many ends are seen
             while True:
                 ranks = chance.choice([1, 2, 3, 4])
                 words = ["--algorithm", algorithm, *ALGORITHMS[algorithm], *options, "--output", path, "--resume", "auto",
                          "--checkpoint-every", chance.choice([1, 2, 5]), "--grace", chance.choice([0, 60])]
-                run = Run(words, ranks, FL_SIM_TEST="delay=30", TMPDIR=sessions)
-                if kills < arguments.kills:
-                    time.sleep(chance.uniform(0.3, 5))
+                former = holder(path)
+                run = Run(words, ranks, FL_SIM_TEST="delay=60", TMPDIR=sessions)
+                if kills < min(spared, arguments.kills):
+                    if chance.random() < 0.8:  # in the middle of its rounds; else while it starts
+                        while holder(path) in ("", former) and run.process.poll() is None:
+                            time.sleep(0.02)
+                        time.sleep(chance.uniform(0, 1.5))
+                    else:
+                        time.sleep(chance.uniform(0.1, 3))
                     what = chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1])
                     who = chance.choice(["mpirun", "rank"] if what != signal.SIGKILL else ["mpirun", "rank", "all"])
                     victims = {"mpirun": [run.process.pid], "rank": run.ranks(), "all": run.processes()}[who]
@@ -122,6 +125,7 @@ def main():
                 counts["same bits"] += 1
             else:
                 problems.append(f"other bits: {algorithm}")
+            print(f"{kills} kills of {number} runs so far: {dict(counts)}", file=sys.stderr)
             for what in (path[:-3] + ".checkpoint", path + ".lock"):
                 if os.path.exists(what):
                     problems.append(f"{what} is left")
@@ -134,5 +138,7 @@ def main():
 
 
 if __name__ == "__main__":
-    own_memory()
+    mount = ["mount", "-t", "tmpfs", "tmpfs", "/dev/shm"]
+    if isolate("mount", trial=" ".join(mount)) is None:
+        subprocess.run(mount, check=True)
     main()

@@ -9,6 +9,7 @@ import re
 import signal
 import struct
 import subprocess
+import sys
 import tempfile
 import time
 import unittest
@@ -34,6 +35,26 @@ def _environment():
 
 
 ENVIRONMENT = _environment()
+ISOLATED = "FL_SIM_TEST_ISOLATED"
+
+
+def isolate(*kinds, trial):
+    """Runs this program anew in namespaces of its own ("net", "mount", "ipc"), which vanish with their last process: as
+    root, or as a user who may make them. Returns None once inside, and otherwise why it cannot be done. trial: a line of
+    shell that has to work there."""
+    if ISOLATED in os.environ:
+        return None
+    words = ["unshare", *(f"--{kind}" for kind in kinds), "--propagation", "private"]
+    if os.geteuid() != 0:
+        words += ["--user", "--map-root-user"]
+    try:
+        tried = subprocess.run([*words, "sh", "-c", trial], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    except FileNotFoundError:
+        return "unshare is not installed (apt install util-linux)"
+    if tried.returncode != 0:
+        return f"this user may not have namespaces, or something in them is missing ({tried.stdout.strip()})"
+    os.environ[ISOLATED] = "1"
+    os.execvp(words[0], [*words, sys.executable, "-B", *sys.argv])
 
 
 def _kernels():
