@@ -197,6 +197,19 @@ struct Communicator::Impl {
     }
   }
 
+  // From rank 0 of `ranks`. Non-blocking collectives may crash on a device's memory (Open MPI's
+  // issues 9845 and 12045).
+  void broadcast(void* data, int count, MPI_Datatype type, MPI_Comm ranks,
+                 const std::function<void()>& look, bool on_host = true) const {
+    if (!on_host) {
+      check_mpi(MPI_Bcast(data, count, type, 0, ranks), "MPI_Bcast");
+      return;
+    }
+    MPI_Request request;
+    check_mpi(MPI_Ibcast(data, count, type, 0, ranks, &request), "MPI_Ibcast");
+    finish(request, look);
+  }
+
   std::vector<torch::Tensor> staging;  // pinned host buffers, reused
   bool always_stage = false;
 
@@ -374,11 +387,8 @@ bool Communicator::broadcast_on_node(torch::Tensor& tensor) {
   if (rank_ == 0) std::memcpy(half, tensor.data_ptr(), static_cast<size_t>(bytes));
   if (impl_->firsts != MPI_COMM_NULL && nodes_ > 1) {
     for (int64_t first = 0; first < bytes; first += kChunk) {
-      MPI_Request request;
-      check_mpi(MPI_Ibcast(half + first, count_of(std::min(kChunk, bytes - first)), MPI_BYTE, 0,
-                           impl_->firsts, &request),
-                "MPI_Ibcast");
-      impl_->finish(request, look_);
+      impl_->broadcast(half + first, count_of(std::min(kChunk, bytes - first)), MPI_BYTE,
+                       impl_->firsts, look_);
     }
   }
   impl_->settle(impl_->models, look_);
@@ -395,11 +405,8 @@ void Communicator::broadcast(torch::Tensor& tensor) {
   const bool done = buffer.is_cpu() && broadcast_on_node(buffer);
   for (int64_t first = 0; !done && first < tensor.numel(); first += kChunk) {
     const int64_t n = std::min(kChunk, tensor.numel() - first);
-    MPI_Request request;
-    check_mpi(MPI_Ibcast(bytes_of(buffer) + first * size, count_of(n),
-                         mpi_type(tensor.scalar_type()), 0, impl_->world, &request),
-              "MPI_Ibcast");
-    impl_->finish(request, look_);
+    impl_->broadcast(bytes_of(buffer) + first * size, count_of(n), mpi_type(tensor.scalar_type()),
+                     impl_->world, look_, buffer.is_cpu());
   }
   if (staged && rank_ != 0) tensor.copy_(buffer);
   clock_.communicate += seconds_since(start);
@@ -417,9 +424,7 @@ void Communicator::broadcast(std::string& bytes) {
     head.size = static_cast<int64_t>(bytes.size());
     std::memcpy(head.bytes, bytes.data(), std::min(bytes.size(), sizeof head.bytes));
   }
-  MPI_Request request;
-  check_mpi(MPI_Ibcast(&head, sizeof head, MPI_BYTE, 0, impl_->world, &request), "MPI_Ibcast");
-  impl_->finish(request, look_);
+  impl_->broadcast(&head, sizeof head, MPI_BYTE, impl_->world, look_);
   const int64_t size = head.size;
   bytes.resize(static_cast<size_t>(size));
   if (rank_ != 0) {
@@ -427,9 +432,7 @@ void Communicator::broadcast(std::string& bytes) {
   }
   for (int64_t first = kHead; first < size; first += kChunk) {
     const int64_t n = std::min(kChunk, size - first);
-    check_mpi(MPI_Ibcast(bytes.data() + first, count_of(n), MPI_BYTE, 0, impl_->world, &request),
-              "MPI_Ibcast");
-    impl_->finish(request, look_);
+    impl_->broadcast(bytes.data() + first, count_of(n), MPI_BYTE, impl_->world, look_);
   }
   clock_.communicate += seconds_since(start);
 }
@@ -450,10 +453,15 @@ void Communicator::sum_to_root(torch::Tensor& tensor) {
   for (int64_t first = 0; ranks != MPI_COMM_NULL && first < tensor.numel(); first += kChunk) {
     const int count = count_of(std::min(kChunk, tensor.numel() - first));
     char* data = bytes_of(buffer) + first * size;
+    const MPI_Datatype type = mpi_type(tensor.scalar_type());
+    const void* own = rank_ == 0 ? MPI_IN_PLACE : data;
+    void* total = rank_ == 0 ? data : nullptr;
+    if (!buffer.is_cpu()) {  // as for broadcasts
+      check_mpi(MPI_Reduce(own, total, count, type, MPI_SUM, 0, ranks), "MPI_Reduce");
+      continue;
+    }
     MPI_Request request;
-    check_mpi(MPI_Ireduce(rank_ == 0 ? MPI_IN_PLACE : data, rank_ == 0 ? data : nullptr, count,
-                          mpi_type(tensor.scalar_type()), MPI_SUM, 0, ranks, &request),
-              "MPI_Ireduce");
+    check_mpi(MPI_Ireduce(own, total, count, type, MPI_SUM, 0, ranks, &request), "MPI_Ireduce");
     impl_->finish(request, look_);
   }
   if (staged && rank_ == 0) tensor.copy_(buffer);
