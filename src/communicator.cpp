@@ -14,6 +14,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <numeric>
 #include <thread>
 
 #include "check.h"
@@ -109,6 +110,7 @@ struct Communicator::Impl {
   MPI_Comm world = MPI_COMM_NULL, node = MPI_COMM_NULL;
   MPI_Comm firsts = MPI_COMM_NULL;  // the first ranks of all nodes; null on others
   MPI_Request arrival = MPI_REQUEST_NULL;
+  bool networked = false;  // the ranks are on several machines
   std::vector<MPI_Win> windows;
   struct Send {
     MPI_Request request;
@@ -176,14 +178,19 @@ struct Communicator::Impl {
   // What any rank of the machine has written is there for all of them to read.
   void settle(const Shared& shared, const std::function<void()>& look) const {
     MPI_Win_sync(shared.window);
-    MPI_Request request;
-    check_mpi(MPI_Ibarrier(node, &request), "MPI_Ibarrier");
-    finish(request, look);
+    if (networked) {  // the node's first rank may still be receiving
+      MPI_Request request;
+      check_mpi(MPI_Ibarrier(node, &request), "MPI_Ibarrier");
+      finish(request, look);
+    } else {
+      check_mpi(MPI_Barrier(node), "MPI_Barrier");
+    }
     MPI_Win_sync(shared.window);
   }
 
-  // Until a collective is through. Polls as a blocking one does inside, so that nothing is slower,
-  // but others hear meanwhile that this rank lives: on a slow or cut network it may take long.
+  // Between machines collectives are non-blocking, and this waits for their ends: others hear
+  // meanwhile that this rank lives, which on a slow or cut network may take long. Within one
+  // machine blocking ones are faster.
   static void finish(MPI_Request& request, const std::function<void()>& look) {
     constexpr auto kBetween = std::chrono::milliseconds(20);
     auto next = Clock::now() + kBetween;
@@ -201,12 +208,25 @@ struct Communicator::Impl {
   // issues 9845 and 12045).
   void broadcast(void* data, int count, MPI_Datatype type, MPI_Comm ranks,
                  const std::function<void()>& look, bool on_host = true) const {
-    if (!on_host) {
+    if (!on_host || !networked) {
       check_mpi(MPI_Bcast(data, count, type, 0, ranks), "MPI_Bcast");
       return;
     }
     MPI_Request request;
     check_mpi(MPI_Ibcast(data, count, type, 0, ranks, &request), "MPI_Ibcast");
+    finish(request, look);
+  }
+
+  // To rank 0, which has `counts` from each, at `places`.
+  void gather(const void* own, int count, MPI_Datatype type, void* all, const int* counts,
+              const int* places, const std::function<void()>& look) const {
+    if (!networked) {
+      check_mpi(MPI_Gatherv(own, count, type, all, counts, places, type, 0, world), "MPI_Gatherv");
+      return;
+    }
+    MPI_Request request;
+    check_mpi(MPI_Igatherv(own, count, type, all, counts, places, type, 0, world, &request),
+              "MPI_Igatherv");
     finish(request, look);
   }
 
@@ -268,6 +288,7 @@ Communicator::Communicator(std::unique_ptr<Impl> impl) : impl_(std::move(impl)),
             "MPI_Comm_split");
   if (impl_->firsts != MPI_COMM_NULL) MPI_Comm_set_errhandler(impl_->firsts, MPI_ERRORS_RETURN);
   MPI_Allreduce(&first, &nodes_, 1, MPI_INT, MPI_SUM, impl_->world);
+  impl_->networked = nodes_ > 1;
 }
 
 Communicator::~Communicator() {
@@ -456,7 +477,7 @@ void Communicator::sum_to_root(torch::Tensor& tensor) {
     const MPI_Datatype type = mpi_type(tensor.scalar_type());
     const void* own = rank_ == 0 ? MPI_IN_PLACE : data;
     void* total = rank_ == 0 ? data : nullptr;
-    if (!buffer.is_cpu()) {  // as for broadcasts
+    if (!buffer.is_cpu() || !impl_->networked) {  // as for broadcasts
       check_mpi(MPI_Reduce(own, total, count, type, MPI_SUM, 0, ranks), "MPI_Reduce");
       continue;
     }
@@ -471,11 +492,10 @@ void Communicator::sum_to_root(torch::Tensor& tensor) {
 std::vector<std::string> Communicator::gather(const std::string& bytes) {
   const auto start = Clock::now();
   const int own = count_of(static_cast<int64_t>(bytes.size()));
-  std::vector<int> sizes(static_cast<size_t>(size_)), offsets(static_cast<size_t>(size_));
-  MPI_Request request;
-  check_mpi(MPI_Igather(&own, 1, MPI_INT, sizes.data(), 1, MPI_INT, 0, impl_->world, &request),
-            "MPI_Igather");
-  impl_->finish(request, look_);
+  const auto n = static_cast<size_t>(size_);
+  std::vector<int> sizes(n), offsets(n), ones(n, 1), places(n);
+  std::iota(places.begin(), places.end(), 0);
+  impl_->gather(&own, 1, MPI_INT, sizes.data(), ones.data(), places.data(), look_);
   std::string all;
   if (rank_ == 0) {
     int64_t total = 0;
@@ -485,10 +505,7 @@ std::vector<std::string> Communicator::gather(const std::string& bytes) {
     }
     all.resize(static_cast<size_t>(count_of(total)));
   }
-  check_mpi(MPI_Igatherv(bytes.data(), own, MPI_BYTE, all.data(), sizes.data(), offsets.data(),
-                         MPI_BYTE, 0, impl_->world, &request),
-            "MPI_Igatherv");
-  impl_->finish(request, look_);
+  impl_->gather(bytes.data(), own, MPI_BYTE, all.data(), sizes.data(), offsets.data(), look_);
   std::vector<std::string> parts;
   if (rank_ == 0) {
     for (size_t i = 0; i < sizes.size(); ++i) {
