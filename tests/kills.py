@@ -29,6 +29,14 @@ OPTIONS = ["--dataset", "fashion-mnist", "--partitioner", "dirichlet", "--dirich
            "--cohort", 7, "--rounds", 30, "--model", "2nn", "--local.batch-size", 10, "--local.lr", 0.05, "--quiet"]
 
 
+class Problems(list):
+    """Said as soon as they are found."""
+
+    def append(self, problem):
+        super().append(problem)
+        print(f"PROBLEM: {problem}", flush=True)
+
+
 def holder(path):
     """Who has, or had at its death, the results file to itself; empty: nobody."""
     try:
@@ -50,7 +58,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     chance = random.Random(arguments.seed)
-    counts, problems = collections.Counter(), []
+    counts, problems = collections.Counter(), Problems()
     with tempfile.TemporaryDirectory(prefix="fl_sim_kills_") as folder:
         write_images(folder, train=1500)
         options = OPTIONS + ["--data-dir", folder]
@@ -132,8 +140,6 @@ def main():
     print(f"{kills} kills of {number} runs")
     for what, count in sorted(counts.items()):
         print(f"  {what:28} {count}")
-    for problem in problems:
-        print(f"PROBLEM: {problem}")
     sys.exit(1 if problems else 0)
 
 
