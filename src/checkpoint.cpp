@@ -216,7 +216,10 @@ std::optional<Manifest> find_checkpoint(const std::string& folder) {
   for (const int64_t round : rounds_in(folder)) {
     const std::string place = round_folder(folder, round);
     std::error_code error;
-    if (!fs::exists(place + "/" + kManifest, error)) continue;  // it was not finished
+    if (!fs::exists(place + "/" + kManifest, error)) {  // it was not finished, and takes room
+      fs::remove_all(place, error);
+      continue;
+    }
     try {
       Manifest manifest = read_manifest(place);
       FL_CHECK(manifest.round == round, place, ": its manifest is of round ", manifest.round);
@@ -323,11 +326,12 @@ void remove_checkpoints(const std::string& folder) {
 void prepare_checkpoints(const std::string& folder) {
   std::error_code error;
   fs::create_directories(folder, error);
-  FL_CHECK(!error, "checkpoint-dir: ", folder, " cannot be made (", error.message(), ")");
+  FL_CHECK(!error, "checkpoint-dir: ", folder, " cannot be made (", error.message(),
+           "); choose another one");
   const std::string trial = message(folder, "/try.", getpid());
   const int descriptor = open(trial.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
   FL_CHECK(descriptor >= 0, "checkpoint-dir: ", trial, " cannot be written (", std::strerror(errno),
-           ")");
+           "); choose another one");
   close(descriptor);
   fs::remove(trial, error);
 }

@@ -18,6 +18,8 @@ std::string lines_of(const std::vector<std::string>& lines) {
   return text;
 }
 
+constexpr const char* kRemedy = " (make room, or choose another --checkpoint-dir)";
+
 }  // namespace
 
 CheckpointKeeper::CheckpointKeeper(const Experiment& experiment)
@@ -34,14 +36,18 @@ void CheckpointKeeper::begin(int64_t round, const ServerState& server,
                .job = e_.job.values(),
                .files = {}};
   missing_ = ranks;
-  manifest_.files.push_back(write_server_file(manifest_.folder, server));
+  try {
+    manifest_.files.push_back(write_server_file(manifest_.folder, server));
+  } catch (const std::exception& problem) {
+    throw Error(message("the checkpoint of round ", round, ": ", problem.what(), kRemedy));
+  }
 }
 
 void CheckpointKeeper::add(int rank, const CheckpointWriter::Done& done) {
   const auto found = std::find(missing_.begin(), missing_.end(), rank);
   if (done.round != manifest_.round || found == missing_.end()) return;  // given up
-  FL_CHECK(done.error.empty(), "rank ", rank, " cannot save its clients' state: ", done.error,
-           " (make room, or choose another --checkpoint-dir)");
+  FL_CHECK(done.error.empty(), "the checkpoint of round ", done.round, ": rank ", rank,
+           " cannot save its clients' state: ", done.error, kRemedy);
   // Network file systems may need a moment.
   const std::string path = manifest_.folder + "/" + done.file.name;
   for (int attempt = 0;; ++attempt) {
@@ -57,7 +63,11 @@ void CheckpointKeeper::add(int rank, const CheckpointWriter::Done& done) {
 }
 
 void CheckpointKeeper::commit() {
-  fl_sim::commit(manifest_);
+  try {
+    fl_sim::commit(manifest_);
+  } catch (const std::exception& problem) {
+    throw Error(message("the checkpoint of round ", round(), ": ", problem.what(), kRemedy));
+  }
   committed_ = manifest_.round;
   manifest_ = {.data = manifest_.data};
 }

@@ -14,9 +14,12 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <numeric>
 #include <thread>
 
 #include "check.h"
+#include "launcher.h"
+#include "mpi_files.h"
 #include "test_hooks.h"
 
 namespace fl_sim {
@@ -107,6 +110,7 @@ struct Communicator::Impl {
   MPI_Comm world = MPI_COMM_NULL, node = MPI_COMM_NULL;
   MPI_Comm firsts = MPI_COMM_NULL;  // the first ranks of all nodes; null on others
   MPI_Request arrival = MPI_REQUEST_NULL;
+  bool networked = false;  // the ranks are on several machines
   std::vector<MPI_Win> windows;
   struct Send {
     MPI_Request request;
@@ -128,6 +132,19 @@ struct Communicator::Impl {
   int64_t half = 0, turns = 0;  // bytes of a half; broadcasts so far
   Shared sums;                  // what summing_buffer() gave
 
+  // A window on the node's shared memory with so many bytes of this rank's own.
+  void* allocate(int64_t bytes, MPI_Win& window) {
+    int rank = 0;
+    MPI_Comm_rank(node, &rank);
+    void* data = nullptr;
+    if (rank == 0) MpiFiles::get().open();  // who makes the file
+    check_mpi(MPI_Win_allocate_shared(bytes, 1, MPI_INFO_NULL, node, &data, &window),
+              "MPI_Win_allocate_shared");
+    if (rank == 0) MpiFiles::get().close();
+    windows.push_back(window);
+    return data;
+  }
+
   // `bytes` of this rank's own. On all machines or on none: without parts if one has no room in its
   // shared memory, or if none has two ranks.
   Shared share(int64_t bytes) {
@@ -142,10 +159,7 @@ struct Communicator::Impl {
     check_mpi(MPI_Allreduce(MPI_IN_PLACE, &room, 1, MPI_INT, MPI_MIN, world), "MPI_Allreduce");
     if (room == 0) return {};
     Shared shared;
-    void* data = nullptr;
-    check_mpi(MPI_Win_allocate_shared(bytes, 1, MPI_INFO_NULL, node, &data, &shared.window),
-              "MPI_Win_allocate_shared");
-    windows.push_back(shared.window);
+    void* data = allocate(bytes, shared.window);
     check_mpi(MPI_Win_lock_all(MPI_MODE_NOCHECK, shared.window), "MPI_Win_lock_all");
     for (int i = 0; i < size; ++i) {
       MPI_Aint length = 0;
@@ -162,10 +176,58 @@ struct Communicator::Impl {
   std::vector<MPI_Win> locked;
 
   // What any rank of the machine has written is there for all of them to read.
-  void settle(const Shared& shared) const {
+  void settle(const Shared& shared, const std::function<void()>& look) const {
     MPI_Win_sync(shared.window);
-    check_mpi(MPI_Barrier(node), "MPI_Barrier");
+    if (networked) {  // the node's first rank may still be receiving
+      MPI_Request request;
+      check_mpi(MPI_Ibarrier(node, &request), "MPI_Ibarrier");
+      finish(request, look);
+    } else {
+      check_mpi(MPI_Barrier(node), "MPI_Barrier");
+    }
     MPI_Win_sync(shared.window);
+  }
+
+  // Between machines collectives are non-blocking, and this waits for their ends: others hear
+  // meanwhile that this rank lives, which on a slow or cut network may take long. Within one
+  // machine blocking ones are faster.
+  static void finish(MPI_Request& request, const std::function<void()>& look) {
+    constexpr auto kBetween = std::chrono::milliseconds(20);
+    auto next = Clock::now() + kBetween;
+    for (int done = 0, i = 1;; ++i) {
+      check_mpi(MPI_Test(&request, &done, MPI_STATUS_IGNORE), "MPI_Test");
+      if (done) return;
+      std::this_thread::yield();
+      if (i % 64 != 0 || Clock::now() < next) continue;
+      if (look) look();
+      next = Clock::now() + kBetween;
+    }
+  }
+
+  // From rank 0 of `ranks`. Non-blocking collectives may crash on a device's memory (Open MPI's
+  // issues 9845 and 12045).
+  void broadcast(void* data, int count, MPI_Datatype type, MPI_Comm ranks,
+                 const std::function<void()>& look, bool on_host = true) const {
+    if (!on_host || !networked) {
+      check_mpi(MPI_Bcast(data, count, type, 0, ranks), "MPI_Bcast");
+      return;
+    }
+    MPI_Request request;
+    check_mpi(MPI_Ibcast(data, count, type, 0, ranks, &request), "MPI_Ibcast");
+    finish(request, look);
+  }
+
+  // To rank 0, which has `counts` from each, at `places`.
+  void gather(const void* own, int count, MPI_Datatype type, void* all, const int* counts,
+              const int* places, const std::function<void()>& look) const {
+    if (!networked) {
+      check_mpi(MPI_Gatherv(own, count, type, all, counts, places, type, 0, world), "MPI_Gatherv");
+      return;
+    }
+    MPI_Request request;
+    check_mpi(MPI_Igatherv(own, count, type, all, counts, places, type, 0, world, &request),
+              "MPI_Igatherv");
+    finish(request, look);
   }
 
   std::vector<torch::Tensor> staging;  // pinned host buffers, reused
@@ -226,6 +288,7 @@ Communicator::Communicator(std::unique_ptr<Impl> impl) : impl_(std::move(impl)),
             "MPI_Comm_split");
   if (impl_->firsts != MPI_COMM_NULL) MPI_Comm_set_errhandler(impl_->firsts, MPI_ERRORS_RETURN);
   MPI_Allreduce(&first, &nodes_, 1, MPI_INT, MPI_SUM, impl_->world);
+  impl_->networked = nodes_ > 1;
 }
 
 Communicator::~Communicator() {
@@ -311,7 +374,7 @@ torch::Tensor Communicator::summing_buffer(int64_t n, torch::ScalarType type) {
 
 // Adds up the parts of this machine's ranks in that of its first one; each rank a slice.
 void Communicator::sum_on_node(const torch::Tensor& tensor) {
-  impl_->settle(impl_->sums);
+  impl_->settle(impl_->sums, look_);
   const int64_t n = tensor.numel(), slice = (n + node_size_ - 1) / node_size_;
   const int64_t first = std::min(n, slice * node_rank_), last = std::min(n, first + slice);
   const auto add = [&](auto zero) {
@@ -327,7 +390,7 @@ void Communicator::sum_on_node(const torch::Tensor& tensor) {
   } else {
     add(float{});
   }
-  impl_->settle(impl_->sums);
+  impl_->settle(impl_->sums, look_);
 }
 
 // Through the memory that the machine's ranks share. The two halves take turns: who writes one has
@@ -345,12 +408,11 @@ bool Communicator::broadcast_on_node(torch::Tensor& tensor) {
   if (rank_ == 0) std::memcpy(half, tensor.data_ptr(), static_cast<size_t>(bytes));
   if (impl_->firsts != MPI_COMM_NULL && nodes_ > 1) {
     for (int64_t first = 0; first < bytes; first += kChunk) {
-      check_mpi(MPI_Bcast(half + first, count_of(std::min(kChunk, bytes - first)), MPI_BYTE, 0,
-                          impl_->firsts),
-                "MPI_Bcast");
+      impl_->broadcast(half + first, count_of(std::min(kChunk, bytes - first)), MPI_BYTE,
+                       impl_->firsts, look_);
     }
   }
-  impl_->settle(impl_->models);
+  impl_->settle(impl_->models, look_);
   if (rank_ != 0) std::memcpy(tensor.data_ptr(), half, static_cast<size_t>(bytes));
   return true;
 }
@@ -364,9 +426,8 @@ void Communicator::broadcast(torch::Tensor& tensor) {
   const bool done = buffer.is_cpu() && broadcast_on_node(buffer);
   for (int64_t first = 0; !done && first < tensor.numel(); first += kChunk) {
     const int64_t n = std::min(kChunk, tensor.numel() - first);
-    check_mpi(MPI_Bcast(bytes_of(buffer) + first * size, count_of(n),
-                        mpi_type(tensor.scalar_type()), 0, impl_->world),
-              "MPI_Bcast");
+    impl_->broadcast(bytes_of(buffer) + first * size, count_of(n), mpi_type(tensor.scalar_type()),
+                     impl_->world, look_, buffer.is_cpu());
   }
   if (staged && rank_ != 0) tensor.copy_(buffer);
   clock_.communicate += seconds_since(start);
@@ -384,7 +445,7 @@ void Communicator::broadcast(std::string& bytes) {
     head.size = static_cast<int64_t>(bytes.size());
     std::memcpy(head.bytes, bytes.data(), std::min(bytes.size(), sizeof head.bytes));
   }
-  check_mpi(MPI_Bcast(&head, sizeof head, MPI_BYTE, 0, impl_->world), "MPI_Bcast");
+  impl_->broadcast(&head, sizeof head, MPI_BYTE, impl_->world, look_);
   const int64_t size = head.size;
   bytes.resize(static_cast<size_t>(size));
   if (rank_ != 0) {
@@ -392,7 +453,7 @@ void Communicator::broadcast(std::string& bytes) {
   }
   for (int64_t first = kHead; first < size; first += kChunk) {
     const int64_t n = std::min(kChunk, size - first);
-    check_mpi(MPI_Bcast(bytes.data() + first, count_of(n), MPI_BYTE, 0, impl_->world), "MPI_Bcast");
+    impl_->broadcast(bytes.data() + first, count_of(n), MPI_BYTE, impl_->world, look_);
   }
   clock_.communicate += seconds_since(start);
 }
@@ -413,9 +474,16 @@ void Communicator::sum_to_root(torch::Tensor& tensor) {
   for (int64_t first = 0; ranks != MPI_COMM_NULL && first < tensor.numel(); first += kChunk) {
     const int count = count_of(std::min(kChunk, tensor.numel() - first));
     char* data = bytes_of(buffer) + first * size;
-    check_mpi(MPI_Reduce(rank_ == 0 ? MPI_IN_PLACE : data, rank_ == 0 ? data : nullptr, count,
-                         mpi_type(tensor.scalar_type()), MPI_SUM, 0, ranks),
-              "MPI_Reduce");
+    const MPI_Datatype type = mpi_type(tensor.scalar_type());
+    const void* own = rank_ == 0 ? MPI_IN_PLACE : data;
+    void* total = rank_ == 0 ? data : nullptr;
+    if (!buffer.is_cpu() || !impl_->networked) {  // as for broadcasts
+      check_mpi(MPI_Reduce(own, total, count, type, MPI_SUM, 0, ranks), "MPI_Reduce");
+      continue;
+    }
+    MPI_Request request;
+    check_mpi(MPI_Ireduce(own, total, count, type, MPI_SUM, 0, ranks, &request), "MPI_Ireduce");
+    impl_->finish(request, look_);
   }
   if (staged && rank_ == 0) tensor.copy_(buffer);
   clock_.communicate += seconds_since(start);
@@ -424,8 +492,10 @@ void Communicator::sum_to_root(torch::Tensor& tensor) {
 std::vector<std::string> Communicator::gather(const std::string& bytes) {
   const auto start = Clock::now();
   const int own = count_of(static_cast<int64_t>(bytes.size()));
-  std::vector<int> sizes(static_cast<size_t>(size_)), offsets(static_cast<size_t>(size_));
-  check_mpi(MPI_Gather(&own, 1, MPI_INT, sizes.data(), 1, MPI_INT, 0, impl_->world), "MPI_Gather");
+  const auto n = static_cast<size_t>(size_);
+  std::vector<int> sizes(n), offsets(n), ones(n, 1), places(n);
+  std::iota(places.begin(), places.end(), 0);
+  impl_->gather(&own, 1, MPI_INT, sizes.data(), ones.data(), places.data(), look_);
   std::string all;
   if (rank_ == 0) {
     int64_t total = 0;
@@ -435,9 +505,7 @@ std::vector<std::string> Communicator::gather(const std::string& bytes) {
     }
     all.resize(static_cast<size_t>(count_of(total)));
   }
-  check_mpi(MPI_Gatherv(bytes.data(), own, MPI_BYTE, all.data(), sizes.data(), offsets.data(),
-                        MPI_BYTE, 0, impl_->world),
-            "MPI_Gatherv");
+  impl_->gather(bytes.data(), own, MPI_BYTE, all.data(), sizes.data(), offsets.data(), look_);
   std::vector<std::string> parts;
   if (rank_ == 0) {
     for (size_t i = 0; i < sizes.size(); ++i) {
@@ -532,12 +600,8 @@ torch::Tensor Communicator::share_on_node(const torch::Tensor& tensor, bool allo
   if (shared) {
     const int64_t bytes =
         c10::multiply_integers(sizes) * static_cast<int64_t>(c10::elementSize(type));
-    void* data = nullptr;
     MPI_Win window;
-    check_mpi(MPI_Win_allocate_shared(node_rank_ == 0 ? bytes : 0, 1, MPI_INFO_NULL, impl_->node,
-                                      &data, &window),
-              "MPI_Win_allocate_shared");
-    impl_->windows.push_back(window);
+    void* data = impl_->allocate(node_rank_ == 0 ? bytes : 0, window);
     MPI_Aint size = 0;
     int unit = 0;
     check_mpi(MPI_Win_shared_query(window, 0, &size, &unit, &data), "MPI_Win_shared_query");
@@ -574,6 +638,7 @@ void Communicator::abort(int code) {
   std::this_thread::sleep_for(std::chrono::milliseconds(100));
   // Open MPI 5.0.7 may report success if several ranks of those that are left ask it to.
   if (survivor > 0) std::this_thread::sleep_for(std::chrono::seconds(3));
+  if (nodes_ > 1) end_launcher_after(5);  // far more than it needs where the network works
   MPI_Abort(MPI_COMM_WORLD, code);
   std::_Exit(code);
 }
@@ -639,15 +704,43 @@ Communicator::Survivors Communicator::survivors() {
 #endif
 }
 
+namespace {
+
+// Every rank of a machine has opened the memory of all others there once they have spoken.
+void greet_node() {
+  MPI_Comm node = MPI_COMM_NULL;
+  check_mpi(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node),
+            "MPI_Comm_split_type");
+  int rank = 0, size = 1;
+  MPI_Comm_rank(node, &rank);
+  MPI_Comm_size(node, &size);
+  for (int step = 1; step < size; ++step) {
+    int other = 0;
+    check_mpi(MPI_Sendrecv(&rank, 1, MPI_INT, (rank + step) % size, 0, &other, 1, MPI_INT,
+                           (rank + size - step) % size, 0, node, MPI_STATUS_IGNORE),
+              "MPI_Sendrecv");
+  }
+  MPI_Comm_free(&node);
+}
+
+}  // namespace
+
 MpiSession::MpiSession() {
+  MpiFiles::get().begin();
   setenv("OMPI_MCA_mpi_yield_when_idle", "1",
          /*overwrite=*/0);  // more ranks than cores is common here
   int provided = 0;
   check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
+  greet_node();
+  MpiFiles::get().hide();
 }
 
 MpiSession::~MpiSession() {
-  if (losses == 0) MPI_Finalize();
+  if (losses == 0) {
+    MpiFiles::get().show();
+    MPI_Finalize();
+  }
+  MpiFiles::get().end();
 }
 
 std::string mpi_library_version() {

@@ -23,6 +23,7 @@
 #include "rank_loss.h"
 #include "report.h"
 #include "results.h"
+#include "run_lock.h"
 #include "selftest.h"
 #include "test_hooks.h"
 #include "watchdog.h"
@@ -57,11 +58,13 @@ int run(const std::vector<std::string>& arguments, Communicator& comm) {
   const std::string started = utc_now();
   Job job;
   std::optional<Results> results;
+  std::optional<RunLock> output_lock, checkpoint_lock;  // the latter where that is a folder apart
   if (comm.rank() == 0) {
     TestHooks::get();
     job = Job::parse(arguments);
     results.emplace(job.get<std::string>("output"),
                     job.get<bool>("overwrite") || job.get<std::string>("resume") != "no");
+    output_lock.emplace(results->path(), "choose another --output");
   }
   Experiment experiment = set_up(job, comm);
   job = experiment.job;
@@ -74,9 +77,14 @@ int run(const std::vector<std::string>& arguments, Communicator& comm) {
     Communicator::allow_losses();
   Continuation former;
   if (comm.rank() == 0) {
+    const auto checkpoint_dir = job.get<std::string>("checkpoint-dir");
+    if (checkpoint_dir != "auto") {
+      prepare_checkpoints(checkpoint_dir);
+      checkpoint_lock.emplace(checkpoint_folder(job),
+                              "choose another --output or --checkpoint-dir");
+    }
     former = look_for_former(experiment, *results);
-    if (!former.complete && (job.get<int64_t>("checkpoint-every") > 0 ||
-                             job.get<std::string>("checkpoint-dir") != "auto"))
+    if (!former.complete && (job.get<int64_t>("checkpoint-every") > 0 || checkpoint_dir != "auto"))
       prepare_checkpoints(checkpoint_folder(job));
     comm.meet();
   }

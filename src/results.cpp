@@ -422,9 +422,11 @@ void Results::save(bool force) {
   try {
     write(temporary);
     sync(temporary);
-  } catch (...) {
+  } catch (const Error& problem) {
     fs::remove(temporary, error);
-    throw;
+    throw Error(message(problem.what(), "; ", path_,
+                        fs::exists(path_, error) ? " is as it was written before" : " is not there",
+                        " (make room, or choose another --output)"));
   }
   fs::rename(temporary, path_, error);
   FL_CHECK(!error, path_, " cannot be written (", error.message(), "); the results are in ",

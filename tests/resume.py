@@ -239,6 +239,24 @@ class Resume(Case):
         run = self.succeed("--job", self.job, "--output", path, "--overwrite")
         self.assertIn("is removed: without --resume", run.err)
 
+    def test_two_at_once(self):
+        """Two living runs do not write to one file, nor to one folder of checkpoints; a dead one is in nobody's way."""
+        path, folder = self.path("x.h5"), self.path("checkpoints")
+        options = ["--checkpoint-every", 1, "--checkpoint-dir", folder]
+        run = self.begin(path, *options, rounds=1, delay=4000)
+        self.fail_with([f"{path} is another run's", "process", "since", "choose another --output"], "--job", self.job,
+                       "--output", path, "--overwrite")
+        os.mkdir(self.path("elsewhere"))
+        self.fail_with([os.path.join(folder, "x.checkpoint") + " is another run's", "--checkpoint-dir"], "--job", self.job,
+                       *options, "--output", self.path("elsewhere/x.h5"))
+        self.assertEqual(os.listdir(self.path("elsewhere")), [], "files are left behind")
+        os.kill(run.process.pid, signal.SIGKILL)
+        self.go_on(path, *options)
+        self.assertTrue(run.gone())
+        self.assert_same(self.whole(), path, "after the other's death")
+        self.assertEqual(sorted(os.listdir(self.folder)), ["checkpoints", "elsewhere", "whole.h5", "x.h5"])
+        self.assertEqual(os.listdir(folder), [])
+
     def test_nowhere_to_write(self):
         self.fail_with(["checkpoint-dir", "cannot be made"], "--job", self.job, "--output", self.path("x.h5"),
                        "--checkpoint-every", 2, "--checkpoint-dir", "/proc/nowhere")

@@ -9,6 +9,7 @@ import re
 import signal
 import struct
 import subprocess
+import sys
 import tempfile
 import time
 import unittest
@@ -34,6 +35,26 @@ def _environment():
 
 
 ENVIRONMENT = _environment()
+ISOLATED = "FL_SIM_TEST_ISOLATED"
+
+
+def isolate(*kinds, trial):
+    """Runs this program anew in namespaces of its own ("net", "mount", "ipc"), which vanish with their last process: as
+    root, or as a user who may make them. Returns None once inside, and otherwise why it cannot be done. trial: a line of
+    shell that has to work there."""
+    if ISOLATED in os.environ:
+        return None
+    words = ["unshare", *(f"--{kind}" for kind in kinds), "--propagation", "private"]
+    if os.geteuid() != 0:
+        words += ["--user", "--map-root-user"]
+    try:
+        tried = subprocess.run([*words, "sh", "-c", trial], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    except FileNotFoundError:
+        return "unshare is not installed (apt install util-linux)"
+    if tried.returncode != 0:
+        return f"this user may not have namespaces, or something in them is missing ({tried.stdout.strip()})"
+    os.environ[ISOLATED] = "1"
+    os.execvp(words[0], [*words, sys.executable, "-B", *sys.argv])
 
 
 def _kernels():
@@ -48,19 +69,20 @@ def _kernels():
 ENVIRONMENT.update(_kernels())
 
 
-def command(options, ranks, launcher=()):
-    """ranks 0: without mpirun. launcher: further options of mpirun."""
-    launcher = ["mpirun", "-n", str(ranks), *launcher] if ranks else []
+def command(options, ranks, launcher=(), before=()):
+    """ranks 0: without mpirun. launcher: further options of mpirun. before: words before it."""
+    launcher = [*before, "mpirun", "-n", str(ranks), *launcher] if ranks else []
     return launcher + [PROGRAM] + [str(option) for option in options]
 
 
 class Run:
     """A started fl_sim. Its streams go to files, so that a process left behind cannot hold us up."""
 
-    def __init__(self, options, ranks=0, prepare=None, launcher=(), **environment):
-        """prepare: called in the new process before it becomes the program. launcher: further options of mpirun."""
+    def __init__(self, options, ranks=0, prepare=None, launcher=(), before=(), **environment):
+        """prepare: called in the new process before it becomes the program. launcher: further options of mpirun. before:
+        words before it."""
         self.mark = uuid.uuid4().hex
-        self.words = command(options, ranks, launcher)
+        self.words = command(options, ranks, launcher, before)
         self._out, self._err = tempfile.TemporaryFile(), tempfile.TemporaryFile()
         self._start = time.monotonic()
         self.process = subprocess.Popen(
@@ -165,8 +187,8 @@ class Case(unittest.TestCase):
     def path(self, name):
         return os.path.join(self.folder, name)
 
-    def start(self, *options, ranks=0, prepare=None, launcher=(), **environment):
-        run = Run(options, ranks, prepare, launcher, **environment)
+    def start(self, *options, ranks=0, prepare=None, launcher=(), before=(), **environment):
+        run = Run(options, ranks, prepare, launcher, before, **environment)
         self.addCleanup(run.__exit__)
         return run
 
