@@ -11,8 +11,9 @@ endif()
 # Much of their time is programs starting, so that two at a time pay off on two cores, the longest first. Timeouts are
 # for machines that are slow or shared.
 set(costs same_bits 300 faults 60 bad_input 320 questions 300 results_file 100 selftest 90 client_data 60 partition_plan 60
-    learns 40 resume 120 rank_loss 60 walkthrough 30 heart_reference 5)
-foreach(test same_bits bad_input client_data faults heart_reference learns partition_plan results_file resume questions rank_loss selftest
+    plan 50 learns 40 resume 120 rank_loss 60 walkthrough 30 heart_reference 5)
+foreach(test same_bits bad_input client_data faults heart_reference learns partition_plan plan results_file resume questions
+        rank_loss selftest
         walkthrough)
   list(FIND costs ${test} place)
   math(EXPR place "${place} + 1")
