@@ -602,6 +602,10 @@ void show(const std::vector<std::string>& arguments, int launched, Communicator&
   line("ranks", message(ranks, ranks == 1   ? " (server and host in one)"
                                : ranks == 2 ? ": 1 server, 1 host"
                                             : message(": 1 server, ", ranks - 1, " hosts")));
+  if (ranks - 1 > plan.groups() && e.job.get<int64_t>("group-size") > 1) {
+    line("", message("--group-size ", std::max<int64_t>(1, plan.cohort() / (ranks - 1)),
+                     " would give every host something to do"));
+  }
 
   std::cout << "\nWhat hosts are dealt in the first round\n";
   const std::map<int64_t, RunPlan::Load> loads = plan.first_deal(ranks);

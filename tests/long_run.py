@@ -1,7 +1,7 @@
 """Whether long runs stay healthy: tests/long_run.py [--rounds 2000] [--cohort 1000] [--picture FILE].
 
 Runs FedAvg, and SCAFFOLD with a state for each of 2,000 clients, on tiny models over 3 ranks, with a checkpoint every
-100 rounds, and looks at each rank through /proc twenty times a second: resident memory, open file descriptors, files in
+100 rounds, and looks at each rank through /proc five times a second: resident memory, open file descriptors, files in
 /dev/shm that it maps. After the first 100 rounds, memory has to stay within 2 % of what it is then, and descriptors and
 segments have to be as many at the end; when a run is through, and when one of its ranks was killed, none of its
 segments may be left. Prints the figures, and draws memory over rounds if matplotlib is there. A command of its own:
@@ -56,7 +56,7 @@ def watch(run, patience, until=None):
                     samples[rank].append((now, figures))
         except (OSError, TypeError):  # it ends just now
             pass
-        time.sleep(0.05)
+        time.sleep(0.2)
     return samples, files
 
 
@@ -87,8 +87,9 @@ def draw(watched, path):
                       label=f"rank {rank}" + (" (server)" if rank == 0 else ""))
         axes.set_title(algorithm, fontsize=9)
         axes.set_xlabel("round")
-        axes.set_ylim(bottom=0)
         axes.grid(True, alpha=0.3)
+    top = max(figures["memory"] for samples in watched.values() for line in samples.values() for _, figures in line)
+    grid[0][0].set_ylim(0, 1.15 * top)
     grid[0][0].set_ylabel("resident memory, MiB")
     grid[0][0].legend(fontsize=8)
     figure.tight_layout()

@@ -55,13 +55,17 @@ class Plan(Case):
             for direction in ("down", "up"):
                 predicted = int(re.search(rf"^  {direction} +(\d+) ", text, re.M)[1])
                 self.assertEqual(set(file["rounds"][f"bytes_{direction}"][()]), {predicted}, text)
-            clients = {name: file["clients"][name][()] for name in ("round", "rank", "steps")}
+            clients = {name: file["clients"][name][()] for name in ("round", "rank", "steps", "seconds")}
         first = clients["round"] == 1
         dealt = re.findall(r"^  rank (\d+) +(\d+) clients? in (\d+) groups?, (\d+) steps?$", text, re.M)
         self.assertEqual([int(line[0]) for line in dealt], list(range(1, ranks)), text)
         for rank, number, _, steps in ((int(word) for word in line) for line in dealt):
             here = first & (clients["rank"] == rank)
             self.assertEqual((number, steps), (np.sum(here), np.sum(clients["steps"][here])), text)
+        # Times on a shared machine: the order of magnitude.
+        start, step = map(float, re.search(r"a client takes ([\d.]+) ms and ([\d.]+) ms a step", text).groups())
+        ratio = np.median(clients["seconds"] / (1e-3 * (start + step * clients["steps"])))
+        self.assertTrue(1 / 6 < ratio < 6, f"clients took {ratio} times as long as predicted\n{text}")
         needs = {name: float(size) for name, size in re.findall(r"^  (rank 0|a host) +([\d.]+) in all$", text, re.M)}
         self.assertEqual(set(peaks), set(range(ranks)))
         for rank, peak in peaks.items():
@@ -98,6 +102,9 @@ class Plan(Case):
         text = self.plan(*words)
         planned = re.search(r"^ +(\d+) .*<- planned  <- the most that are kept busy$", text, re.M)[1]
         self.assertIn(f"#SBATCH --ntasks={planned}\n", self.script_of(text))
+        groups = self.plan(*words, "--group-size", 4, "--plan-ranks", 5)
+        self.assertIn("\ngroups        2 a round, of up to 4 clients", groups)
+        self.assertIn(" --group-size 2 would give every host something to do\n", groups)
         # More hosts than groups have nothing to do: they are idle in part.
         busy = {int(k): int(share) for k, share in re.findall(r"^ +(\d+) +[\d.]+ +(\d+) %", text, re.M)}
         self.assertLessEqual(busy[17], 50, text)

@@ -164,7 +164,9 @@ TEST(Results, ManyRowsAreAllThereAndContinued) {
     EXPECT_EQ(found[i].round, expected[i].round) << i;
     EXPECT_EQ(found[i].client, expected[i].client) << i;
     EXPECT_EQ(found[i].loss, expected[i].loss) << i;
-    if (expected[i].round > 2) EXPECT_EQ(found[i].scalars[0], expected[i].scalars[0]) << i;
+    if (expected[i].round > 2) {
+      EXPECT_EQ(found[i].scalars[0], expected[i].scalars[0]) << i;
+    }
   }
 }
 
