@@ -9,9 +9,11 @@
 #include <bit>
 #include <cassert>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <new>
 
 #include "check.h"
 
@@ -52,19 +54,32 @@ bool is_ours(const std::string& file) {
                                          file.ends_with(".state.kept"));
 }
 
-// Whether nothing but the tensor itself refers to its memory, all of which it needs.
+// Memory for a state, unset. LibTorch's own is aligned, and glibc's malloc finds no place for an
+// aligned block where one of the same size was freed: states that are replaced round after round
+// would take half as much again.
+torch::Tensor make_state(int64_t size, torch::ScalarType type) {
+  const size_t bytes = static_cast<size_t>(size) * c10::elementSize(type);
+  void* memory = std::malloc(std::max<size_t>(bytes, 1));
+  if (memory == nullptr) throw std::bad_alloc();
+  c10::Storage storage(c10::Storage::use_byte_size_t(), bytes,
+                       c10::DataPtr(memory, memory, &std::free, c10::Device(c10::kCPU)),
+                       /*allocator=*/nullptr, /*resizable=*/false);
+  return torch::empty({0}, type).set_(std::move(storage), 0, {size}, {1});
+}
+
+// Whether the memory is from make_state() and nothing but the tensor refers to it.
 bool owns_its_memory(const torch::Tensor& state) {
   const c10::Storage& storage = state.storage();
   return state.is_cpu() && state.is_contiguous() && !state.requires_grad() &&
-         state.use_count() == 1 && storage.use_count() == 1 && storage.allocator() != nullptr &&
-         storage.nbytes() == state.nbytes();
+         state.use_count() == 1 && storage.use_count() == 1 &&
+         storage.data_ptr().get_deleter() == &std::free && storage.nbytes() == state.nbytes();
 }
 
 torch::Tensor read_state(const std::string& name, int64_t client, torch::ScalarType type,
                          int64_t size) {
   const std::string whose =
       message("state-dir: the state of client ", client, " was put into ", name, ", but ");
-  torch::Tensor state = torch::empty({size}, type);
+  torch::Tensor state = make_state(size, type);
   const auto expected = static_cast<int64_t>(sizeof(Header) + state.nbytes());
   errno = 0;
   std::ifstream file(name, std::ios::binary | std::ios::ate);
@@ -161,7 +176,7 @@ void ClientStore::put(int64_t client, torch::Tensor state) {
   release(entry);  // first: `state` may be what get() gave
   remove_file(client, entry);
   if (!owns_its_memory(state)) {
-    state = torch::empty(state.sizes(), state.scalar_type()).copy_(state.detach());
+    state = make_state(state.numel(), state.scalar_type()).copy_(state.detach());
   }
   keep(client, entry, std::move(state));
   make_room();

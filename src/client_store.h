@@ -32,8 +32,8 @@ class ClientStore {
   torch::Tensor get(int64_t client);
 
   // Keeps a state [n], float32 or float64, from any device, in place of the client's former one. It
-  // is copied, unless it is moved here and nothing else refers to its memory. Throws Error if it
-  // does not fit into memory without files, or if a file cannot be written.
+  // is copied, unless it is what get() gave and nothing else refers to its memory. Throws Error if
+  // it does not fit into memory without files, or if a file cannot be written.
   void put(int64_t client, torch::Tensor state);
 
   void erase(int64_t client);

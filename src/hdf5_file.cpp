@@ -193,15 +193,18 @@ size_t count_of(const std::string& file, hid_t dataset, const std::string& path)
   return static_cast<size_t>(count);
 }
 
-// The rows of a table [n, columns] that `count` values from row `first` on are: the space of the
-// file. Transfers them.
+// `count` values are rows of a table [n, columns], or of a column [n], from row `first` on: between
+// the file and memory.
 void transfer_rows(const std::string& file, hid_t id, const std::string& path, int64_t first,
                    int64_t count, hid_t memory_type, const void* from, void* to) {
   const std::string problem =
       message("cannot ", to == nullptr ? "write" : "read", " rows of ", path);
   const Id dataset = open_dataset(file, id, path);
   const std::vector<int64_t> shape = shape_of(file, dataset, path);
-  const int64_t columns = shape.size() == 2 ? shape[1] : 0;
+  const int64_t columns = shape.size() == 2 ? shape[1] : shape.size() == 1 ? 1 : 0;
+  const Id type(H5Dget_type(dataset), H5Tclose);
+  FL_CHECK(H5Tget_class(type) == H5Tget_class(memory_type), file, ": ", problem,
+           " (it holds something else)");
   FL_CHECK(columns > 0 && count % columns == 0 && first >= 0 && first + count / columns <= shape[0],
            file, ": ", problem, " (", count, " values from row ", first, " are not rows of it)");
   if (count == 0) return;
@@ -210,7 +213,7 @@ void transfer_rows(const std::string& file, hid_t id, const std::string& path, i
   const Id space(H5Dget_space(dataset), H5Sclose);
   require(space, file, problem);
   require(H5Sselect_hyperslab(space, H5S_SELECT_SET, start, nullptr, size, nullptr), file, problem);
-  const Id memory(H5Screate_simple(2, size, nullptr), H5Sclose);
+  const Id memory(H5Screate_simple(static_cast<int>(shape.size()), size, nullptr), H5Sclose);
   require(memory, file, problem);
   require(to == nullptr ? H5Dwrite(dataset, memory_type, memory, space, H5P_DEFAULT, from)
                         : H5Dread(dataset, memory_type, memory, space, H5P_DEFAULT, to),
@@ -325,17 +328,26 @@ void Hdf5File::write(const std::string& path, const std::string& text) {
   write_dataset(path_, id_, path, type, type, &pointer, 1, {});
 }
 
-void Hdf5File::make_table(const std::string& path, int64_t rows, int64_t columns, bool doubles) {
+void Hdf5File::make(const std::string& path, const std::vector<int64_t>& shape, Numbers numbers) {
   const Turn turn;
   const std::string problem = "cannot make " + path;
-  const std::vector<int64_t> shape = {rows, columns};
+  const hid_t type = numbers == Numbers::kIntegers  ? H5T_STD_I64LE
+                     : numbers == Numbers::kDoubles ? H5T_IEEE_F64LE
+                                                    : H5T_IEEE_F32LE;
   const Id space = make_space(&shape);
   require(space, path_, problem);
   const Id links = link_list(path_);
-  const Id dataset(H5Dcreate2(id_, path.c_str(), doubles ? H5T_IEEE_F64LE : H5T_IEEE_F32LE, space,
-                              links, H5P_DEFAULT, H5P_DEFAULT),
+  const Id dataset(H5Dcreate2(id_, path.c_str(), type, space, links, H5P_DEFAULT, H5P_DEFAULT),
                    H5Dclose);
   require(dataset, path_, problem);
+}
+
+void Hdf5File::make_table(const std::string& path, int64_t rows, int64_t columns, bool doubles) {
+  make(path, {rows, columns}, doubles ? Numbers::kDoubles : Numbers::kFloats);
+}
+
+void Hdf5File::make_column(const std::string& path, int64_t rows, Numbers type) {
+  make(path, {rows}, type);
 }
 
 void Hdf5File::write_rows(const std::string& path, int64_t first, std::span<const float> data) {
@@ -346,6 +358,16 @@ void Hdf5File::write_rows(const std::string& path, int64_t first, std::span<cons
 void Hdf5File::write_rows(const std::string& path, int64_t first, std::span<const double> data) {
   const Turn turn;
   transfer_rows(path_, id_, path, first, std::ssize(data), H5T_NATIVE_DOUBLE, data.data(), nullptr);
+}
+
+void Hdf5File::write_rows(const std::string& path, int64_t first, std::span<const int64_t> data) {
+  const Turn turn;
+  transfer_rows(path_, id_, path, first, std::ssize(data), H5T_NATIVE_INT64, data.data(), nullptr);
+}
+
+void Hdf5File::read_rows(const std::string& path, int64_t first, std::span<int64_t> data) const {
+  const Turn turn;
+  transfer_rows(path_, id_, path, first, std::ssize(data), H5T_NATIVE_INT64, nullptr, data.data());
 }
 
 void Hdf5File::read_rows(const std::string& path, int64_t first, std::span<float> data) const {

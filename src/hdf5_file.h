@@ -33,13 +33,17 @@ class Hdf5File {
   void write(const std::string& path, std::span<const std::string> data);  // [n] UTF-8 strings
   void write(const std::string& path, const std::string& text);            // a scalar UTF-8 string
 
-  // A table [rows, columns] of float32 or float64 that is filled some rows at a time. The data
-  // begin at row `first`, and are of the table's type.
+  // A table [rows, columns], or a column [rows], that is filled some rows at a time. The data begin
+  // at row `first`, and are numbers of the table's kind: floating-point ones or integers.
+  enum class Numbers { kFloats, kDoubles, kIntegers };
   void make_table(const std::string& path, int64_t rows, int64_t columns, bool doubles);
+  void make_column(const std::string& path, int64_t rows, Numbers type);
   void write_rows(const std::string& path, int64_t first, std::span<const float> data);
   void write_rows(const std::string& path, int64_t first, std::span<const double> data);
+  void write_rows(const std::string& path, int64_t first, std::span<const int64_t> data);
   void read_rows(const std::string& path, int64_t first, std::span<float> data) const;
   void read_rows(const std::string& path, int64_t first, std::span<double> data) const;
+  void read_rows(const std::string& path, int64_t first, std::span<int64_t> data) const;
 
   // Attributes of a group or dataset that exists, or of a group that is made.
   void write_attribute(const std::string& path, const std::string& name, const std::string& text);
@@ -64,6 +68,7 @@ class Hdf5File {
 
  private:
   Hdf5File(std::string path, int64_t id) : path_(std::move(path)), id_(id) {}
+  void make(const std::string& path, const std::vector<int64_t>& shape, Numbers type);
 
   std::string path_;
   int64_t id_;  // hid_t; -1 once closed

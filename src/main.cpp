@@ -24,6 +24,7 @@
 #include "report.h"
 #include "results.h"
 #include "run_lock.h"
+#include "run_plan.h"
 #include "selftest.h"
 #include "test_hooks.h"
 #include "watchdog.h"
@@ -172,7 +173,8 @@ int main(int argc, char** argv) {
   std::optional<MpiSession> mpi;
   std::optional<Communicator> comm;  // outlives what run() makes: its end is collective
   try {
-    Interruption::get().listen();
+    const bool plans = std::count(arguments.begin(), arguments.end(), "--plan") > 0;
+    if (!plans) Interruption::get().listen();
     // Other ranks may have died before they could be missed.
     Watchdog::get().enter("starting MPI");
     Watchdog::get().start(kStartSeconds, [](const std::string& what) {
@@ -183,7 +185,9 @@ int main(int argc, char** argv) {
     comm.emplace();
     Watchdog::get().stop();
     at::set_num_threads(1);
-    return run(arguments, *comm);
+    if (!plans) return run(arguments, *comm);
+    plan_run(arguments, *comm);
+    return 0;
   } catch (const c10::Error& error) {
     report(comm ? comm->rank() : -1, error.what_without_backtrace());
   } catch (const std::exception& error) {

@@ -8,26 +8,10 @@
 #include "experiment.h"
 #include "partition_picture.h"
 #include "progress.h"
+#include "questions.h"
 
 namespace fl_sim {
 namespace {
-
-// Takes `--key value` or `--key=value` out of the words.
-std::optional<std::string> take(std::vector<std::string>& words, const std::string& key) {
-  std::optional<std::string> value;
-  for (auto word = words.begin(); word != words.end();) {
-    const bool whole = *word == key;
-    if (!whole && !word->starts_with(key + "=")) {
-      ++word;
-      continue;
-    }
-    FL_CHECK(!value, key, " is said twice (keep one)");
-    FL_CHECK(!whole || word + 1 != words.end(), key, " needs a value");
-    value = whole ? *(word + 1) : word->substr(key.size() + 1);
-    word = words.erase(word, word + (whole ? 2 : 1));
-  }
-  return value;
-}
 
 // A job to partition need not say how it trains.
 Job parse(std::vector<std::string> words) {
@@ -63,10 +47,11 @@ std::string title_of(const Job& job) {
 void plan_partition(const std::vector<std::string>& arguments) {
   constexpr int kUsualColumns = 100;
   std::vector<std::string> words = arguments;
-  const std::string what = take(words, "--plan").value_or("");
-  FL_CHECK(what == "partition", "--plan knows no '", what, "' (choose partition)");
-  const std::optional<std::string> picture = take(words, "--picture");
-  const std::optional<std::string> kind = take(words, "--picture-kind");
+  const std::string what = take_option(words, "--plan").value_or("");
+  FL_CHECK(what == "partition", "--plan knows no '", what,
+           "' (choose partition, or say nothing to plan the whole run)");
+  const std::optional<std::string> picture = take_option(words, "--picture");
+  const std::optional<std::string> kind = take_option(words, "--picture-kind");
   FL_CHECK(!kind || picture, "--picture-kind needs --picture FILE");
   FL_CHECK(!kind || *kind == "bubbles" || *kind == "bars", "--picture-kind is ", kind.value_or(""),
            " (must be bubbles or bars)");

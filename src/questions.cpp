@@ -80,23 +80,30 @@ void print_options(const std::vector<Option>& options, const std::string& prefix
 }
 
 void print_help() {
-  std::cout << "fl_sim " << version()
-            << ": federated learning, simulated over MPI\n\n"
-               "  mpirun -n K fl_sim --job FILE [--key value ...]\n\n"
-               "Rank 0 aggregates, the other ranks host clients; with one rank it does both. The "
-               "command line goes over\n"
-               "the job file (INI, or a results file to run it again), and that over the defaults "
-               "in brackets.\n\n"
-               "Questions:\n"
-               "  --help  --version\n"
-               "  --list [algorithms|partitioners|datasets|models|samplers]\n"
-               "  --explain NAME         source, rule and options of one of them\n"
-               "  --explain algorithms   all algorithms, as a page in Markdown\n"
-               "  --plan partition       who would hold what in the job, as a table and a picture\n"
-               "      --picture FILE     drawn by gnuplot as well, a .svg or .png\n"
-               "      --picture-kind bubbles|bars\n\n"
-               "Options:\n"
-               "  --job FILE\n      the job file\n";
+  std::cout
+      << "fl_sim " << version()
+      << ": federated learning, simulated over MPI\n\n"
+         "  mpirun -n K fl_sim --job FILE [--key value ...]\n\n"
+         "Rank 0 aggregates, the other ranks host clients; with one rank it does both. The "
+         "command line goes over\n"
+         "the job file (INI, or a results file to run it again), and that over the defaults "
+         "in brackets.\n\n"
+         "Questions:\n"
+         "  --help  --version\n"
+         "  --list [algorithms|partitioners|datasets|models|samplers]\n"
+         "  --explain NAME         source, rule and options of one of them\n"
+         "  --explain algorithms   all algorithms, as a page in Markdown\n"
+         "  --plan                 what a run of the job would take: memory, bytes, time, how "
+         "many ranks, and\n"
+         "                         a batch script for Slurm; from a few local steps, without a "
+         "round\n"
+         "      --plan-ranks K     on so many ranks [those of mpirun; alone, as many as it keeps "
+         "busy]\n"
+         "  --plan partition       who would hold what in the job, as a table and a picture\n"
+         "      --picture FILE     drawn by gnuplot as well, a .svg or .png\n"
+         "      --picture-kind bubbles|bars\n\n"
+         "Options:\n"
+         "  --job FILE\n      the job file\n";
   print_options(engine_options(), "");
   std::cout << "\nEach plug-in has options of its own: --explain NAME shows them.\n";
 }
@@ -200,13 +207,40 @@ void explain_algorithms() {
   }
 }
 
+// Whether the word at `place` asks for a plan of something; without more it asks for that of the
+// whole run, which needs MPI, see run_plan.h.
+bool plans_a_part(const std::vector<std::string>& arguments, size_t place) {
+  if (arguments[place].starts_with("--plan=")) return true;
+  return arguments[place] == "--plan" && place + 1 < arguments.size() &&
+         !arguments[place + 1].starts_with("-");
+}
+
 }  // namespace
 
+std::optional<std::string> take_option(std::vector<std::string>& words, const std::string& key) {
+  std::optional<std::string> value;
+  for (auto word = words.begin(); word != words.end();) {
+    const bool whole = *word == key;
+    if (!whole && !word->starts_with(key + "=")) {
+      ++word;
+      continue;
+    }
+    FL_CHECK(!value, key, " is said twice (keep one)");
+    FL_CHECK(!whole || word + 1 != words.end(), key, " needs a value");
+    value = whole ? *(word + 1) : word->substr(key.size() + 1);
+    word = words.erase(word, word + (whole ? 2 : 1));
+  }
+  return value;
+}
+
 bool is_question(const std::vector<std::string>& arguments) {
-  return std::any_of(arguments.begin(), arguments.end(), [](const std::string& word) {
-    return word == "--help" || word == "-h" || word == "--version" || word == "--list" ||
-           word == "--explain" || word == "--plan" || word.starts_with("--plan=");
-  });
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    const std::string& word = arguments[i];
+    if (word == "--help" || word == "-h" || word == "--version" || word == "--list" ||
+        word == "--explain" || plans_a_part(arguments, i))
+      return true;
+  }
+  return false;
 }
 
 bool answer_question(const std::vector<std::string>& arguments) {
@@ -231,7 +265,7 @@ bool answer_question(const std::vector<std::string>& arguments) {
       }
       return true;
     }
-    if (word == "--plan" || word.starts_with("--plan=")) {
+    if (plans_a_part(arguments, i)) {
       plan_partition(arguments);
       return true;
     }

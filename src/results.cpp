@@ -22,19 +22,33 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// So many rows at a time pass through memory.
+constexpr int64_t kBlock = 1 << 14;
+
 // Columns of records, written to a file or read from one: the list of them is the same for both.
 class Writer {
  public:
   static constexpr bool kReads = false;
   explicit Writer(Hdf5File& file) : file_(file) {}
+  // The records are rows `first` and following of `rows`.
+  Writer(Hdf5File& file, int64_t first, int64_t rows) : file_(file), first_(first), rows_(rows) {}
 
   // `field`: of a record, a member or a function that gives a reference to one.
   template <class Record, class Field>
   void column(const std::string& path, std::vector<Record>& records, const Field& field) {
-    std::vector<std::decay_t<decltype(std::invoke(field, records[0]))>> values;
+    using Value = std::decay_t<decltype(std::invoke(field, records[0]))>;
+    std::vector<Value> values;
     values.reserve(records.size());
     for (Record& record : records) values.push_back(std::invoke(field, record));
-    file_.write(path, values);
+    if (rows_ < 0) {
+      file_.write(path, values);
+      return;
+    }
+    constexpr bool kDouble = std::is_same_v<Value, double>;
+    using Numbers = Hdf5File::Numbers;
+    if (first_ == 0)
+      file_.make_column(path, rows_, kDouble ? Numbers::kDoubles : Numbers::kIntegers);
+    file_.write_rows(path, first_, std::span<const Value>(values));
   }
 
   // [records, numbers of each], where some have numbers; NaN for those that have none.
@@ -54,6 +68,7 @@ class Writer {
 
  private:
   Hdf5File& file_;
+  int64_t first_ = 0, rows_ = -1;  // -1: the records are all
 };
 
 // Into records of the right number. A column that is not there leaves them as they are.
@@ -61,19 +76,19 @@ class Reader {
  public:
   static constexpr bool kReads = true;
   explicit Reader(const Hdf5File& file) : file_(file) {}
+  Reader(const Hdf5File& file, int64_t first, int64_t rows)
+      : file_(file), first_(first), rows_(rows) {}
 
   template <class Record, class Field>
   void column(const std::string& path, std::vector<Record>& records, const Field& field) {
     if (!file_.has(path)) return;
     using Value = std::decay_t<decltype(std::invoke(field, records[0]))>;
-    std::vector<Value> values;
-    if constexpr (std::is_same_v<Value, double>) {
-      values = file_.read_doubles(path);
-    } else {
-      values = file_.read_integers(path);
-    }
-    FL_CHECK(values.size() == records.size(), path, " has ", values.size(), " rows, others ",
-             records.size());
+    const int64_t rows = rows_ < 0 ? std::ssize(records) : rows_;
+    const std::vector<int64_t> shape = file_.shape(path);
+    FL_CHECK(shape.size() == 1 && shape[0] == rows, path, " has ", shape.empty() ? 1 : shape[0],
+             " rows, others ", rows);
+    std::vector<Value> values(records.size());
+    file_.read_rows(path, first_, std::span<Value>(values));
     for (size_t i = 0; i < values.size(); ++i) std::invoke(field, records[i]) = values[i];
   }
 
@@ -92,6 +107,7 @@ class Reader {
 
  private:
   const Hdf5File& file_;
+  int64_t first_ = 0, rows_ = -1;
 };
 
 // A model that several clients' evaluations are of: /rounds/<prefix>_<figure>.
@@ -195,6 +211,30 @@ void client_columns(Io& io, std::vector<ClientRecord>& clients,
   }
 }
 
+// All of a log, block by block: without rows, empty columns.
+template <class Record, class Columns>
+void write_blocks(Hdf5File& file, const RecordLog<Record>& log, const Columns& columns) {
+  int64_t first = 0;
+  do {
+    std::vector<Record> block = log.read(first, std::min(kBlock, log.size() - first));
+    Writer io(file, first, log.size());
+    columns(io, block);
+    first += std::ssize(block);
+  } while (first < log.size());
+}
+
+// The same into an empty one.
+template <class Record, class Columns>
+void read_blocks(const Hdf5File& file, int64_t rows, RecordLog<Record>& log,
+                 const Columns& columns) {
+  for (int64_t first = 0; first < rows; first += kBlock) {
+    std::vector<Record> block(static_cast<size_t>(std::min(kBlock, rows - first)));
+    Reader io(file, first, rows);
+    columns(io, block);
+    log.add(block);
+  }
+}
+
 void write_ranks(Hdf5File& file, std::vector<RankRecord> ranks) {
   std::vector<std::string> hosts, devices;
   for (const RankRecord& rank : ranks) {
@@ -292,7 +332,8 @@ std::string partition_checksum(const Partition& partition) {
   return checksum.text();
 }
 
-Results::Results(std::string path, bool overwrite) : path_(std::move(path)) {
+Results::Results(std::string path, bool overwrite)
+    : path_(std::move(path)), clients_(directory_of(path_)), evaluations_(directory_of(path_)) {
   std::error_code error;
   FL_CHECK(!path_.empty(),
            "output is empty (must be the name of the results file, such as results/run.h5)");
@@ -316,16 +357,18 @@ Results::Results(std::string path, bool overwrite) : path_(std::move(path)) {
 void Results::load(int64_t last_round) {
   const Hdf5File file = Hdf5File::open(path_);
   const auto rows = [&](const std::string& column) {
-    return file.has(column) ? static_cast<size_t>(file.shape(column).at(0)) : 0;
+    return file.has(column) ? file.shape(column).at(0) : 0;
   };
-  rounds_.assign(rows("/rounds/round"), {});
-  clients_.assign(rows("/clients/round"), {});
-  evaluations_.assign(rows("/evaluations/round"), {});
+  rounds_.assign(static_cast<size_t>(rows("/rounds/round")), {});
+  clients_.truncate(0);
+  evaluations_.truncate(0);
   try {
     Reader io(file);
     round_columns(io, rounds_);
-    client_columns(io, clients_, scalars_);
-    if (!evaluations_.empty()) evaluation_columns(io, evaluations_);
+    read_blocks(file, rows("/clients/round"), clients_,
+                [&](Reader& block, auto& records) { client_columns(block, records, scalars_); });
+    read_blocks(file, rows("/evaluations/round"), evaluations_,
+                [](Reader& block, auto& records) { evaluation_columns(block, records); });
   } catch (const Error& error) {
     throw Error(message(path_, ": cannot be continued (", error.what(), ")"));
   }
@@ -335,10 +378,21 @@ void Results::load(int64_t last_round) {
 }
 
 void Results::forget_after(int64_t last_round) {
-  const auto later = [&](const auto& record) { return record.round > last_round; };
-  std::erase_if(rounds_, later);
-  std::erase_if(clients_, later);
-  std::erase_if(evaluations_, later);
+  std::erase_if(rounds_, [&](const RoundRecord& record) { return record.round > last_round; });
+  const auto cut = [&](auto& log) {  // its rows are in the order of rounds
+    int64_t low = 0, high = log.size();
+    while (low < high) {
+      const int64_t middle = low + (high - low) / 2;
+      if (log.read(middle, 1)[0].round > last_round) {
+        high = middle;
+      } else {
+        low = middle + 1;
+      }
+    }
+    log.truncate(low);
+  };
+  cut(clients_);
+  cut(evaluations_);
 }
 
 std::optional<Results::Former> Results::former() const {
@@ -403,14 +457,12 @@ void Results::set_model(std::vector<NamedTensor> model) {
 void Results::add_round(const RoundRecord& round) { rounds_.push_back(round); }
 
 void Results::add_evaluations(const std::vector<ClientEvaluation>& evaluations) {
-  evaluations_.insert(evaluations_.end(), evaluations.begin(), evaluations.end());
+  evaluations_.add(evaluations);
 }
 
 void Results::set_scalars(std::vector<std::string> names) { scalars_ = std::move(names); }
 
-void Results::add_clients(const std::vector<ClientRecord>& clients) {
-  clients_.insert(clients_.end(), clients.begin(), clients.end());
-}
+void Results::add_clients(const std::vector<ClientRecord>& clients) { clients_.add(clients); }
 
 bool Results::due() const { return Clock::now() >= next_write_; }
 
@@ -443,13 +495,16 @@ void Results::write(const std::string& path) {
   write_attributes(file, "/provenance", provenance_);
   Writer io(file);
   round_columns(io, rounds_);
-  client_columns(io, clients_, scalars_);
+  write_blocks(file, clients_,
+               [&](Writer& block, auto& records) { client_columns(block, records, scalars_); });
   static_assert(static_cast<int64_t>(ClientStatus::kTrained) == 0 &&
                 static_cast<int64_t>(ClientStatus::kPersonalDiverged) == 5);
   file.write_attribute("/clients/status", "codes",
                        "0 trained, 1 diverged, 2 straggler left out, 3 straggler's part counted, "
                        "4 lost, 5 trained but its own model diverged");
-  if (!evaluations_.empty()) evaluation_columns(io, evaluations_);
+  if (evaluations_.size() > 0)
+    write_blocks(file, evaluations_,
+                 [](Writer& block, auto& records) { evaluation_columns(block, records); });
   write_ranks(file, ranks_);
   write_partition(file, partition_, skew_, extras_);
   write_model(file, model_);

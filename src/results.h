@@ -6,9 +6,9 @@
 //   /model                      one float32 dataset a parameter, as in PyTorch's state_dict
 //   /job /provenance            one string attribute a value; /job/text is the job as INI
 //
-// Everything is kept in memory and written as a whole to "<path>.tmp", synced and renamed, so the
-// file is readable at any moment, whatever happens to the run, and an older file stays until the
-// first write.
+// Rows are kept, those of /clients and /evaluations in a nameless file beside it, and written as a
+// whole to "<path>.tmp", synced and renamed, so the file is readable at any moment, whatever
+// happens to the run, and an older file stays until the first write.
 #pragma once
 
 #include <chrono>
@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "partitioner.h"
+#include "record_log.h"
 #include "records.h"
 
 namespace fl_sim {
@@ -89,8 +90,8 @@ class Results {
 
   const std::string& path() const { return path_; }
   const std::vector<RoundRecord>& rounds() const { return rounds_; }
-  const std::vector<ClientRecord>& clients() const { return clients_; }
-  const std::vector<ClientEvaluation>& evaluations() const { return evaluations_; }
+  std::vector<ClientRecord> clients() const { return clients_.all(); }
+  std::vector<ClientEvaluation> evaluations() const { return evaluations_.all(); }
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -106,8 +107,8 @@ class Results {
   std::vector<RankRecord> ranks_;
   std::vector<NamedTensor> model_;
   std::vector<RoundRecord> rounds_;
-  std::vector<ClientRecord> clients_;
-  std::vector<ClientEvaluation> evaluations_;
+  RecordLog<ClientRecord> clients_;  // a row a client and round: too many for memory
+  RecordLog<ClientEvaluation> evaluations_;
   std::vector<std::string> scalars_;
   Clock::time_point next_write_ = Clock::time_point::min();
 };

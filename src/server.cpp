@@ -40,6 +40,16 @@ std::vector<int64_t> hosts_among(int ranks) {
 
 }  // namespace
 
+Traffic client_traffic(const Experiment& e, const GlobalModel& model) {
+  Traffic each{.down = bytes_of(model.weights), .up = bytes_of(model.model(0))};
+  for (const auto& [name, tensor] : model.shared) each.down += bytes_of(tensor);
+  each.down /= e.algorithm->lanes();  // a lane's clients need what belongs to their model
+  for (const auto& [name, size] : e.algorithm->additive()) {
+    each.up += size * static_cast<int64_t>(c10::elementSize(e.dtype));
+  }
+  return each;
+}
+
 Server::Server(const Experiment& experiment, int ranks, Results* results, Progress* progress)
     : e_(experiment),
       results_(results),
@@ -360,16 +370,9 @@ void Server::update(ServerState& model, int64_t lane, const WeightedSum& total,
   }
   new_model_ = true;
 
-  // As a real server and its clients would send it.
-  const auto count = static_cast<int64_t>(records.size());
-  int64_t down = bytes_of(model.weights), up = bytes_of(model.model(0));
-  for (const auto& [name, tensor] : model.shared) down += bytes_of(tensor);
-  if (lanes_ > 1) down /= lanes_;  // a lane's clients need what belongs to their model
-  for (const auto& [name, size] : e_.algorithm->additive()) {
-    up += size * static_cast<int64_t>(c10::elementSize(e_.dtype));
-  }
-  underway_.bytes_down += down * count;
-  underway_.bytes_up += up * count;
+  const Traffic each = client_traffic(e_, model);
+  underway_.bytes_down += each.down * std::ssize(records);
+  underway_.bytes_up += each.up * std::ssize(records);
 }
 
 // If the job says so, before the round changes the model.

@@ -39,6 +39,12 @@ struct Outcome {
   std::vector<RankRecord> ranks = {};
 };
 
+// Bytes to and from each client in an exchange, as a real server and its clients would send it.
+struct Traffic {
+  int64_t down = 0, up = 0;
+};
+Traffic client_traffic(const Experiment& experiment, const GlobalModel& model);
+
 class Server {
  public:
   // `ranks` of the run. `results` and `progress` may be null.
@@ -62,6 +68,9 @@ class Server {
   // Rows of how many rounds are complete, and in the results.
   int64_t complete_rows() const { return outcome_rows_; }
   void save(const ServerState& model, bool force);
+
+  // Clients will take start + step * steps seconds, as long as nothing is known better.
+  void expect(double start, double step) { times_.assume(start, step); }
 
   // What comes next: an exchange of a round, clients' evaluation of its model, or that the run is
   // over, or interrupted. Who takes part, together with whom, and where. `may_save`: whether a

@@ -119,6 +119,57 @@ TEST(Results, EveryColumnOfATableIsThereAndOfOneLength) {
               testing::StartsWith("0 trained, 1 diverged, 2 straggler"));
 }
 
+// Proves that rows which do not stay in memory are in the file and can be continued, be they added
+// a few at a time or many: 40,000 rows are more than memory keeps and than are written at a time.
+TEST(Results, ManyRowsAreAllThereAndContinued) {
+  const std::string directory = fresh_directory("many"), path = directory + "/run.h5";
+  std::vector<ClientRecord> expected;
+  std::vector<double> scalars;
+  {
+    Results results(path, false);
+    fill(results);
+    results.set_scalars({"drift"});
+    expected = results.clients();
+    for (int64_t round = 3; std::ssize(expected) < 40'000; ++round) {
+      results.add_round(example_round(round));
+      std::vector<ClientRecord> rows;
+      for (int64_t client = 0; client < (round % 2 == 0 ? 9001 : 700); ++client) {
+        rows.push_back(example_client(round, client));
+        rows.back().scalars[0] = static_cast<double>(round * client);
+      }
+      results.add_clients(rows);
+      expected.insert(expected.end(), rows.begin(), rows.end());
+    }
+    for (const ClientRecord& row : expected) scalars.push_back(row.scalars[0]);
+    results.save(true);
+    results.save(true);  // what was kept is still there
+  }
+  EXPECT_EQ(std::distance(fs::directory_iterator(directory), {}), 1);  // nothing is left beside it
+
+  const Hdf5File file = Hdf5File::open(path);
+  for (const std::string& column : file.names("/clients")) {
+    EXPECT_THAT(file.shape("/clients/" + column), ElementsAre(std::ssize(expected))) << column;
+  }
+  EXPECT_THAT(file.read_doubles("/clients/drift"),
+              testing::Pointwise(testing::NanSensitiveDoubleEq(), scalars));
+
+  const int64_t last = expected.back().round - 1;
+  Results again(path, true);
+  again.set_scalars({"drift"});
+  again.load(last);
+  std::erase_if(expected, [&](const ClientRecord& row) { return row.round > last; });
+  const std::vector<ClientRecord> found = again.clients();
+  ASSERT_EQ(found.size(), expected.size());
+  for (size_t i = 0; i < found.size(); ++i) {
+    EXPECT_EQ(found[i].round, expected[i].round) << i;
+    EXPECT_EQ(found[i].client, expected[i].client) << i;
+    EXPECT_EQ(found[i].loss, expected[i].loss) << i;
+    if (expected[i].round > 2) {
+      EXPECT_EQ(found[i].scalars[0], expected[i].scalars[0]) << i;
+    }
+  }
+}
+
 // What clients keep from training, who never trains and who is in which group stands beside the
 // partition where there is any, and nowhere else; the checksum stays that of the training lists.
 TEST(Results, OtherListsOfClientsAreThereIfThereAreAny) {

@@ -135,6 +135,24 @@ class SlurmScripts(Case):
                     self.assertEqual(checksum(output), expected)
                     self.assertIn(f"checksum {expected}", self.log(job))
 
+    def test_the_script_of_a_plan(self):
+        """Proves that Slurm takes the script that fl_sim --plan writes, with GPUs too, and that the
+        job gets what was planned and runs."""
+        output = self.path("planned.h5")
+        options = [*JOB, "--rounds", 5, "--output", output, "--plan-ranks", 3]
+        scripts = {}
+        for device in ("cpu", "cuda"):
+            text = self.succeed("--plan", *options, "--device", device).out
+            scripts[device] = self.path(f"{device}.sh")
+            with open(scripts[device], "w") as file:
+                file.write(text[text.index("#!"):])
+        self.slurm.run("sbatch", "--test-only", scripts["cuda"])
+        job = self.submit(scripts["cpu"])
+        planned = self.wait(job)
+        self.assertEqual({key: planned[key] for key in ("JobName", "NumTasks", "NumNodes", "Requeue")},
+                         {"JobName": "planned", "NumTasks": "3", "NumNodes": "1", "Requeue": "1"})
+        self.assertEqual(checksum(output), self.undisturbed("--rounds", 5))
+
     def test_gpus(self):
         """Proves that nodes get a rank for each GPU, the first one the server's too, and that ranks
         see all GPUs of their node."""
