@@ -168,6 +168,17 @@ TEST(Results, ManyRowsAreAllThereAndContinued) {
       EXPECT_EQ(found[i].scalars[0], expected[i].scalars[0]) << i;
     }
   }
+
+  // Rounds that are forgotten are gone from the file of rows, too, and others take their place.
+  for (const int64_t round : {last - 1, int64_t{4}, int64_t{2}}) {
+    again.forget_after(round);
+    std::erase_if(expected, [&](const ClientRecord& row) { return row.round > round; });
+    EXPECT_EQ(again.clients().size(), expected.size());
+    EXPECT_EQ(again.clients().back().round, round);
+    again.add_clients({example_client(round + 1, 7)});
+    EXPECT_EQ(again.clients().back().client, 7);
+    EXPECT_EQ(again.clients()[expected.size() - 1].client, expected.back().client);
+  }
 }
 
 // What clients keep from training, who never trains and who is in which group stands beside the
