@@ -145,7 +145,7 @@ class SlurmScripts(Case):
             text = self.succeed("--plan", *options, "--device", device).out
             scripts[device] = self.path(f"{device}.sh")
             with open(scripts[device], "w") as file:
-                file.write(text[text.index("#!"):])
+                file.write(text[text.index("#!/usr/bin/env bash"):])
         self.slurm.run("sbatch", "--test-only", scripts["cuda"])
         job = self.submit(scripts["cpu"])
         planned = self.wait(job)
