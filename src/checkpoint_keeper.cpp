@@ -124,7 +124,8 @@ Continuation look_for_former(const Experiment& e, const Results& results) {
   Continuation result{.folder = found->folder,
                       .round = found->round,
                       .start = former->start,
-                      .resumed = former->resumed};
+                      .resumed = former->resumed,
+                      .lost_ranks = former->lost_ranks};
   if (found->program != version()) {
     result.note = message("the checkpoint is by fl_sim ", found->program, ", this is ", version(),
                           ": results may differ from those of a run by one of them");

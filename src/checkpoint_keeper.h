@@ -44,8 +44,8 @@ struct Continuation {
   bool complete = false;    // nothing: its results are there
   std::string folder = {};  // of the checkpoint from which it goes on; empty: begins anew
   int64_t round = 0;        // after which that was taken
-  // Of the former run: when it began, and after which rounds it was continued.
-  std::string start = {}, resumed = {};
+  // Of the former run: when it began, after which rounds it was continued, and whom it lost.
+  std::string start = {}, resumed = {}, lost_ranks = {};
   std::string note = {};  // for the user; empty: none
 };
 

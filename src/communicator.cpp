@@ -36,8 +36,9 @@ double seconds_since(Clock::time_point start) {
 #endif
 
 bool losses_allowed = false;
-int losses = 0;    // times that ranks were lost
-int survivor = 0;  // this rank, among those that are left
+std::vector<MPI_Comm> all_comms;  // of this process that can be waited in
+int losses = 0;                   // times that ranks were lost
+int survivor = 0;                 // this rank, among those that are left
 
 void check_mpi(int code, const char* what) {
   if (code == MPI_SUCCESS) return;
@@ -270,6 +271,7 @@ std::unique_ptr<Communicator> Communicator::among(Communicator& all,
 
 Communicator::Communicator(std::unique_ptr<Impl> impl) : impl_(std::move(impl)), losses_(losses) {
   MPI_Comm_set_errhandler(impl_->world, MPI_ERRORS_RETURN);
+  all_comms.push_back(impl_->world);
   MPI_Comm_rank(impl_->world, &rank_);
   MPI_Comm_size(impl_->world, &size_);
   check_mpi(
@@ -281,12 +283,16 @@ Communicator::Communicator(std::unique_ptr<Impl> impl) : impl_(std::move(impl)),
     MPI_Comm_free(&whole);
   }
   MPI_Comm_set_errhandler(impl_->node, MPI_ERRORS_RETURN);
+  all_comms.push_back(impl_->node);
   MPI_Comm_rank(impl_->node, &node_rank_);
   MPI_Comm_size(impl_->node, &node_size_);
   const int first = node_rank_ == 0 ? 1 : 0;
   check_mpi(MPI_Comm_split(impl_->world, first == 1 ? 0 : MPI_UNDEFINED, rank_, &impl_->firsts),
             "MPI_Comm_split");
-  if (impl_->firsts != MPI_COMM_NULL) MPI_Comm_set_errhandler(impl_->firsts, MPI_ERRORS_RETURN);
+  if (impl_->firsts != MPI_COMM_NULL) {
+    MPI_Comm_set_errhandler(impl_->firsts, MPI_ERRORS_RETURN);
+    all_comms.push_back(impl_->firsts);
+  }
   MPI_Allreduce(&first, &nodes_, 1, MPI_INT, MPI_SUM, impl_->world);
   impl_->networked = nodes_ > 1;
 }
@@ -297,9 +303,10 @@ Communicator::~Communicator() {
   for (Impl::Posted& posted : impl_->posted) wait(posted.request);
   for (MPI_Win& window : impl_->locked) MPI_Win_unlock_all(window);
   for (MPI_Win& window : impl_->windows) MPI_Win_free(&window);
-  if (impl_->firsts != MPI_COMM_NULL) MPI_Comm_free(&impl_->firsts);
-  MPI_Comm_free(&impl_->node);
-  MPI_Comm_free(&impl_->world);
+  for (MPI_Comm* comm : {&impl_->firsts, &impl_->node, &impl_->world}) {
+    std::erase(all_comms, *comm);
+    if (*comm != MPI_COMM_NULL) MPI_Comm_free(comm);
+  }
 }
 
 GpuComm Communicator::choose_gpu_comm(const std::string& mode, torch::Device device) {
@@ -659,12 +666,11 @@ void Communicator::allow_losses() {
 #endif
 }
 
-Communicator::Survivors Communicator::survivors() {
+Communicator::Survivors Communicator::survivors(const std::string& why) {
 #if FL_SIM_ULFM
-  // Whoever still waits for something learns of it.
-  for (MPI_Comm comm : {impl_->world, impl_->node, impl_->firsts}) {
-    if (comm != MPI_COMM_NULL) MPIX_Comm_revoke(comm);
-  }
+  // Whoever still waits for something learns of it, wherever that is.
+  for (MPI_Comm comm : all_comms) MPIX_Comm_revoke(comm);
+  all_comms.clear();
   ++losses;
   // Again, if somebody dies meanwhile: all agree whether it was possible.
   for (int all = 0; all == 0;) {
@@ -696,11 +702,11 @@ Communicator::Survivors Communicator::survivors() {
     if (now == MPI_UNDEFINED) result.lost.push_back(then);
   }
   for (MPI_Group* group : {&started, &before, &after}) MPI_Group_free(group);
-  FL_CHECK(!result.lost.empty(), "MPI failed, though no rank is lost");
+  FL_CHECK(!result.lost.empty(), "MPI failed, though no rank is lost: ", why);
   FL_CHECK(result.lost[0] != 0, "rank 0 is lost, which had the global model");
   return result;
 #else
-  throw Error("a rank is lost");
+  throw Error(why);
 #endif
 }
 

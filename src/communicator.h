@@ -113,13 +113,13 @@ class Communicator {
   static void allow_losses();
 
   // After RankLost, all that live together: a communicator among them, in the same order, that
-  // lives as long as this one. Throws Error if rank 0 is not among them, or if nobody is missing.
-  // Other communicators of before are of no use then.
+  // lives as long as this one. Throws Error if rank 0 is not among them, or if nobody is missing:
+  // `why` is what was thrown. Other communicators of before are of no use then.
   struct Survivors {
     Communicator* comm;
     std::vector<int> lost;  // as they were numbered when the run started
   };
-  Survivors survivors();
+  Survivors survivors(const std::string& why);
 
  private:
   void sum_on_node(const torch::Tensor& tensor);

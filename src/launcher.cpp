@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <csignal>
+#include <cstdlib>
 #include <fstream>
 #include <string>
 
@@ -34,6 +35,9 @@ void end_launcher_after(int seconds) {
   std::string name;
   std::getline(std::ifstream(message("/proc/", launcher, "/comm")), name);
   if (std::find(kLaunchers.begin(), kLaunchers.end(), name) == kLaunchers.end()) return;
+  // A daemon may serve other runs, too (prte and prun); mpirun's own are named so.
+  const char* space = std::getenv("PMIX_NAMESPACE");
+  if (name == "prted" && (space == nullptr || !std::string(space).starts_with("prterun"))) return;
   const long files = std::min(sysconf(_SC_OPEN_MAX), 65536L);
   if (fork() != 0) return;
   // Only async-signal-safe calls from here on: the process had threads.

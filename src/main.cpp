@@ -59,13 +59,15 @@ int run(const std::vector<std::string>& arguments, Communicator& comm) {
   const std::string started = utc_now();
   Job job;
   std::optional<Results> results;
-  std::optional<RunLock> output_lock, checkpoint_lock;  // the latter where that is a folder apart
+  std::optional<RunLock> output_lock, checkpoint_lock;
   if (comm.rank() == 0) {
     TestHooks::get();
     job = Job::parse(arguments);
-    results.emplace(job.get<std::string>("output"),
-                    job.get<bool>("overwrite") || job.get<std::string>("resume") != "no");
+    const bool replace = job.get<bool>("overwrite") || job.get<std::string>("resume") != "no";
+    results.emplace(job.get<std::string>("output"), replace);
     output_lock.emplace(results->path(), "choose another --output");
+    // Again: a run that was waited for may have written its file by now.
+    results.emplace(job.get<std::string>("output"), replace);
   }
   Experiment experiment = set_up(job, comm);
   job = experiment.job;
@@ -79,11 +81,8 @@ int run(const std::vector<std::string>& arguments, Communicator& comm) {
   Continuation former;
   if (comm.rank() == 0) {
     const auto checkpoint_dir = job.get<std::string>("checkpoint-dir");
-    if (checkpoint_dir != "auto") {
-      prepare_checkpoints(checkpoint_dir);
-      checkpoint_lock.emplace(checkpoint_folder(job),
-                              "choose another --output or --checkpoint-dir");
-    }
+    if (checkpoint_dir != "auto") prepare_checkpoints(checkpoint_dir);
+    checkpoint_lock.emplace(checkpoint_folder(job), "choose another --output or --checkpoint-dir");
     former = look_for_former(experiment, *results);
     if (!former.complete && (job.get<int64_t>("checkpoint-every") > 0 || checkpoint_dir != "auto"))
       prepare_checkpoints(checkpoint_folder(job));
@@ -114,6 +113,7 @@ int run(const std::vector<std::string>& arguments, Communicator& comm) {
   if (former.round > 0)
     origin["resumed"] =
         former.resumed + (former.resumed.empty() ? "" : " ") + std::to_string(former.round);
+  if (!former.lost_ranks.empty()) origin["lost_ranks"] = former.lost_ranks;
   results->set_job(job.text(), job.values());
   results->set_scalars(experiment.algorithm->scalars());
   results->set_partition(experiment.partition, skew,

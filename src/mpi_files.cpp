@@ -39,7 +39,10 @@ bool same_file(int descriptor, const std::string& path) {
 int lock_folder(const std::string& path) {
   for (int attempt = 0; attempt < 100; ++attempt) {
     if (mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) return -1;
-    if (!is_own_folder(path)) return -1;
+    if (!is_own_folder(path)) {
+      if (access(path.c_str(), F_OK) != 0) continue;  // another run's start removed it just now
+      return -1;
+    }
     const int descriptor = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (descriptor < 0) continue;
     // Another run's start may have found it without a lock, and removed it.
@@ -59,7 +62,9 @@ void remove_dead_folders() {
       continue;
     const int descriptor = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (descriptor < 0) continue;
-    if (flock(descriptor, LOCK_EX | LOCK_NB) == 0) fs::remove_all(path, ignored);
+    // It may have been removed and made anew since it was opened.
+    if (flock(descriptor, LOCK_EX | LOCK_NB) == 0 && same_file(descriptor, path))
+      fs::remove_all(path, ignored);
     ::close(descriptor);
   }
 }

@@ -21,6 +21,7 @@ struct Start {
   std::string folder;                // of a checkpoint
   std::optional<ServerState> state;  // or from this, on rank 0
   int64_t begun = 0;                 // rounds that were begun before ranks were lost
+  int64_t saved = 0;                 // the last checkpoint's
 };
 
 void watch(const Experiment& e, Communicator& comm) {
@@ -44,10 +45,12 @@ std::string names(const std::vector<int>& ranks, const std::vector<std::string>&
 
 Outcome simulate(const Experiment& e, Communicator& all, const std::string& checkpoint,
                  Results* results, Progress* progress) {
+  const bool survives = e.job.get<std::string>("on-rank-loss") == "continue" && all.size() > 1;
   Communicator* comm = &all;
   const std::vector<std::string> places = all.gather(host_name());
   const int64_t former = checkpoint.empty() ? 0 : read_manifest(checkpoint).round;
-  Start start{.folder = checkpoint, .state = {}};
+  Start start{.folder = checkpoint, .state = {}, .saved = former};
+  std::optional<Outcome> outcome;  // of a run that is through
   std::optional<Simulation> simulation;
 
   // On rank 0: where those that are left begin again, and who is told of it.
@@ -55,12 +58,14 @@ Outcome simulate(const Experiment& e, Communicator& all, const std::string& chec
     const bool remembers = !simulation || simulation->host().state_length() > 0;
     if (simulation) {
       start.begun = std::max(start.begun, simulation->begun());
+      start.saved = std::max(start.saved, simulation->committed());
       if (auto state = remembers ? std::nullopt : simulation->before_round())
         start.state = std::move(state);
     }
     std::string from = "the beginning";
     int64_t round = former;
     if (start.state) {
+      start.folder.clear();
       round = start.state->round;
       from = message("round ", round + 1);
     } else if (const auto found = find_checkpoint(checkpoint_folder(e.job))) {
@@ -81,10 +86,12 @@ Outcome simulate(const Experiment& e, Communicator& all, const std::string& chec
   };
 
   for (;;) {
+    std::string why;
     try {
       simulation.reset();
+      if (comm != &all) comm->meet();  // what others held, such as their folders, is free now
       simulation.emplace(e, *comm, results, progress);
-      simulation->follow(former, start.begun);
+      simulation->follow(former, start.begun, start.saved);
       if (start.state) {
         simulation->resume(copy_of(*start.state));
       } else if (!start.folder.empty()) {
@@ -92,27 +99,39 @@ Outcome simulate(const Experiment& e, Communicator& all, const std::string& chec
       }
       comm->meet();  // who has read its part waits here, and is not watched yet
       watch(e, *comm);
-      const Outcome outcome = simulation->run();
+      outcome = simulation->run();
       Watchdog::get().stop();
-      return outcome;
-    } catch (const RankLost&) {
-      Watchdog::get().enter("finding out who is left");
+      // Rank 0 has saved everything. Who is lost until then is still missed.
+      if (survives) comm->meet();
+      return *outcome;
+    } catch (const RankLost& lost) {
+      why = lost.what();
       Interruption::get().set_poll({});  // the simulation's messages are over
     }
     for (bool ready = false; !ready;) {
-      const Communicator::Survivors left = comm->survivors();
+      Watchdog::get().enter("finding out who is left");
+      watch(e, *comm);
+      const Communicator::Survivors left = comm->survivors(why);
+      Watchdog::get().stop();
       comm = left.comm;
       try {
-        if (comm->rank() == 0) choose_start(left);
-        std::string text = message(start.begun, " ", start.folder);
+        const bool through = comm->rank() == 0 && outcome;
+        if (comm->rank() == 0 && !through) choose_start(left);
+        std::string text =
+            message(through ? (outcome->paused ? 'P' : 'E') : ' ', start.begun, " ", start.folder);
         comm->broadcast(text);
+        if (text[0] != ' ') {
+          if (comm->rank() != 0) outcome = Outcome{.paused = text[0] == 'P'};
+          return *outcome;
+        }
+        outcome.reset();
         start.begun = std::stoll(text);
-        start.folder = text.substr(text.find(' ') + 1);
+        start.folder = text.substr(text.find(' ', 1) + 1);
         ready = true;
-      } catch (const RankLost&) {  // another one, meanwhile
+      } catch (const RankLost& lost) {  // another one, meanwhile
+        why = lost.what();
       }
     }
-    Watchdog::get().stop();
   }
 }
 

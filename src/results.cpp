@@ -408,6 +408,7 @@ std::optional<Results::Former> Results::former() const {
   former.end = read("end");
   former.start = read("start");
   former.resumed = read("resumed");
+  former.lost_ranks = read("lost_ranks");
   former.rounds = file.has("/rounds/round") ? file.shape("/rounds/round").at(0) : 0;
   return former;
 }

@@ -57,7 +57,7 @@ class Results {
     std::map<std::string, std::string> job;
     std::string end;  // when the run was through; empty: it was not
     int64_t rounds = 0;
-    std::string start, resumed;  // as /provenance has them; empty if it has not
+    std::string start, resumed, lost_ranks;  // as /provenance has them; empty if it has not
   };
   std::optional<Former> former() const;
 

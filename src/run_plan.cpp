@@ -541,8 +541,12 @@ std::string batch_script(const Job& job, const std::vector<std::string>& words, 
   option("job-name=" + name);
   option("nodes=1");
   option(message("ntasks=", ranks));
-  if (job.get<std::string>("device") == "cuda")
-    option(message("gpus-per-node=", std::max(1, ranks - 1)));
+  if (job.get<std::string>("device") == "cuda") {  // as many as there are here: ranks can share one
+    const int here =
+        torch::cuda::is_available() ? static_cast<int>(torch::cuda::device_count()) : 0;
+    const int hosts = std::max(1, ranks - 1);
+    option(message("gpus-per-node=", here > 0 ? std::min(hosts, here) : hosts));
+  }
   option("cpus-per-task=" + job.get<std::string>("threads"));
   option(message("mem=", (bytes + bytes / 4) / (100 * kMiB) * 100 + 100, "M"));
   option("time=" + slurm_time(limit));

@@ -91,14 +91,15 @@ Simulation::~Simulation() {
   Interruption::get().set_poll({});
 }
 
-void Simulation::follow(int64_t former, int64_t begun) {
+void Simulation::follow(int64_t former, int64_t begun, int64_t saved) {
   former_ = former;
   begun_ = begun;
+  last_saved_ = saved;
 }
 
 void Simulation::resume(ServerState state) {
   if (server_) {
-    server_->resume_after(state.round, former_);
+    server_->resume_after(state.round, last_saved_);
     server_->restore({}, former_);
   }
   model_ = std::move(state);

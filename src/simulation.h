@@ -35,13 +35,15 @@ class Simulation {
   void resume(const Manifest& manifest);
 
   // Before those: what this run continues. Results of rounds up to `former` are another run's,
-  // which had its faults; up to `begun` this one has had those of its ranks.
-  void follow(int64_t former, int64_t begun);
+  // which had its faults; up to `begun` this one has had those of its ranks; the last checkpoint is
+  // of round `saved`.
+  void follow(int64_t former, int64_t begun, int64_t saved);
 
   // When a rank was lost, on rank 0: the state before the last round that was begun, if one was,
   // with results of all rounds before it; and that round.
   std::optional<ServerState> before_round();
   int64_t begun() const { return server_->round(); }
+  int64_t committed() const { return keeper_->committed(); }  // the last checkpoint's; 0: none
   Host& host() { return host_; }
 
   // The global model; after run(), rank 0's is the trained one.
@@ -81,9 +83,9 @@ class Simulation {
   std::optional<CheckpointKeeper> keeper_;  // on rank 0, if there are results
   CheckpointWriter writer_;
   Faults faults_;
-  int64_t former_ = 0, begun_ = 0;   // see follow()
-  std::vector<std::string> places_;  // host names by rank
-  bool told_ = false;                // the others that the run is to stop
+  int64_t former_ = 0, begun_ = 0, last_saved_ = 0;  // see follow()
+  std::vector<std::string> places_;                  // host names by rank
+  bool told_ = false;                                // the others that the run is to stop
   ServerState model_;
   ServerState before_;  // the round under way, on rank 0
 };

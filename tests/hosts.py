@@ -36,6 +36,7 @@ class Host:
     def __init__(self, number, folder):
         self.name = f"host{number}"
         self.port = f"{self.name}-port"
+        self.address = f"10.77.0.{number + 1}"
         self.holder = subprocess.Popen(
             ["unshare", "--net", "--uts", "--ipc", "--mount", "--propagation", "private", "sh", "-c",
              f"hostname {self.name} && mount -t tmpfs tmpfs /dev/shm && echo ready && exec cat"],
@@ -44,7 +45,7 @@ class Host:
             raise unittest.SkipTest("no hosts here: a host's namespaces cannot be made")
         ip("link", "add", self.port, "type", "veth", "peer", "name", "eth0", "netns", str(self.holder.pid))
         ip("link", "set", self.port, "master", "switch", "up")
-        for words in (["addr", "add", f"10.77.0.{number + 1}/24", "dev", "eth0"], ["link", "set", "eth0", "up"],
+        for words in (["addr", "add", f"{self.address}/24", "dev", "eth0"], ["link", "set", "eth0", "up"],
                       ["link", "set", "lo", "up"]):
             subprocess.run(self.inside() + ["ip", *words], check=True)
         with open(os.path.join(folder, self.name), "w") as file:
@@ -65,9 +66,17 @@ class Host:
 
     def mend(self):
         ip("link", "set", self.port, "up")
-        state = self.inside() + ["ip", "link", "show", "eth0"]
-        while "state UP" not in subprocess.run(state, stdout=subprocess.PIPE, text=True).stdout:
-            time.sleep(0.05)
+
+    def reaches(self, other):
+        """Waits until a connection to another machine is possible: neighbours have to find each other again."""
+        listen = ("import socket; s = socket.create_server(('', 7)); print('ready', flush=True); s.settimeout(30);"
+                  "s.accept()")
+        connect = ("import socket, time\nfor i in range(100):\n  try: socket.create_connection(('%s', 7), 1); break\n"
+                   "  except OSError: time.sleep(0.1)\nelse: raise SystemExit('no way to the other machine')")
+        with subprocess.Popen([*other.inside(), sys.executable, "-c", listen], stdout=subprocess.PIPE,
+                              text=True) as server:
+            server.stdout.readline()
+            subprocess.run([*self.inside(), sys.executable, "-c", connect % other.address], check=True)
 
     def segments(self):
         """What is in its shared memory."""
@@ -231,6 +240,8 @@ class Hosts(Case):
         self.assertNotEqual(run.code, 0, str(run))
         self.assert_nothing_left(run)
         self.hosts[1].mend()
+        for one, other in ((1, 0), (0, 1)):
+            self.hosts[one].reaches(self.hosts[other])
         return run.err
 
     def test_cut_link(self):

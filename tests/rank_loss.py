@@ -111,9 +111,7 @@ class WithIt(RankLoss):
             path = self.path(f"killed-{i}.h5")
             run = self.start(*self.words(path, "--rounds", 20, "--on-rank-loss", "continue"), ranks=4, launcher=ULFM,
                              FL_SIM_TEST="delay=60")
-            end = time.monotonic() + 60
-            while f"round {3 + 4 * i:2}/20" not in run.out and time.monotonic() < end:
-                time.sleep(0.02)
+            self.until(run, f"round {3 + 4 * i:2}/20")
             ranks = {self.rank_of(process): process for process in run.ranks()}
             for rank in list(range(1, 4))[i:i + victims]:
                 os.kill(ranks[rank], signal.SIGKILL)
@@ -122,26 +120,37 @@ class WithIt(RankLoss):
             self.assertEqual(checksum(whole), checksum(path), str(run))
             self.assertTrue(run.gone(), str(run))
 
+    def until(self, run, words):
+        end = time.monotonic() + 60
+        while words not in run.out:
+            self.assertLess(time.monotonic(), end, str(run))
+            time.sleep(0.02)
+
     @staticmethod
     def rank_of(process):
         with open(f"/proc/{process}/environ", "rb") as file:
             return int(re.search(rb"(?:PMIX_RANK|OMPI_COMM_WORLD_RANK)=(\d+)", file.read()).group(1))
 
     def test_interrupted_later(self):
-        """After a loss a run can be interrupted and continued as any other."""
+        """After a loss a run can be interrupted and continued as any other, and lose a rank again."""
         whole, path = self.undisturbed("--rounds", 20), self.path("lost.h5")
         words = self.words(path, "--rounds", 20, "--on-rank-loss", "continue", "--resume", "auto", "--inject",
                            "rank-crash@4:1")
         run = self.start(*words, ranks=4, launcher=ULFM, FL_SIM_TEST="delay=60")
-        end = time.monotonic() + 60
-        while "round  8/20" not in run.out and time.monotonic() < end:
-            time.sleep(0.02)
+        self.until(run, "round  6/20")
         os.kill(run.ranks()[0], signal.SIGUSR1)
         run.wait()
         self.assertEqual(run.code, 75, str(run))
         self.assertNotIn("round 20/20", run.out)
-        self.succeed(*words, ranks=2, launcher=ULFM)
+        run = self.start(*words, ranks=4, launcher=ULFM, FL_SIM_TEST="delay=60")
+        self.until(run, "round 12/20")
+        os.kill({self.rank_of(process): process for process in run.ranks()}[2], signal.SIGKILL)
+        run.wait()
+        self.assertEqual(run.code, 0, str(run))
+        self.assertIn("goes on after round", run.out)
         self.assert_same(whole, path, "continued")
+        with h5py.File(path) as file:
+            self.assertRegex(file["provenance"].attrs["lost_ranks"], r"^round 4: rank 1 .*\nround 1\d: rank 2 ")
 
     def test_server_dies(self):
         """Nobody has the model then: all end, and a later start goes on."""
