@@ -12,6 +12,7 @@
 #include <fstream>
 
 #include "check.h"
+#include "run_lock.h"
 
 namespace fl_sim {
 namespace {
@@ -26,13 +27,6 @@ constexpr const char* kMark =
 bool is_own_folder(const std::string& path) {
   struct stat status {};
   return lstat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode) && status.st_uid == geteuid();
-}
-
-bool same_file(int descriptor, const std::string& path) {
-  struct stat opened {
-  }, named{};
-  return fstat(descriptor, &opened) == 0 && lstat(path.c_str(), &named) == 0 &&
-         opened.st_dev == named.st_dev && opened.st_ino == named.st_ino;
 }
 
 // The folder, opened and locked; it is made if need be. -1: not to be had.
