@@ -59,8 +59,9 @@ std::vector<std::string> differences(const std::map<std::string, std::string>& t
 // format.
 Manifest read_manifest(const std::string& round_folder);
 
-// The newest checkpoint of a folder, if there is one. Throws Error if there are only damaged ones,
-// or those of another program or a newer version of it.
+// The newest checkpoint of a folder, if there is one; what was begun and not finished is removed.
+// Throws Error if there are only damaged ones, or those of another program or a newer version of
+// it.
 std::optional<Manifest> find_checkpoint(const std::string& folder);
 
 // Throws Error if a file is missing, or is not what the manifest says.
