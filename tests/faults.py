@@ -1,12 +1,10 @@
 """Faults that a job asks for: each one does what it says, a rank that stops is named and ends the run, and what can be
 saved is saved.
 """
-import os
-import tempfile
 import time
 import unittest
 
-from whole_program import Case, columns, write_images
+from whole_program import Case, columns
 
 JOB = """
 dataset = fashion-mnist
@@ -27,12 +25,7 @@ quiet = true
 class Faults(Case):
     @classmethod
     def setUpClass(cls):
-        cls._data = tempfile.TemporaryDirectory(prefix="fl_sim_test_")
-        cls.addClassCleanup(cls._data.cleanup)
-        write_images(cls._data.name, train=600)
-        cls.job = os.path.join(cls._data.name, "job.ini")
-        with open(cls.job, "w") as file:
-            file.write(JOB.format(folder=cls._data.name))
+        cls.write_job(JOB, train=600)
 
     def train(self, name, *options, ranks=0):
         path = self.path(name + ".h5")

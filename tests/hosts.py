@@ -124,14 +124,6 @@ class Hosts(Case):
         return self.start(*JOB, "--data-dir", self.data, *options, "--output", path, ranks=sum(places),
                           launcher=["--host", hosts], before=self.hosts[0].inside(), **{**self.mpi, **environment})
 
-    def reach(self, run, rounds):
-        """Waits until the run has shown so many rounds."""
-        end = time.monotonic() + 60
-        while len(re.findall(r"^round ", run.out, re.M)) < rounds:
-            self.assertIsNone(run.process.poll(), str(run))
-            self.assertLess(time.monotonic(), end, str(run))
-            time.sleep(0.02)
-
     def assert_nothing_left(self, run, patience=10):
         self.assertTrue(run.gone(patience), f"processes are left: {run}")
         for host in self.hosts:

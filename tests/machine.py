@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import unittest
 
 from whole_program import ISOLATED, Case, columns, isolate, write_images
@@ -53,11 +52,7 @@ class Machine(Case):
     def begin(self, rounds, *options, ranks=0, **environment):
         """A run that is slowed down, when it has shown so many rounds."""
         run = self.start(*self.job, *options, ranks=ranks, **{"FL_SIM_TEST": "delay=200", **environment})
-        end = time.monotonic() + 60
-        while len(re.findall(r"^round ", run.out, re.M)) < rounds:
-            self.assertIsNone(run.process.poll(), str(run))
-            self.assertLess(time.monotonic(), end, str(run))
-            time.sleep(0.02)
+        self.reach(run, rounds)
         return run
 
     def assert_failed(self, run, words):

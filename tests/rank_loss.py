@@ -6,13 +6,12 @@ import os
 import re
 import signal
 import subprocess
-import tempfile
 import time
 import unittest
 
 import h5py
 
-from whole_program import ENVIRONMENT, Case, checksum, write_images
+from whole_program import ENVIRONMENT, Case, checksum
 
 JOB = """
 dataset = fashion-mnist
@@ -40,12 +39,7 @@ def has_ulfm():
 class RankLoss(Case):
     @classmethod
     def setUpClass(cls):
-        cls._data = tempfile.TemporaryDirectory(prefix="fl_sim_test_")
-        cls.addClassCleanup(cls._data.cleanup)
-        write_images(cls._data.name, train=1200)
-        cls.job = os.path.join(cls._data.name, "job.ini")
-        with open(cls.job, "w") as file:
-            file.write(JOB.format(folder=cls._data.name))
+        cls.write_job(JOB, train=1200)
 
     def words(self, path, *options):
         return ["--job", self.job, *options, "--output", path]

@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import signal
-import tempfile
 import time
 
 import h5py
@@ -41,12 +40,7 @@ local.lr = 0.05
 class Resume(Case):
     @classmethod
     def setUpClass(cls):
-        cls._data = tempfile.TemporaryDirectory(prefix="fl_sim_test_")
-        cls.addClassCleanup(cls._data.cleanup)
-        write_images(cls._data.name, train=1500)
-        cls.job = os.path.join(cls._data.name, "job.ini")
-        with open(cls.job, "w") as file:
-            file.write(JOB.format(folder=cls._data.name))
+        cls.write_job(JOB, train=1500)
 
     def whole(self, *options):
         path = self.path("whole.h5")
@@ -57,11 +51,7 @@ class Resume(Case):
         """A run that is slowed down, when it has shown so many rounds."""
         run = self.start("--job", self.job, *options, "--output", path, "--resume", "auto", ranks=ranks,
                          FL_SIM_TEST=f"delay={delay}")
-        end = time.monotonic() + 60
-        while len(re.findall(r"^round ", run.out, re.M)) < rounds:
-            self.assertIsNone(run.process.poll(), str(run))
-            self.assertLess(time.monotonic(), end, str(run))
-            time.sleep(0.02)
+        self.reach(run, rounds)
         return run
 
     def interrupt(self, run, what=signal.SIGUSR1, whom=None):

@@ -4,14 +4,12 @@ Every case is run without mpirun, and compared with runs on several ranks: the m
 and places. By default a covering subset of (algorithm, model, group size, ranks); FL_SIM_FULL=1 runs all.
 """
 import itertools
-import os
-import tempfile
 import unittest
 
 import h5py
 import numpy as np
 
-from whole_program import FULL, Case, checksum, columns, write_images
+from whole_program import FULL, Case, checksum, columns
 
 ALGORITHMS = {
     "fedavg": [],
@@ -42,12 +40,7 @@ quiet = true
 class SameBits(Case):
     @classmethod
     def setUpClass(cls):
-        cls._data = tempfile.TemporaryDirectory(prefix="fl_sim_test_")
-        cls.addClassCleanup(cls._data.cleanup)
-        write_images(cls._data.name, train=1500)
-        cls.job = os.path.join(cls._data.name, "job.ini")
-        with open(cls.job, "w") as file:
-            file.write(JOB.format(folder=cls._data.name))
+        cls.write_job(JOB, train=1500)
 
     def train(self, name, *options, ranks=0, **environment):
         path = self.path(name + ".h5")

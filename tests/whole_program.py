@@ -192,6 +192,24 @@ class Case(unittest.TestCase):
         self.addCleanup(run.__exit__)
         return run
 
+    @classmethod
+    def write_job(cls, text, train):
+        """For a setUpClass: `cls.job` is this text in a file, with {folder} for one that has small images."""
+        cls._data = tempfile.TemporaryDirectory(prefix="fl_sim_test_")
+        cls.addClassCleanup(cls._data.cleanup)
+        write_images(cls._data.name, train=train)
+        cls.job = os.path.join(cls._data.name, "job.ini")
+        with open(cls.job, "w") as file:
+            file.write(text.format(folder=cls._data.name))
+
+    def reach(self, run, rounds):
+        """Waits until the run has shown so many rounds."""
+        end = time.monotonic() + 60
+        while len(re.findall(r"^round ", run.out, re.M)) < rounds:
+            self.assertIsNone(run.process.poll(), str(run))
+            self.assertLess(time.monotonic(), end, str(run))
+            time.sleep(0.02)
+
     def succeed(self, *options, ranks=0, patience=PATIENCE, **environment):
         run = self.start(*options, ranks=ranks, **environment).wait(patience)
         self.assertEqual(run.code, 0, str(run))
