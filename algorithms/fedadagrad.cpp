@@ -1,17 +1,13 @@
 // FedAdagrad: FedAvg's mean delta as a pseudo-gradient for Adagrad on the server.
 // Reddi et al., "Adaptive federated optimization", ICLR 2021, Algorithm 2: v0 = tau^2; beta1 0 in
 // the experiments.
-#include "fl_sim.h"
+#include "fedopt.h"
 
 namespace fl_sim {
 
-class FedAdagrad final : public Algorithm {
+class FedAdagrad final : public FedOpt {
  public:
-  explicit FedAdagrad(const Setup& setup) : local_(setup), optimizer_(setup) {
-    const auto rule = setup.job.get<std::string>("server.optimizer");
-    FL_CHECK(rule == "adagrad", "server.optimizer is ", rule,
-             " (fedadagrad is adagrad; choose algorithm fedavg for another)");
-  }
+  explicit FedAdagrad(const Setup& setup) : FedOpt(setup, "fedadagrad", "adagrad") {}
 
   static PluginInfo describe() {
     return {
@@ -30,20 +26,6 @@ class FedAdagrad final : public Algorithm {
         .example = "--algorithm fedadagrad",
         .family = "global"};
   }
-
-  void init(ServerState& server) const override { optimizer_.init(server); }
-
-  Update train(ClientGroup& group, const GlobalModel& global) const override {
-    return local_.train(group, global);
-  }
-
-  void aggregate(ServerState& server, const Sum& sum) const override {
-    optimizer_.step(server, sum.delta);
-  }
-
- private:
-  LocalTraining local_;
-  ServerOptimizer optimizer_;
 };
 
 FL_REGISTER(Algorithm, "fedadagrad", FedAdagrad);

@@ -1,18 +1,14 @@
 // FedAdam: FedAvg's mean delta as a pseudo-gradient for Adam on the server.
 // Reddi et al., "Adaptive federated optimization", ICLR 2021, Algorithm 2: v0 = tau^2 and no bias
 // correction.
-#include "fl_sim.h"
+#include "fedopt.h"
 
 namespace fl_sim {
 
-class FedAdam final : public Algorithm {
+class FedAdam final : public FedOpt {
  public:
   explicit FedAdam(const Setup& setup)
-      : local_(setup), optimizer_(setup, setup.job.get<bool>("fedadam.bias-correction")) {
-    const auto rule = setup.job.get<std::string>("server.optimizer");
-    FL_CHECK(rule == "adam", "server.optimizer is ", rule,
-             " (fedadam is adam; choose algorithm fedavg for another)");
-  }
+      : FedOpt(setup, "fedadam", "adam", setup.job.get<bool>("fedadam.bias-correction")) {}
 
   static PluginInfo describe() {
     return {
@@ -36,20 +32,6 @@ class FedAdam final : public Algorithm {
         .example = "--algorithm fedadam",
         .family = "global"};
   }
-
-  void init(ServerState& server) const override { optimizer_.init(server); }
-
-  Update train(ClientGroup& group, const GlobalModel& global) const override {
-    return local_.train(group, global);
-  }
-
-  void aggregate(ServerState& server, const Sum& sum) const override {
-    optimizer_.step(server, sum.delta);
-  }
-
- private:
-  LocalTraining local_;
-  ServerOptimizer optimizer_;
 };
 
 FL_REGISTER(Algorithm, "fedadam", FedAdam);

@@ -1,17 +1,13 @@
 // FedAvgM: FedAvg with momentum on the server.
 // Hsu et al., "Measuring the effects of non-identical data distribution for federated visual
 // classification", 2019, arXiv:1909.06335.
-#include "fl_sim.h"
+#include "fedopt.h"
 
 namespace fl_sim {
 
-class FedAvgM final : public Algorithm {
+class FedAvgM final : public FedOpt {
  public:
-  explicit FedAvgM(const Setup& setup) : local_(setup), optimizer_(setup) {
-    const auto rule = setup.job.get<std::string>("server.optimizer");
-    FL_CHECK(rule == "momentum", "server.optimizer is ", rule,
-             " (fedavgm is momentum; choose algorithm fedavg for another)");
-  }
+  explicit FedAvgM(const Setup& setup) : FedOpt(setup, "fedavgm", "momentum") {}
 
   static PluginInfo describe() {
     return {
@@ -30,20 +26,6 @@ class FedAvgM final : public Algorithm {
         .example = "--algorithm fedavgm",
         .family = "global"};
   }
-
-  void init(ServerState& server) const override { optimizer_.init(server); }
-
-  Update train(ClientGroup& group, const GlobalModel& global) const override {
-    return local_.train(group, global);
-  }
-
-  void aggregate(ServerState& server, const Sum& sum) const override {
-    optimizer_.step(server, sum.delta);
-  }
-
- private:
-  LocalTraining local_;
-  ServerOptimizer optimizer_;
 };
 
 FL_REGISTER(Algorithm, "fedavgm", FedAvgM);

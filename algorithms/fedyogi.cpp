@@ -1,17 +1,13 @@
 // FedYogi: FedAvg's mean delta as a pseudo-gradient for Yogi on the server.
 // Reddi et al., "Adaptive federated optimization", ICLR 2021, Algorithm 2: v0 = tau^2 and no bias
 // correction.
-#include "fl_sim.h"
+#include "fedopt.h"
 
 namespace fl_sim {
 
-class FedYogi final : public Algorithm {
+class FedYogi final : public FedOpt {
  public:
-  explicit FedYogi(const Setup& setup) : local_(setup), optimizer_(setup) {
-    const auto rule = setup.job.get<std::string>("server.optimizer");
-    FL_CHECK(rule == "yogi", "server.optimizer is ", rule,
-             " (fedyogi is yogi; choose algorithm fedavg for another)");
-  }
+  explicit FedYogi(const Setup& setup) : FedOpt(setup, "fedyogi", "yogi") {}
 
   static PluginInfo describe() {
     return {.summary = "FedAvg with Yogi on the server",
@@ -32,20 +28,6 @@ class FedYogi final : public Algorithm {
             .example = "--algorithm fedyogi",
             .family = "global"};
   }
-
-  void init(ServerState& server) const override { optimizer_.init(server); }
-
-  Update train(ClientGroup& group, const GlobalModel& global) const override {
-    return local_.train(group, global);
-  }
-
-  void aggregate(ServerState& server, const Sum& sum) const override {
-    optimizer_.step(server, sum.delta);
-  }
-
- private:
-  LocalTraining local_;
-  ServerOptimizer optimizer_;
 };
 
 FL_REGISTER(Algorithm, "fedyogi", FedYogi);
