@@ -109,6 +109,7 @@ class Cfl final : public Algorithm {
   }
 
   int64_t models() const override { return capacity_; }
+  int64_t models_received() const override { return 1; }  // the client's cluster's
   bool keeps_deltas() const override { return true; }
 
   // shared "cluster" [ids]: which one a client is in; -1 as long as nothing was heard of it.

@@ -46,6 +46,8 @@ class FedBabu final : public Algorithm {
 
   void init(ServerState& server) const override { optimizer_.init(server); }
 
+  RowPart not_sent() const override { return parts_.head; }  // nobody's head changes
+
   Update train(ClientGroup& group, const GlobalModel& global) const override {
     return local_.train(group, global, {.frozen = &parts_.head});
   }

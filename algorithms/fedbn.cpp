@@ -34,6 +34,7 @@ class FedBn final : public Algorithm {
   }
 
   VectorSizes client_state() const override { return norm_.client_state(); }
+  RowPart not_sent() const override { return norm_.part(); }
 
   void init(ServerState& server) const override { optimizer_.init(server); }
 

@@ -37,6 +37,7 @@ class FedPer final : public Algorithm {
   }
 
   VectorSizes client_state() const override { return head_.client_state(); }
+  RowPart not_sent() const override { return head_.part(); }
 
   void init(ServerState& server) const override { optimizer_.init(server); }
 

@@ -32,6 +32,7 @@ class LgFedAvg final : public Algorithm {
   }
 
   VectorSizes client_state() const override { return body_.client_state(); }
+  RowPart not_sent() const override { return body_.part(); }
 
   void init(ServerState& server) const override { optimizer_.init(server); }
 

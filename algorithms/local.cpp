@@ -26,6 +26,10 @@ class LocalOnly final : public Algorithm {
 
   VectorSizes client_state() const override { return {{"model", local_.network().layout().row()}}; }
 
+  RowPart not_sent() const override {
+    return RowPart::of(local_.network().layout(), [](const Parameter&) { return true; });
+  }
+
   Update train(ClientGroup& group, const GlobalModel& global) const override {
     take_own_models(group);
     const torch::Tensor before = group.rows.clone();

@@ -144,7 +144,7 @@ class Distribution final : public Partitioner, public KnowsClients {
       const std::vector<double>& row = matrix[c];
       const int64_t size = std::ssize(by_class[c]);
       const double total = std::accumulate(row.begin(), row.end(), 0.0);
-      if (size == 0 || (total == 0 && !counts_)) continue;  // the class is nobody's
+      if (!counts_ && (size == 0 || total == 0)) continue;  // the class is nobody's
       std::vector<int64_t> sizes;
       if (counts_) {
         FL_CHECK(total <= static_cast<double>(size), file_, ": asks for ", total,

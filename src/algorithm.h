@@ -21,6 +21,7 @@
 #include "partitioner.h"
 #include "records.h"
 #include "registry.h"
+#include "row_part.h"
 
 namespace fl_sim {
 
@@ -154,6 +155,11 @@ class Algorithm {
   // M, the number of global models, and whether they start with different random weights.
   virtual int64_t models() const { return 1; }
   virtual bool distinct_models() const { return false; }
+
+  // For the count of bytes: how many of the models a client receives, and what of a model it keeps
+  // to itself, which is neither sent nor returned.
+  virtual int64_t models_received() const { return models() / lanes(); }
+  virtual RowPart not_sent() const { return {}; }
 
   // Cohorts of a round that train apart, each with ranks of its own and a sum of its own, so that
   // the server aggregates one while the others train. With more than one, lane i trains model i.

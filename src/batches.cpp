@@ -5,7 +5,7 @@
 namespace fl_sim {
 
 LocalPlan::LocalPlan(const Job& job)
-    : epochs(job.get<int64_t>("local.epochs")),
+    : epochs(job.get<int64_t>("local.steps") > 0 ? 1 : job.get<int64_t>("local.epochs")),
       steps(job.get<int64_t>("local.steps")),
       batch_size(job.get<int64_t>("local.batch-size")) {}
 

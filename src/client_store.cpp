@@ -54,6 +54,15 @@ bool is_ours(const std::string& file) {
                                          file.ends_with(".state.kept"));
 }
 
+void remove_states(const std::string& directory) {
+  std::error_code error;
+  std::vector<fs::path> leftovers;
+  for (const fs::directory_entry& file : fs::directory_iterator(directory, error)) {
+    if (is_ours(file.path().filename().string())) leftovers.push_back(file.path());
+  }
+  for (const fs::path& file : leftovers) fs::remove(file, error);
+}
+
 // Memory for a state, unset. LibTorch's own is aligned, and glibc's malloc finds no place for an
 // aligned block where one of the same size was freed: states that are replaced round after round
 // would take half as much again.
@@ -125,11 +134,30 @@ ClientStore::ClientStore(const std::string& directory, int64_t memory_bytes, int
     throw Error(message("state-dir: ", directory_,
                         " is in use by another run; give each run a folder of its own"));
   }
-  std::vector<fs::path> leftovers;
-  for (const fs::directory_entry& file : fs::directory_iterator(directory_, error)) {
-    if (is_ours(file.path().filename().string())) leftovers.push_back(file.path());
+  remove_states(directory_);
+}
+
+void ClientStore::remove_leftovers(const std::string& directory, int ranks) {
+  std::error_code error;
+  std::vector<fs::path> folders;
+  for (const fs::directory_entry& entry : fs::directory_iterator(directory, error)) {
+    const std::string name = entry.path().filename().string();
+    const std::string digits = name.starts_with("rank-") ? name.substr(5) : "";
+    const bool is_rank = !digits.empty() && digits.size() < 10 &&
+                         digits.find_first_not_of("0123456789") == std::string::npos;
+    if (is_rank && std::stoi(digits) >= ranks) folders.push_back(entry.path());
   }
-  for (const fs::path& file : leftovers) fs::remove(file, error);
+  for (const fs::path& folder : folders) {
+    const std::string lock = (folder / "lock").string();
+    const int descriptor = ::open(lock.c_str(), O_RDWR | O_CLOEXEC);
+    if (descriptor < 0) continue;
+    if (::flock(descriptor, LOCK_EX | LOCK_NB) == 0) {
+      remove_states(folder.string());
+      fs::remove(lock, error);
+      fs::remove(folder, error);  // unless there is something else in it
+    }
+    ::close(descriptor);
+  }
 }
 
 ClientStore::~ClientStore() {

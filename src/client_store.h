@@ -22,6 +22,10 @@ class ClientStore {
   // nothing can be written to the directory, which is made if need be, or if another run uses it.
   ClientStore(const std::string& directory, int64_t memory_bytes, int rank);
   ~ClientStore();
+
+  // What a dead run on more ranks than these has left, on this machine.
+  static void remove_leftovers(const std::string& directory, int ranks);
+
   ClientStore(const ClientStore&) = delete;
   ClientStore& operator=(const ClientStore&) = delete;
 

@@ -25,10 +25,12 @@ constexpr const char* kHelp =
     "Files whose jobs differ in nothing but the seed are one row, mean ± standard deviation over\n"
     "its seeds. With two rows or more, each is compared with the first one, seed by seed, by a\n"
     "paired t test.\n\n"
-    "  --metric NAME      a column of /rounds  [test_accuracy]\n"
+    "  --metric NAME      a column of /rounds  [test_accuracy]; personal_accuracy of clients' own\n"
+    "                     models, for files without them the global model's on the same samples\n"
     "  --take last|best   its value after the last evaluated round, or the best one  [last]\n"
     "  --target VALUE     also rounds, and bytes a client link carried, until the best value so\n"
-    "                     far reaches this; losses are to fall to it\n"
+    "                     far reaches this, on straight lines between evaluations; losses are to\n"
+    "                     fall to it\n"
     "  --markdown         as a table for Markdown\n";
 
 struct Run {
@@ -78,6 +80,9 @@ Arguments parse(const std::vector<std::string>& words) {
       arguments.files.push_back(words[i]);
     }
   }
+  const bool share = arguments.metric.find("accuracy") != std::string::npos;
+  FL_CHECK(!share || std::isnan(arguments.target) || arguments.target <= 1, "--target is ",
+           arguments.target, ", but ", arguments.metric, " is a share (0 to 1)");
   FL_CHECK(arguments.help || !arguments.files.empty(),
            "compare needs results files (fl_sim compare --help)");
   return arguments;
@@ -104,7 +109,22 @@ Run read(const std::string& path, const Arguments& arguments) {
               << " is of a run that is not through: " << file.shape("/rounds/round").at(0) << " of "
               << job.get<int64_t>("rounds") << " rounds" << std::endl;
   }
-  const std::string column = "/rounds/" + arguments.metric;
+  std::string column = "/rounds/" + arguments.metric;
+  const std::string own = "personal_", clients = "clients_";
+  if (!file.has(column) && arguments.metric.starts_with(own)) {
+    const std::string same = "/rounds/" + clients + arguments.metric.substr(own.size());
+    if (file.has(same)) {
+      std::cerr << "fl_sim: note: clients have no models of their own in " << path << ": "
+                << clients << arguments.metric.substr(own.size())
+                << ", of the global model on the same samples, is taken" << std::endl;
+      column = same;
+    }
+  }
+  if (arguments.metric == "test_accuracy" && file.has("/rounds/personal_accuracy")) {
+    std::cerr << "fl_sim: note: clients have models of their own in " << path
+              << ", and test_accuracy is the global model's (--metric personal_accuracy)"
+              << std::endl;
+  }
   FL_CHECK(file.has(column), path, " has no column ", column, " (it has ",
            list_of(file.names("/rounds")), ")");
   std::vector<double> values = file.read_doubles(column);

@@ -285,12 +285,34 @@ void check_client_evaluation(const Experiment& e) {
   const std::string help =
       message("no client keeps samples for that (set ", key,
               ", such as 0.2; a client needs two samples or more to keep one)");
+  const bool evaluates = e.job.get<double>("evaluate-clients") > 0;
+  FL_CHECK(evaluates || e.job.get<int64_t>("holdout-clients") == 0, "holdout-clients is ",
+           e.job.get<std::string>("holdout-clients"),
+           ", but evaluate-clients is 0, so that nobody would evaluate on them (set it to 1)");
   if (held_back.indices.empty()) {
     FL_CHECK(!e.algorithm->personal(), "algorithm ", algorithm,
              " gives clients models of their own, which only they can evaluate, but ", help);
     FL_CHECK(e.job.get<double>("evaluate-clients") == 0, "evaluate-clients is ",
              e.job.get<std::string>("evaluate-clients"), ", but ", help);
   }
+}
+
+void note_what_has_no_effect(Experiment& e) {
+  const Job& job = e.job;
+  const auto name = job.get<std::string>("partitioner");
+  const auto partitioner = make<Partitioner>(name, {job});
+  if (!e.data.owner.empty() && dynamic_cast<const KnowsClients*>(partitioner.get()) == nullptr) {
+    const int64_t owners = 1 + *std::max_element(e.data.owner.begin(), e.data.owner.end());
+    e.notes.push_back(message("the data name ", owners, " clients of their own, which partitioner ",
+                              name, " does not look at (--partitioner natural does)"));
+  }
+  if (job.get<double>("evaluate-clients") == 0 && !e.test.indices.empty()) {
+    e.notes.push_back(message("clients keep ", e.test.indices.size(), " samples back (",
+                              "partition.test-fraction) that nobody evaluates on: evaluate-clients "
+                              "is 0"));
+  }
+  if (job.get<std::string>("state-dir") != "none" && job.get<int64_t>("state-memory") == 0)
+    e.notes.push_back("state-dir is set, but state-memory is 0 (unlimited): no state goes there");
 }
 
 // All but the shift of the samples.
@@ -307,9 +329,13 @@ Experiment prepare(Job job, Dataset data) {
   e.test = std::move(lists.test);
   check_shift(job, data, e.partition.clients());
   e.network = build_network(job, data);
+  FL_CHECK(job.get<double>("target-accuracy") == 0 || e.network->objective().classifies(),
+           "target-accuracy is set, but the model predicts a number, which has no accuracy (leave "
+           "it out)");
   resolve_group_size(job, *e.network);
   e.job = std::move(job);
   e.data = std::move(data);
+  note_what_has_no_effect(e);
   e.data.owner = {};  // the partition knows
   build_parts(e);
   check_client_evaluation(e);

@@ -33,6 +33,7 @@ struct Experiment {
   torch::Device device = torch::kCPU;
   torch::ScalarType dtype = torch::kFloat32;  // of the rows; float64 in tests
   bool data_shared = true;                    // the training set lies once per node
+  std::vector<std::string> notes;             // on rank 0: what a user should know, a line each
 };
 
 // Who holds what in a job, before clients keep samples back: nothing else is built.

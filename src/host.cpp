@@ -100,6 +100,8 @@ Host::Host(const Experiment& experiment, Communicator& comm,
              comm.rank()),
       scorer_(*e_.network, e_.data.scale, e_.data.shift, e_.job.get<int64_t>("threads") == 1),
       faults_(Faults::parse(e_.job.get<std::string>("inject"))) {
+  if (comm.rank() == 0 && !state_directory(e_.job).empty())
+    ClientStore::remove_leftovers(state_directory(e_.job), comm.size());
   FL_CHECK(std::ssize(scalars_) <= ClientRecord::kScalars, "an algorithm returns ", scalars_.size(),
            " numbers per client (must be at most ", ClientRecord::kScalars, ")");
   for (const auto& [name, size] : state_sizes_) state_length_ += size;
@@ -132,6 +134,7 @@ void Host::begin(const RoundPlan& plan) {
   evaluations_.clear();
   deltas_.clear();
   if (plan.kind != RoundPlan::Kind::kTrain) return;
+  if (plan.exchange == 0) refused_.clear();
   if (plan.exchange == 0 && can_roll_back_) store_.begin_round();
   for (auto& [lane, sum] : sums_) sum.clear();
 }
@@ -235,7 +238,11 @@ void Host::train(const PlannedGroup& planned, const GlobalModel& global) {
       update.delta[i].fill_(std::nan(""));
     }
   }
-  const std::vector<bool> good = accepted(update);
+  std::vector<bool> good = accepted(update);
+  for (size_t i = 0; i < planned.ids.size(); ++i) {
+    if (!good[i]) refused_.insert(planned.ids[i]);
+    good[i] = !refused_.contains(planned.ids[i]);
+  }
   const int64_t trained = e_.network->layout().trainable();
   const auto value = [](const auto& values, size_t i, auto missing) {
     return values.empty() ? missing : values.at(i);

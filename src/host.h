@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <set>
 #include <vector>
 
 #include "client_store.h"
@@ -90,6 +91,7 @@ class Host {
   Faults faults_;
   RoundPlan plan_;
   std::vector<std::pair<int64_t, ClientRecord>> records_;  // lane, record
+  std::set<int64_t> refused_;  // in an exchange of this round: none of theirs counts after it
   std::vector<ClientEvaluation> evaluations_;
   std::map<int64_t, torch::Tensor> deltas_;  // client -> [T], if the algorithm compares them
   double compute_seconds_ = 0;

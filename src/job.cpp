@@ -95,9 +95,16 @@ std::string unknown_key(const std::string& key, const std::string& where,
   }
   std::string near = nearest(key, likely);
   if (near.empty()) near = nearest(key, others);
+  likely.insert(likely.end(), others.begin(), others.end());
+  const std::string prefix = key.substr(0, key.find('.') + 1);  // "local.", or nothing
+  const bool relatives =
+      !prefix.empty() && std::any_of(likely.begin(), likely.end(), [&](const std::string& known) {
+        return known.starts_with(prefix);
+      });
   return message("unknown key '", key, "' ", where,
-                 near.empty() ? "" : message("; did you mean '", near, "'?"),
-                 " (fl_sim --help shows all)");
+                 near.empty() ? "" : message("; did you mean '", near, "'?"), " (fl_sim --",
+                 relatives ? message("explain ", prefix.substr(0, prefix.size() - 1)) : "help",
+                 " shows all)");
 }
 
 po::options_description boost_options() {
@@ -132,8 +139,15 @@ Values collect(const po::parsed_options& parsed, const std::string& where,
   }
   Values values;
   for (const po::option& option : parsed.options) {
-    FL_CHECK(option.position_key < 0, "unexpected argument '", option.original_tokens.at(0), "' ",
-             where, " (options are written --key value)");
+    if (option.position_key >= 0) {
+      const std::string& word = option.original_tokens.at(0);
+      const bool file = word.ends_with(".ini") || word.ends_with(".h5");
+      throw Error(
+          message("unexpected argument '", word, "' ", where, " (",
+                  file ? message("a job is given by --job ", word)
+                       : message("options are written --key value; fl_sim --help shows them"),
+                  ")"));
+    }
     if (option.unregistered) {
       used.merge(named_plugins(parsed));
       throw Error(unknown_key(option.string_key, where, used));

@@ -22,6 +22,7 @@ class KeptPart {
   KeptPart(RowPart part, std::string name, const ParameterLayout& layout);
 
   VectorSizes client_state() const;
+  const RowPart& part() const { return part_; }
 
   // Puts what clients have kept into the group's rows; the others' stay as they were received.
   void restore(ClientGroup& group) const;

@@ -58,6 +58,8 @@ Scored LocalStep::forward(const torch::Tensor& other_rows, bool representation) 
   return passes_[0].forward(other_rows, representation);
 }
 
+LocalRule::~LocalRule() = default;
+
 LocalTraining::LocalTraining(const Algorithm::Setup& setup)
     : network_(setup.network),
       plan_(setup.job),

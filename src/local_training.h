@@ -90,6 +90,8 @@ struct LocalRule {
   // differ in it.
   std::string batches = "shuffle";
   int64_t more_batches = 0;  // further batches in each step, see LocalStep::gradient()
+
+  ~LocalRule();  // elsewhere, since g++ 12 takes an inlined one for a use of what is not set
 };
 
 class LocalTraining {

@@ -131,6 +131,7 @@ int run(const std::vector<std::string>& arguments, Communicator& comm) {
   for (const std::string& warning : experiment.algorithm->warnings()) {
     progress.note(warning, LogLevel::kWarning);
   }
+  for (const std::string& note : experiment.notes) progress.note(note, LogLevel::kWarning);
   if (!former.note.empty()) progress.note(former.note, LogLevel::kWarning);
   if (former.round > 0)
     progress.note(message("goes on after round ", former.round, ", from ", former.folder));

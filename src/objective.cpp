@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "dataset.h"
 
@@ -91,8 +92,7 @@ torch::Tensor Objective::predictions(const torch::Tensor& scores, int64_t positi
     return torch::softmax(s.reshape({s.size(0) * positions, -1}), 1).view(s.sizes());
   }
   if (kind_ == Kind::kSquared) return s;
-  const torch::Tensor p = torch::sigmoid(s);
-  return torch::stack({1 - p, p}, -1).flatten(1);
+  return torch::stack({torch::sigmoid(-s), torch::sigmoid(s)}, -1).flatten(1);
 }
 
 torch::Tensor Objective::mixed_losses(const torch::Tensor& predictions,
@@ -164,7 +164,7 @@ std::vector<double> Objective::predictions(std::span<const float> scores) const 
   if (kind_ == Kind::kSquared) return {scores[0]};
   if (kind_ == Kind::kBinary) {
     const double p = sigmoid(static_cast<double>(scores[0]));
-    return {1 - p, p};
+    return {sigmoid(-static_cast<double>(scores[0])), p};
   }
   const double largest = *std::max_element(scores.begin(), scores.end());
   std::vector<double> p(scores.begin(), scores.end());
@@ -172,6 +172,40 @@ std::vector<double> Objective::predictions(std::span<const float> scores) const 
   for (double& value : p) total += value = std::exp(value - largest);
   for (double& value : p) value /= total;
   return p;
+}
+
+std::vector<double> Objective::log_odds(std::span<const float> scores) const {
+  if (kind_ == Kind::kSquared) return {scores[0]};
+  if (kind_ == Kind::kBinary) return {-scores[0], scores[0]};
+  // s_c - log(sum of exp(s_j) over the others), each sum relative to its own largest term.
+  const auto largest = std::max_element(scores.begin(), scores.end()) - scores.begin();
+  std::vector<double> odds;
+  for (int64_t c = 0; c < std::ssize(scores); ++c) {
+    const auto after = scores.subspan(static_cast<size_t>(c) + 1);
+    const auto before = scores.first(static_cast<size_t>(c));
+    double top = scores[static_cast<size_t>(largest)], sum = 0;
+    if (c == largest) {
+      top = -std::numeric_limits<double>::infinity();
+      for (const auto& part : {before, after}) {
+        for (const float s : part) top = std::max<double>(top, s);
+      }
+    }
+    for (const auto& part : {before, after}) {
+      for (const float s : part) sum += std::exp(s - top);
+    }
+    odds.push_back(scores[static_cast<size_t>(c)] - top - std::log(sum));
+  }
+  return odds;
+}
+
+std::vector<double> Objective::mixed_log_odds(std::span<const double> predictions) {
+  std::vector<double> odds;
+  for (size_t c = 0; c < predictions.size(); ++c) {
+    double others = 0;  // not 1 - p, which is 0 where p is nearly 1
+    for (size_t j = 0; j < predictions.size(); ++j) others += j == c ? 0 : predictions[j];
+    odds.push_back(std::log(predictions[c]) - std::log(others));
+  }
+  return odds;
 }
 
 double Objective::mixed_loss(std::span<const double> predictions, int64_t label) const {

@@ -55,6 +55,10 @@ class Objective {
   int64_t predicted(std::span<const float> scores) const;  // class; -1 where there are none
   // predictions() of one sample.
   std::vector<double> predictions(std::span<const float> scores) const;
+  // What ranks a sample for each class, for areas under the curve: log(p / (1 - p)), which unlike p
+  // still tells apart what is nearly certain. Of one model's scores, and of averaged probabilities.
+  std::vector<double> log_odds(std::span<const float> scores) const;
+  static std::vector<double> mixed_log_odds(std::span<const double> predictions);
   double mixed_loss(std::span<const double> predictions, int64_t label) const;
   int64_t mixed_predicted(std::span<const double> predictions) const;
 

@@ -102,6 +102,9 @@ void print_help() {
          "  --plan partition       who would hold what in the job, as a table and a picture\n"
          "      --picture FILE     drawn by gnuplot as well, a .svg or .png\n"
          "      --picture-kind bubbles|bars\n\n"
+         "Commands:\n"
+         "  fl_sim compare FILE...        results files side by side, over seeds: compare --help\n"
+         "  fl_sim selftest [ALGORITHM]   holds algorithms to their papers: selftest --help\n\n"
          "Options:\n"
          "  --job FILE\n      the job file\n";
   print_options(engine_options(), "");
@@ -114,6 +117,23 @@ std::string indented(const std::string& lines) {
   std::string out;
   for (std::string line; std::getline(in, line);) out += "  " + line + "\n";
   return out;
+}
+
+// Keys of a job that are called so, or begin so: "local.lr", "local".
+std::vector<Option> keys_of(const std::string& name) {
+  std::vector<Option> keys;
+  const auto look_at = [&](Option option, const std::string& key) {
+    if (key != name && !key.starts_with(name + ".")) return;
+    option.name = key;
+    keys.push_back(std::move(option));
+  };
+  for (const Option& option : engine_options()) look_at(option, option.name);
+  for (const auto& [kind, plugins] : catalog()) {
+    for (const auto& [plugin, info] : plugins) {
+      for (const Option& option : info.options) look_at(option, plugin + "." + option.name);
+    }
+  }
+  return keys;
 }
 
 // `spelled` as in a job: "csv:FILE" is csv.
@@ -145,6 +165,10 @@ void explain(const std::string& spelled) {
     }
   }
   if (found) return;
+  if (const std::vector<Option> keys = keys_of(name); !keys.empty()) {
+    print_options(keys, "");
+    return;
+  }
   const std::string near = nearest(name, names);
   throw Error(message("nothing is named '", name, "' (",
                       near.empty() ? "" : message("did you mean '", near, "'? "),

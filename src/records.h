@@ -105,12 +105,13 @@ struct RoundRecord {
   int64_t failed = 0;       // clients left out
   int64_t samples = 0;      // training samples processed
   int64_t bytes_down = 0;   // what a real server would send to the cohort: model and shared state
-  int64_t bytes_up = 0;     // what the cohort would send back: deltas and further vectors
+  int64_t bytes_up = 0;     // what those who answer send back: deltas and further vectors
   int64_t bytes_state = 0;  // client state that moved between ranks; depends on their number
 };
 
-// Where one rank's time went, in seconds from the first round to the end of the last one; rank 0's
-// last evaluation comes after that.
+// Where one rank's time went, in seconds from the first round (of this process: a run that was
+// continued starts again at 0) to the end of the last one; rank 0's last evaluation comes after
+// that.
 struct RankRecord {
   int64_t rank = 0;
   double compute_seconds = 0;

@@ -151,6 +151,10 @@ std::string summary(const Outcome& outcome, double seconds, double target,
   line("by class", class_text(outcome.last_metrics.class_accuracy));
   const auto clients = [&](const std::string& name, const EvaluationSummary& s) {
     if (s.clients == 0) return;
+    if (std::isnan(s.accuracy)) {
+      line(name, message("loss ", fixed(s.loss, 4), " of ", s.clients, " clients"));
+      return;
+    }
     line(name,
          message("accuracy ", fixed(s.accuracy, 4), " of ", s.clients, " clients; mean ",
                  fixed(s.mean_accuracy, 4), ", worst tenth ", fixed(s.worst_tenth, 4),

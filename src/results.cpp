@@ -332,6 +332,20 @@ std::string partition_checksum(const Partition& partition) {
   return checksum.text();
 }
 
+namespace {
+
+// A run in that file which is not through, if it is one of ours at all.
+std::optional<Results::Former> begun_run(const Results& results) {
+  try {
+    const std::optional<Results::Former> former = results.former();
+    return former && former->end.empty() && former->rounds > 0 ? former : std::nullopt;
+  } catch (const Error&) {
+    return {};
+  }
+}
+
+}  // namespace
+
 Results::Results(std::string path, bool overwrite)
     : path_(std::move(path)), clients_(directory_of(path_)), evaluations_(directory_of(path_)) {
   std::error_code error;
@@ -339,8 +353,13 @@ Results::Results(std::string path, bool overwrite)
            "output is empty (must be the name of the results file, such as results/run.h5)");
   FL_CHECK(!fs::is_directory(path_, error), path_,
            " is a directory (output must be a file, such as ", path_, "/run.h5)");
-  FL_CHECK(overwrite || !fs::exists(path_, error), path_,
-           " exists (choose another --output, or --overwrite)");
+  if (!overwrite && fs::exists(path_, error)) {
+    const std::optional<Former> begun = begun_run(*this);
+    FL_CHECK(!begun, path_, " is of a run that ended after round ", begun->rounds, " of ",
+             begun->job.at("rounds"), " (--resume auto goes on from its last checkpoint; ",
+             "--overwrite begins anew)");
+    throw Error(message(path_, " exists (choose another --output, or --overwrite)"));
+  }
   const std::string directory = directory_of(path_);
   fs::create_directories(directory, error);
   FL_CHECK(!error, directory, " cannot be made (", error.message(), "); choose another --output");

@@ -52,6 +52,18 @@ RowPart RowPart::trainable(const ParameterLayout& layout) const {
   return RowPart(std::move(spans));
 }
 
+int64_t RowPart::numbers(const ParameterLayout& layout) const {
+  int64_t sum = 0;
+  for (size_t i = 0; i < layout.parameters().size(); ++i) {
+    const int64_t at = layout.offset(static_cast<int64_t>(i));
+    const bool inside = std::any_of(spans_.begin(), spans_.end(), [&](const auto& span) {
+      return span.first <= at && at < span.first + span.second;
+    });
+    if (inside) sum += layout.parameters()[i].size;
+  }
+  return sum;
+}
+
 torch::Tensor RowPart::gather(const torch::Tensor& rows) const {
   torch::Tensor values = torch::empty({rows.size(0), size_}, rows.options());
   int64_t at = 0;

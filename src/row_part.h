@@ -30,6 +30,7 @@ class RowPart {
   RowPart trainable(const ParameterLayout& layout) const;
 
   int64_t size() const { return size_; }  // n elements, gaps included
+  int64_t numbers(const ParameterLayout& layout) const;  // without gaps
   bool empty() const { return size_ == 0; }
 
   // Rows are [G, row()], or [G, trainable part] if all of this part is trainable. `values` [G, n],

@@ -8,18 +8,17 @@
 namespace fl_sim {
 namespace {
 
-// Mann & Whitney 1947: of the column `c` of probabilities [n, classes].
+// Mann & Whitney 1947: of the column `c` of log-odds [n, classes].
 double area_of_class(const Detail& detail, size_t classes, size_t c) {
   const size_t n = detail.labels.size();
-  const auto probability = [&](size_t i) { return detail.probabilities[i * classes + c]; };
+  const auto odds = [&](size_t i) { return detail.log_odds[i * classes + c]; };
   std::vector<size_t> order(n);
   std::iota(order.begin(), order.end(), size_t{0});
-  std::sort(order.begin(), order.end(),
-            [&](size_t a, size_t b) { return probability(a) < probability(b); });
+  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return odds(a) < odds(b); });
   double ranks = 0, positives = 0;  // sum of the ranks of the class's samples
   for (size_t first = 0; first < n;) {
     size_t end = first;
-    while (end < n && probability(order[end]) == probability(order[first])) ++end;
+    while (end < n && odds(order[end]) == odds(order[first])) ++end;
     const double rank = static_cast<double>(first + end + 1) / 2;  // mean of first + 1 ... end
     for (; first < end; ++first) {
       if (detail.labels[order[first]] == static_cast<int64_t>(c)) ranks += rank, ++positives;
@@ -43,9 +42,9 @@ double Detail::balanced_accuracy() const {
 
 double Detail::area_under_curve() const {
   const size_t classes = class_samples.size();
-  const bool finite = std::all_of(probabilities.begin(), probabilities.end(),
-                                  [](float p) { return std::isfinite(p); });
-  if (!finite) return kNotMeasured;  // of a diverged model
+  const bool known =
+      std::none_of(log_odds.begin(), log_odds.end(), [](double odds) { return std::isnan(odds); });
+  if (!known) return kNotMeasured;  // of a diverged model
   double sum = 0, measured = 0;
   for (size_t c = classes == 2 ? 1 : 0; c < classes; ++c) {
     if (class_samples[c] == 0 || class_samples[c] == static_cast<double>(labels.size())) continue;
@@ -60,10 +59,10 @@ Scorer::Scorer(const Network& network, double scale, double shift, bool direct)
 
 Scorer::~Scorer() = default;
 
-void Scorer::Totals::keep_detail(int64_t classes, bool probabilities) {
+void Scorer::Totals::keep_detail(int64_t classes, bool log_odds) {
   detail_.class_samples.assign(static_cast<size_t>(classes), 0);
   detail_.class_correct.assign(static_cast<size_t>(classes), 0);
-  keeps_probabilities_ = probabilities;
+  keeps_log_odds_ = log_odds;
 }
 
 const std::vector<Score>& Scorer::Totals::scores() {
@@ -85,13 +84,14 @@ void Scorer::add_directly(const Samples& samples, std::span<const int64_t> indic
   const int64_t count = models.size(0);
   const auto n = std::ssize(indices);
   Detail& detail = totals.detail_;
-  const auto add = [&](int64_t label, bool hit, const auto& probabilities) {
+  const auto add = [&](int64_t label, bool hit, const auto& log_odds) {
     if (detail.class_samples.empty()) return;
     detail.class_samples[static_cast<size_t>(label)] += 1;
     detail.class_correct[static_cast<size_t>(label)] += hit ? 1 : 0;
-    if (!totals.keeps_probabilities_) return;
+    if (!totals.keeps_log_odds_) return;
     detail.labels.push_back(label);
-    for (const double p : probabilities()) detail.probabilities.push_back(static_cast<float>(p));
+    const std::vector<double> odds = log_odds();
+    detail.log_odds.insert(detail.log_odds.end(), odds.begin(), odds.end());
   };
   direct_pass_->load(samples, indices, scale_, shift_);
   std::vector<std::vector<double>> mixed(static_cast<size_t>(n));
@@ -104,7 +104,7 @@ void Scorer::add_directly(const Samples& samples, std::span<const int64_t> indic
       const bool hit = objective.predicted(s) == label;
       score.correct += hit ? 1 : 0;
       if (count == 1) {
-        add(label, hit, [&] { return objective.predictions(s); });
+        add(label, hit, [&] { return objective.log_odds(s); });
         continue;
       }
       const double share =
@@ -125,7 +125,7 @@ void Scorer::add_directly(const Samples& samples, std::span<const int64_t> indic
     const bool hit = objective.mixed_predicted(p) == label;
     score.correct += hit ? 1 : 0;
     score.loss += objective.mixed_loss(p, label);
-    add(label, hit, [&]() -> const std::vector<double>& { return p; });
+    add(label, hit, [&] { return Objective::mixed_log_odds(p); });
   }
   score.predictions += static_cast<double>(n);
 }
@@ -190,15 +190,24 @@ void Scorer::add(const Samples& samples, std::span<const int64_t> indices,
     const auto label = static_cast<size_t>(labels[i].item<int64_t>());
     detail.class_samples[label] += 1;
     detail.class_correct[label] += static_cast<double>(hit[i].item<int64_t>());
-    if (totals.keeps_probabilities_) detail.labels.push_back(static_cast<int64_t>(label));
+    if (totals.keeps_log_odds_) detail.labels.push_back(static_cast<int64_t>(label));
   }
-  if (!totals.keeps_probabilities_) return;
-  const torch::Tensor p = (mixed.defined() ? mixed : objective.predictions(last, 1))
-                              .to(torch::kFloat32)
-                              .cpu()
-                              .contiguous();
-  const float* numbers = p.data_ptr<float>();
-  detail.probabilities.insert(detail.probabilities.end(), numbers, numbers + p.numel());
+  if (!totals.keeps_log_odds_) return;
+  const auto keep = [&](const torch::Tensor& rows, const auto& log_odds) {  // [n, C]
+    for (int64_t i = 0; i < rows.size(0); ++i) {
+      const std::vector<double> odds = log_odds(rows[i]);
+      detail.log_odds.insert(detail.log_odds.end(), odds.begin(), odds.end());
+    }
+  };
+  if (mixed.defined()) {
+    keep(mixed.cpu().contiguous(), [](const torch::Tensor& row) {
+      return Objective::mixed_log_odds({row.data_ptr<double>(), static_cast<size_t>(row.numel())});
+    });
+  } else {
+    keep(last.to(torch::kFloat32).cpu().contiguous(), [&](const torch::Tensor& row) {
+      return objective.log_odds({row.data_ptr<float>(), static_cast<size_t>(row.numel())});
+    });
+  }
 }
 
 }  // namespace fl_sim

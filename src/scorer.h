@@ -33,8 +33,8 @@ struct Score {
 // What metrics beside loss and accuracy are made of: of the whole, a single model or a mixture.
 struct Detail {
   std::vector<double> class_samples, class_correct;  // [classes]
-  // [predictions, C] probabilities, and their labels, if these are kept.
-  std::vector<float> probabilities;
+  // [predictions, C] log-odds of the classes (Objective::log_odds), and their labels, if kept.
+  std::vector<double> log_odds;
   std::vector<int64_t> labels;
 
   // Mean over the classes that occur of the share of a class's samples that are found (recall).
@@ -58,8 +58,8 @@ class Scorer {
   class Totals {
    public:
     explicit Totals(int64_t models) : scores_(static_cast<size_t>(models > 1 ? models + 1 : 1)) {}
-    // Asks for the details, of so many classes, and for the probabilities among them.
-    void keep_detail(int64_t classes, bool probabilities);
+    // Asks for the details, of so many classes, and for the log-odds among them.
+    void keep_detail(int64_t classes, bool log_odds);
     const Detail& detail() const { return detail_; }
     // Of all that was added; waits for the device.
     const std::vector<Score>& scores();
@@ -70,7 +70,7 @@ class Scorer {
     std::vector<Score> scores_;
     torch::Tensor on_device_;  // [C + 1, 2] float64, fetched once
     Detail detail_;
-    bool keeps_probabilities_ = false;
+    bool keeps_log_odds_ = false;
   };
   // `change`, if there is one, is applied to inputs [n, shape...] as networks see them.
   using Change = std::function<torch::Tensor(const torch::Tensor&)>;

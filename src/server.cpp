@@ -19,8 +19,6 @@
 namespace fl_sim {
 namespace {
 
-int64_t bytes_of(const torch::Tensor& tensor) { return static_cast<int64_t>(tensor.nbytes()); }
-
 // For --log-level debug.
 std::string describe_round(const std::vector<ClientRecord>& records, const RoundRecord& round) {
   std::map<int64_t, double> seconds;  // by rank
@@ -41,13 +39,24 @@ std::vector<int64_t> hosts_among(int ranks) {
 }  // namespace
 
 Traffic client_traffic(const Experiment& e, const GlobalModel& model) {
-  Traffic each{.down = bytes_of(model.weights), .up = bytes_of(model.model(0))};
-  for (const auto& [name, tensor] : model.shared) each.down += bytes_of(tensor);
-  each.down /= e.algorithm->lanes();  // a lane's clients need what belongs to their model
-  for (const auto& [name, size] : e.algorithm->additive()) {
-    each.up += size * static_cast<int64_t>(c10::elementSize(e.dtype));
+  const ParameterLayout& layout = e.network->layout();
+  const RowPart kept = e.algorithm->not_sent();
+  const int64_t gaps = layout.trainable() - layout.count();
+  const int64_t one_model = layout.row() - gaps - kept.numbers(layout);
+  // Vectors as long as the model, or as its trainable part, have its gaps.
+  const auto numbers = [&](int64_t size) {
+    return size == layout.row() || size == layout.trainable() ? size - gaps : size;
+  };
+  Traffic each{.down = e.algorithm->models_received() * one_model, .up = one_model};
+  int64_t shared = 0;
+  for (const auto& [name, tensor] : model.shared) {
+    shared +=
+        tensor.dim() == 2 ? tensor.size(0) * numbers(tensor.size(1)) : numbers(tensor.numel());
   }
-  return each;
+  each.down += shared / e.algorithm->lanes();  // a lane's clients need what belongs to their model
+  for (const auto& [name, size] : e.algorithm->additive()) each.up += numbers(size);
+  const auto bytes = static_cast<int64_t>(c10::elementSize(e.dtype));
+  return {.down = each.down * bytes, .up = each.up * bytes};
 }
 
 Server::Server(const Experiment& experiment, int ranks, Results* results, Progress* progress)
@@ -372,7 +381,10 @@ void Server::update(ServerState& model, int64_t lane, const WeightedSum& total,
 
   const Traffic each = client_traffic(e_, model);
   underway_.bytes_down += each.down * std::ssize(records);
-  underway_.bytes_up += each.up * std::ssize(records);
+  underway_.bytes_up +=
+      each.up * std::count_if(records.begin(), records.end(), [](const ClientRecord& record) {
+        return !record.is(ClientStatus::kLost) && !record.is(ClientStatus::kStraggler);
+      });
 }
 
 // If the job says so, before the round changes the model.

@@ -238,6 +238,29 @@ TEST_F(ClientStoreTest, LeftoversAreNotRead) {
   EXPECT_EQ(std::distance(fs::directory_iterator(folder_ / "rank-3"), {}), 1);
 }
 
+// Proves that folders of ranks that there are no more go, but neither those of ranks that there
+// are, nor of living ones, nor what is of others.
+TEST_F(ClientStoreTest, LeftoversOfMoreRanksAreRemoved) {
+  for (const char* name : {"rank-1", "rank-5", "rank-7"}) {
+    fs::create_directories(folder_ / name);
+    write(folder_ / name / "client-0.state", "old");
+    write(folder_ / name / "lock", "");
+  }
+  write(folder_ / "rank-7" / "notes", "mine");
+  fs::create_directories(folder_ / "rank-x");
+  const auto living = store(1, 6);
+  living->put(0, state_of(0));
+  living->put(1, state_of(1));
+  ClientStore::remove_leftovers(folder_.string(), 3);
+  EXPECT_TRUE(fs::exists(folder_ / "rank-1" / "client-0.state"));
+  EXPECT_FALSE(fs::exists(folder_ / "rank-5"));
+  EXPECT_FALSE(fs::exists(folder_ / "rank-7" / "client-0.state"));
+  EXPECT_EQ(bytes_of(folder_ / "rank-7" / "notes"), "mine");
+  EXPECT_TRUE(fs::exists(folder_ / "rank-x"));
+  EXPECT_TRUE(torch::equal(living->get(0), state_of(0)));
+  EXPECT_NO_THROW(ClientStore::remove_leftovers((folder_ / "none").string(), 3));
+}
+
 TEST_F(ClientStoreTest, AFolderInUseIsRefused) {
   {
     const auto states = store(1);

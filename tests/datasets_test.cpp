@@ -234,6 +234,16 @@ TEST(Population, IsAFunctionOfTheSeed) {
   EXPECT_FALSE(same(generate("population", lines + "3"), generate("population", lines + "4")));
 }
 
+// More users change nobody's samples.
+TEST(Population, EachUserHasAStreamOfItsOwn) {
+  const Dataset few = generate("population", "population.users = 10");
+  const Dataset many = generate("population", "population.users = 20");
+  const int64_t n = few.train.size();
+  EXPECT_TRUE(torch::equal(few.train.inputs, many.train.inputs.narrow(0, 0, n)));
+  EXPECT_TRUE(torch::equal(few.train.labels, many.train.labels.narrow(0, 0, n)));
+  EXPECT_TRUE(torch::equal(few.test.inputs, many.test.inputs));
+}
+
 TEST(Synthetic, HasThePapersShape) {
   const Dataset data = generate("synthetic", "synthetic.alpha = 1\nsynthetic.beta = 1");
   check_dataset(data, "synthetic");

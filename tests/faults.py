@@ -4,6 +4,9 @@ saved is saved.
 import time
 import unittest
 
+import h5py
+import numpy
+
 from whole_program import Case, columns
 
 JOB = """
@@ -51,6 +54,27 @@ class Faults(Case):
         self.assert_same(first, self.train("three", "--inject", faults, ranks=3), "faults on 3 ranks")
         # Nobody takes a slow client for a dead one.
         self.train("slow", "--inject", f"slow-client@3:{slow}:5", "--stall-timeout", 2, ranks=3)
+
+    def test_refused_in_one_exchange(self):
+        """A client whose gradient is refused in mime's first exchange counts in none of the round: the model is that of
+        a run without it.
+        """
+        rng = numpy.random.default_rng(1)
+        x, y = rng.standard_normal((30, 4)).astype("f"), numpy.arange(30) % 2
+        client = numpy.arange(30) // 10
+        x[client == 2] *= 1e5  # gradients beyond what can be summed, steps that are not
+        models = []
+        for name, chosen in (("three", client < 3), ("two", client < 2)):
+            data, output = self.path(name + ".npz"), self.path(name + ".h5")
+            numpy.savez(data, x=x[chosen], y=y[chosen], client=client[chosen], x_test=x[:2], y_test=y[:2])
+            self.succeed("--dataset", f"npz:{data}", "--partitioner", "natural", "--model", "logistic", "--algorithm",
+                         "mime", "--rounds", 1, "--local.steps", 1, "--local.batch-size", 10, "--local.lr", 1e-3,
+                         "--quiet", "--output", output, ranks=2)
+            with h5py.File(output) as file:
+                models.append([file["model"][key][()] for key in file["model"]])
+        self.assertEqual(list(columns(self.path("three.h5"), "clients")["status"]), [0, 0, 1])
+        for three, two in zip(*models):
+            numpy.testing.assert_allclose(three, two, rtol=0, atol=1e-7)
 
     def test_slow_rank(self):
         whole, slow = self.train("whole"), self.train("slow", "--inject", "slow-rank@2:1:5", ranks=3)

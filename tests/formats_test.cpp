@@ -462,6 +462,23 @@ TEST_F(Formats, CsvCentresConstantColumnsAndKeepsLongNamesApart) {
   EXPECT_EQ(*std::max_element(data.owner.begin(), data.owner.end()), 1);
 }
 
+// Numbers in a header that count the columns are names; a nameless column may be left out; and
+// clients are who they are called, not the number that their name looks like.
+TEST_F(Formats, CsvNamesAreTexts) {
+  write("t.csv", "0,1\n5,0\n6,1\n7,0\n8,1\n");
+  EXPECT_EQ(read("csv", "t.csv", "csv.label = 1\n").class_names,
+            (std::vector<std::string>{"0", "1"}));
+  write("t.csv", ",x,y\n0,5,0\n1,6,1\n2,7,0\n3,8,1\n");
+  EXPECT_EQ(read("csv", "t.csv", "csv.label = y\ncsv.drop = 0\n").train.inputs.size(1), 1);
+  std::string table = "x,y,who\n";
+  for (const std::string who : {"1e3", "1000", "007", "7"})
+    table += "1,0," + who + "\n2,1," + who + "\n";
+  write("t.csv", table);
+  const Dataset data =
+      read("csv", "t.csv", "csv.label = y\ncsv.client = who\ncsv.test-fraction = 0.5\n");
+  EXPECT_EQ(*std::max_element(data.owner.begin(), data.owner.end()), 3);
+}
+
 TEST_F(Formats, CsvRefusesWhatDoesNotFit) {
   const auto expect = [&](const std::string& table, const std::string& options,
                           const std::string& part) {
@@ -488,6 +505,8 @@ TEST_F(Formats, CsvRefusesWhatDoesNotFit) {
   expect("x,y\n1,a\n2,b\n", label + "csv.regression = true\n", "holds more than numbers");
   expect("x,y\n1e300,0\n2,1\n", label, "does not fit float32");
   expect("x,y\n1,0\n", label, "leaves none to test with");
+  expect("1,0\n2,1\n3,1\n", "csv.label = -1\n", "the first line holds numbers only");
+  expect(",x,y\n0,1,0\n1,2,1\n", label, "column 0 has no name");
   EXPECT_ERROR(read("csv", "none.csv", label), "csv: none.csv was not found");
   EXPECT_ERROR(read("csv", "t.csv", label + "csv.standardise = client\n"), "csv.client is none");
 }
@@ -536,6 +555,9 @@ TEST_F(Formats, LibsvmRefusesWhatDoesNotFit) {
   expect("0 1:1\n1 1:1\n3 1:1\n", "among them 3 (must be -1 and +1");
   expect("", "no rows were found");
   expect("0 1:1\n1 2000000000:1\n", "too sparse to be stored densely");
+  write("ones", "1 1:1\n2 1:1\n");
+  write("zeros", "0 1:1\n1 1:1\n");
+  EXPECT_ERROR(read("libsvm", "ones", "libsvm.test = zeros\n"), "zeros: holds label 0, which");
 }
 
 // Rows as the rule says, from the generator's own formulas in double.

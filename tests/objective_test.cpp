@@ -1,5 +1,6 @@
 #include "objective.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
@@ -112,7 +113,7 @@ TEST(Detail, MetricsCountPairsAndRecalls) {
       detail.class_samples[label] += 1;
       detail.class_correct[label] += hit ? 1 : 0;
       for (size_t c = 0; c < classes; ++c)  // few different values: many ties
-        detail.probabilities.push_back(static_cast<float>(rng.below(5)) / 4);
+        detail.log_odds.push_back(static_cast<double>(rng.below(5)) / 4);
     }
     double areas = 0, counted = 0, recalls = 0;
     for (size_t c = 0; c < classes; ++c) {
@@ -121,8 +122,7 @@ TEST(Detail, MetricsCountPairsAndRecalls) {
         for (size_t j = 0; j < detail.labels.size(); ++j) {
           const auto of_class = static_cast<int64_t>(c);
           if (detail.labels[i] != of_class || detail.labels[j] == of_class) continue;
-          const float a = detail.probabilities[i * classes + c],
-                      b = detail.probabilities[j * classes + c];
+          const double a = detail.log_odds[i * classes + c], b = detail.log_odds[j * classes + c];
           right += a > b ? 1 : a == b ? 0.5 : 0;
           ++pairs;
         }
@@ -137,12 +137,33 @@ TEST(Detail, MetricsCountPairsAndRecalls) {
   }
 }
 
+// Proves that samples are ranked by the odds of their class, which are told apart where the
+// probability is 1 in double precision; that they are those of the probabilities where these say
+// enough; and that a mixture's odds come from the other classes' probabilities.
+TEST(Objective, LogOddsDoNotSaturate) {
+  const Objective classes;
+  for (const float top : {1.0F, 50.0F, 300.0F}) {
+    const std::vector<float> less{top, 0, 1}, more{top + 1, 0, 1};
+    const std::vector<double> a = classes.log_odds(less), b = classes.log_odds(more);
+    EXPECT_NEAR(b[0] - a[0], 1, 1e-9);
+    EXPECT_NEAR(a[0], top - std::log(1 + std::exp(1.0)), 1e-9);
+    const std::vector<double> p = classes.predictions(less);
+    if (top == 1) {
+      for (size_t c = 0; c < 3; ++c) EXPECT_NEAR(a[c], std::log(p[c] / (1 - p[c])), 1e-9);
+      EXPECT_THAT(Objective::mixed_log_odds(p), testing::Pointwise(testing::DoubleNear(1e-9), a));
+    }
+  }
+  const Objective binary(Objective::Kind::kBinary);
+  EXPECT_THAT(binary.log_odds(std::vector<float>{70}), testing::ElementsAre(-70, 70));
+  EXPECT_NEAR(Objective::mixed_log_odds(binary.predictions(std::vector<float>{70}))[1], 70, 1e-9);
+}
+
 // Proves that a diverged model has no area under the curve, and that asking for it ends.
 TEST(Detail, ADivergedModelHasNoArea) {
-  const float nan = std::nanf("");
+  const double nan = std::nan("");
   Detail detail{.class_samples = {1, 1},
                 .class_correct = {0, 0},
-                .probabilities = {nan, nan, nan, nan},
+                .log_odds = {nan, nan, nan, nan},
                 .labels = {0, 1}};
   EXPECT_TRUE(std::isnan(detail.area_under_curve()));
 }
@@ -181,9 +202,9 @@ TEST(Scorer, DirectAndAutogradAgreeOnABinaryModel) {
     }
     EXPECT_EQ(details[0].class_correct, details[1].class_correct);
     EXPECT_EQ(details[0].labels, details[1].labels);
-    ASSERT_EQ(details[0].probabilities.size(), 60U);
+    ASSERT_EQ(details[0].log_odds.size(), 60U);
     for (size_t i = 0; i < 60; ++i)
-      EXPECT_NEAR(details[0].probabilities[i], details[1].probabilities[i], 1e-6);
+      EXPECT_NEAR(details[0].log_odds[i], details[1].log_odds[i], 1e-4);
   }
 }
 

@@ -141,6 +141,10 @@ TEST(Distribution, RefusesWhatCannotBe) {
   wrong("11,0\n1,1\n1,1\n", "distribution.entries = samples",
         "asks for 11 samples of class 0, which has 10");
   wrong("1.5,0\n1,1\n1,1\n", "distribution.entries = samples", "asks for 1.5 samples of class 0");
+  const MatrixFile of_nothing("1,1\n1,1\n1,0\n");
+  EXPECT_ERROR(split("distribution", of_nothing.lines("distribution.entries = samples"),
+                     {even_labels(2, 10), 3, 2}),
+               "asks for 1 samples of class 2, which has 0");
   EXPECT_ERROR(split("distribution", "distribution.file = /nowhere.csv", {labels, 3, 2}),
                "/nowhere.csv: cannot be read");
 }

@@ -11,6 +11,7 @@ import tempfile
 import termios
 import time
 import unittest
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -80,10 +81,8 @@ class ResultsFile(Case):
         self.assertEqual(list(rounds["round"]), [1, 2, 3, 4])
         self.assertTrue(np.all(rounds["seconds"] > 0))
         self.assertTrue(np.all(rounds["cohort"] == 5))
-        # What a real server would send; rows may be padded a little.
-        for name in ("bytes_down", "bytes_up"):
-            self.assertTrue(np.all(rounds[name] >= 5 * 4 * parameters), rounds[name])
-            self.assertTrue(np.all(rounds[name] < 1.01 * 5 * 4 * parameters), rounds[name])
+        for name in ("bytes_down", "bytes_up"):  # what a real server would send, and get back
+            self.assertTrue(np.all(rounds[name] == 5 * 4 * parameters), rounds[name])
         for number in rounds["round"]:
             rows = clients["round"] == number
             of_round = {name: column[rows] for name, column in clients.items()}
@@ -99,6 +98,36 @@ class ResultsFile(Case):
         self.assertEqual(set(clients["rank"]), {1, 2})
         self.assertIn(f"checksum {checksum(output)}", run.out)
         self.assertIn(f"accuracy {rounds['test_accuracy'][-1]:.4f}", run.out)
+
+    def test_bytes(self):
+        """What stays at the client is not counted, nor what one that is lost would have sent; every column is named in
+        results/README.md.
+        """
+        page = (Path(HERE).parent / "results" / "README.md").read_text()
+        held_back = ["--partition.test-fraction", 0.2]
+        head, model = 10 * 200 + 10, 784 * 200 + 200 + 200 * 200 + 200 + 10 * 200 + 10
+        for algorithm, down, up in (("lgfedavg", head, head), ("fedper", model - head, model - head),
+                                    ("local", 0, 0), ("scaffold", 2 * model, 2 * model)):
+            output = self.path(algorithm + ".h5")
+            self.succeed(*self.job(output, rounds=2), "--algorithm", algorithm, "--metrics", "auc,class-accuracy",
+                         *held_back, "--evaluate-clients", 1)
+            with h5py.File(output, "r") as file:
+                for name, each in (("bytes_down", down), ("bytes_up", up)):
+                    self.assertEqual(list(file["rounds"][name][:]), 2 * [5 * 4 * each], f"{algorithm} {name}")
+                for group in ("rounds", "clients", "evaluations", "ranks", "partition"):
+                    for column in file[group]:
+                        name = column
+                        for prefix in ("clients_", "personal_"):
+                            if group == "rounds" and name.startswith(prefix):
+                                name = name[len(prefix):]
+                        self.assertIn(f"`{name}`", page, f"/{group}/{column}")
+        output = self.path("lost.h5")
+        self.succeed(*self.job(self.path("whole.h5"), rounds=1))
+        first = columns(self.path("whole.h5"), "clients")["client"][0]
+        self.succeed(*self.job(output, rounds=1), "--inject", f"client-crash@1:{first}")
+        with h5py.File(output, "r") as file:
+            self.assertEqual(file["rounds/bytes_down"][0], 5 * 4 * model)
+            self.assertEqual(file["rounds/bytes_up"][0], 4 * 4 * model)
 
     # ------------------------------------------------------------------------------------------------ terminal
 

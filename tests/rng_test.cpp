@@ -70,9 +70,12 @@ TEST(Rng, EveryPartOfTheNameCounts) {
 // Names enter the counter as 32-bit hashes; those that the program uses must not collide. Add
 // yours.
 TEST(Rng, PurposesInUseDiffer) {
-  const std::vector<const char*> purposes = {"check",     "dropout",    "fcube",
-                                             "partition", "population", "sampler",
-                                             "shuffle",   "synthetic",  "weights"};
+  const std::vector<const char*> purposes = {
+      "availability",     "check",   "client-split", "dropout",    "dropout personal",
+      "evaluate-clients", "fcube",   "gaussian",     "head",       "holdout",
+      "ifca-mixture",     "lanes",   "lost",         "partition",  "personal",
+      "population",       "sampler", "shuffle",      "stragglers", "synthetic",
+      "weights"};
   std::set<std::pair<uint64_t, uint64_t>> blocks;
   for (const char* purpose : purposes) {
     Rng rng(0, purpose);

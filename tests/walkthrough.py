@@ -42,6 +42,22 @@ class Walkthrough(Case):
         words = ["--algorithm", "clipped", "--clipped.norm", 0.0625, "--rounds", 3]
         self.assertEqual(self.weights(*words, ranks=3)[1], self.weights(*words)[1])
 
+    def test_differential_privacy(self):
+        """Proves the second example's rule: without noise and with a large clip it is FedAvg with uniform weights, the
+        noise grows in proportion, and a single client's change is cut to the length that the job says.
+        """
+        def weights(clip, noise, *words, ranks=0):
+            return self.weights("--algorithm", "dpfedavg", "--dpfedavg.clip", clip, "--dpfedavg.noise", noise,
+                                "--rounds", 1, *words, ranks=ranks)
+        plain, bits = weights(1e6, 0)
+        self.assertEqual(bits, self.weights("--algorithm", "fedavg", "--weighting", "uniform", "--rounds", 1)[1])
+        once, twice = (weights(1, noise)[0] - weights(1, 0)[0] for noise in (0.5, 1))
+        np.testing.assert_allclose(twice, 2 * once, atol=1e-6)
+        self.assertGreater(np.abs(once).max(), 0.01)
+        short, long = (weights(clip, 0, "--cohort", 1)[0] for clip in (0.03125, 0.0625))
+        self.assertAlmostEqual(np.linalg.norm(long - short), 0.03125, delta=1e-6)
+        self.assertEqual(weights(1, 1)[1], weights(1, 1, ranks=3)[1])
+
 
 if __name__ == "__main__":
     unittest.main(verbosity=2)

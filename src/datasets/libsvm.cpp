@@ -164,6 +164,13 @@ class Libsvm final : public DatasetSource {
                " (must be -1 and +1, or 0 to C-1, or 1 to C, each at least once)");
       data.class_names.push_back(std::to_string(found[c]));
     }
+    // Two files may code their classes differently; a class that only one of them has is the sign.
+    for (const int64_t label : found) {
+      const bool known =
+          std::find(train.labels.begin(), train.labels.end(), label) != train.labels.end();
+      FL_CHECK(known || test.path == train.path, test.path, ": holds label ", label, ", which ",
+               train.path, " does not (are the labels of both coded alike?)");
+    }
     data.classes = std::ssize(found);
     return {first, step};
   }

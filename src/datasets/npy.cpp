@@ -118,8 +118,8 @@ class HeaderParser {
                                    [&](const NumpyType& t) { return descr.substr(1) == t.code; });
     FL_CHECK(type != std::end(kNumpyTypes) && std::strchr("<>|=", descr[0]) != nullptr, where_,
              ": is of type ", shown(descr),
-             " (must be numbers: b1, u1, i1, u2, i2, u4, i4, i8, "
-             "f2, f4 or f8)");
+             " (must be numbers: b1, u1, i1, u2, i2, u4, i4, i8, f2, f4 or f8; "
+             "numpy.unique(y, return_inverse=True)[1] makes such of names)");
     header.type = *type;
     header.big_endian = descr[0] == '>';
   }

@@ -21,7 +21,9 @@ class Npz final : public DatasetSource {
         .summary = "arrays from NumPy, an .npz file or a folder of .npy: npz:FILE",
         .source = "NumPy enhancement proposal 1, A simple file format for NumPy arrays",
         .rule =
-            "FILE is a path, or a path within data-dir. Arrays of numbers: x [n, ...]; y [n] whole "
+            "FILE is a path, or a path within data-dir. Arrays of numbers: x [n, features], or "
+            "images "
+            "[n, channels, height, width]; y [n] whole "
             "numbers from 0, or [n, T] for sequences, -1 where there is nothing to predict; x_test "
             "and y_test, or a part of x and y becomes the test set; client [n], any whole numbers: "
             "the natural clients, in ascending order. Bytes stay bytes, everything else becomes "
@@ -54,6 +56,8 @@ class Npz final : public DatasetSource {
                path, ": ", name, " is ", shape_text(arrays[name].sizes()), ", while ", with, " is ",
                shape_text(arrays[with].sizes()), " (must have as many rows, at least one)");
     }
+    FL_CHECK(arrays["x"].dim() > 1, path, ": x is ", shape_text(arrays["x"].sizes()),
+             " (must be n x features; x[:, None] makes that of one number a sample)");
     const std::vector<int64_t> clients =
         has("client") ? client_codes(path, arrays["client"]) : std::vector<int64_t>{};
     Dataset data;

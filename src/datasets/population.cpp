@@ -29,10 +29,11 @@ class Population final : public DatasetSource {
         .rule =
             "Each class c has a centre m_c ~ N(0, I). User k holds 1 to `samples` samples, as "
             "many as drawn uniformly; a sample's class is uniform, x ~ m_c + U[-2, 2]^d, stored "
-            "in bytes that stand for -4 to 4. Test: 1,000 samples more.",
+            "in bytes that stand for -4 to 4. Test: 1,000 samples more. A user's samples are drawn "
+            "from a stream of its own: more users change nobody's.",
         .options = {{"users", Type::kInteger, "1000000", "users", between(1, 1e8)},
-                    {"samples", Type::kInteger, "2", "most samples of a user", at_least(1)},
-                    {"features", Type::kInteger, "8", "numbers in a sample", at_least(1)},
+                    {"samples", Type::kInteger, "2", "most samples of a user", between(1, 1e6)},
+                    {"features", Type::kInteger, "8", "numbers in a sample", between(1, 1e6)},
                     {"classes", Type::kInteger, "10", "classes", between(1, 1e6)}}};
   }
 
@@ -45,31 +46,36 @@ class Population final : public DatasetSource {
     data.classes = classes_;
     data.scale = kScale;
     data.shift = kShift;
-    std::vector<int64_t> sizes(static_cast<size_t>(users_));
-    for (int64_t& size : sizes) size = 1 + rng.below(samples_);
-    for (int64_t user = 0; user < users_; ++user)
-      data.owner.insert(data.owner.end(), static_cast<size_t>(sizes[static_cast<size_t>(user)]),
-                        user);
-    data.train = draw(std::ssize(data.owner), centres, rng);
-    data.test = draw(kTest, centres, rng);
+    std::vector<Rng> streams;
+    streams.reserve(static_cast<size_t>(users_));
+    for (int64_t user = 0; user < users_; ++user) {
+      Rng& stream = streams.emplace_back(seed_, "population", 0, user + 1);
+      data.owner.insert(data.owner.end(), static_cast<size_t>(1 + stream.below(samples_)), user);
+    }
+    data.train = empty(std::ssize(data.owner));
+    for (int64_t i = 0; i < std::ssize(data.owner); ++i)
+      draw(data.train, i, centres,
+           streams[static_cast<size_t>(data.owner[static_cast<size_t>(i)])]);
+    data.test = empty(kTest);
+    for (int64_t i = 0; i < kTest; ++i) draw(data.test, i, centres, rng);
     return data;
   }
 
  private:
-  Samples draw(int64_t n, const std::vector<double>& centres, Rng& rng) const {
-    Samples samples{torch::empty({n, features_}, torch::kUInt8), torch::empty({n}, torch::kInt64)};
-    uint8_t* x = samples.inputs.data_ptr<uint8_t>();
-    int64_t* y = samples.labels.data_ptr<int64_t>();
-    for (int64_t i = 0; i < n; ++i) {
-      y[i] = rng.below(classes_);
-      for (int64_t j = 0; j < features_; ++j) {
-        const double value =
-            centres[static_cast<size_t>(y[i] * features_ + j)] + 4 * rng.uniform() - 2;
-        x[i * features_ + j] =
-            static_cast<uint8_t>(std::clamp(std::lround((value - kShift) / kScale), 0L, 255L));
-      }
+  Samples empty(int64_t n) const {
+    return {torch::empty({n, features_}, torch::kUInt8), torch::empty({n}, torch::kInt64)};
+  }
+
+  // Sample i.
+  void draw(Samples& samples, int64_t i, const std::vector<double>& centres, Rng& rng) const {
+    uint8_t* x = samples.inputs.data_ptr<uint8_t>() + i * features_;
+    const int64_t label = rng.below(classes_);
+    samples.labels.data_ptr<int64_t>()[i] = label;
+    for (int64_t j = 0; j < features_; ++j) {
+      const double value =
+          centres[static_cast<size_t>(label * features_ + j)] + 4 * rng.uniform() - 2;
+      x[j] = static_cast<uint8_t>(std::clamp(std::lround((value - kShift) / kScale), 0L, 255L));
     }
-    return samples;
   }
 
   uint64_t seed_;

@@ -87,7 +87,12 @@ void LevelColumn::add(std::string_view cell) {
   // Beyond 2^53 whole numbers do not fit a double: such a level is its text.
   if (parse_number(cell, number) && std::abs(number) <= 0x1p53) {
     const auto end = std::to_chars(canonical, canonical + sizeof canonical, number + 0.0).ptr;
-    cell = std::string_view(canonical, static_cast<size_t>(end - canonical));
+    const std::string_view same(canonical, static_cast<size_t>(end - canonical));
+    if (kind_ == Kind::kValues) {
+      cell = same;
+    } else {
+      numeric_ = numeric_ && cell == same;
+    }
   } else {
     numeric_ = false;
   }
@@ -143,7 +148,17 @@ int64_t Table::column_of(const std::string& path, const std::string& name,
 }
 
 void Table::assign_roles(const std::string& path, const std::vector<std::string>& cells) {
-  if (format_.header) names_ = cells;
+  if (format_.header) {
+    double number = 0;
+    bool numbers = true, counted = true;  // 0, 1, 2, ... are names that pandas gives
+    for (size_t c = 0; c < cells.size(); ++c) {
+      numbers = numbers && parse_number(cells[c], number);
+      counted = counted && number == static_cast<double>(c);
+    }
+    FL_CHECK(!numbers || counted, path, ": the first line holds numbers only, so it looks like a ",
+             "sample and not like a header (", format_.key, ".header = false)");
+    names_ = cells;
+  }
   roles_.assign(cells.size(), Role::kNumber);
   std::vector<std::string> level_names(cells.size());
   const auto assign = [&](const std::string& name, const std::string& key, Role role) {
@@ -156,6 +171,11 @@ void Table::assign_roles(const std::string& path, const std::vector<std::string>
   if (!format_.client.empty()) assign(format_.client, "client", Role::kClient);
   for (const std::string& name : format_.drop) assign(name, "drop", Role::kDropped);
   for (const std::string& name : format_.onehot) assign(name, "onehot", Role::kLevels);
+  for (size_t c = 0; format_.header && c < roles_.size(); ++c) {
+    FL_CHECK(!names_[c].empty() || roles_[c] != Role::kNumber, path, ": column ", c,
+             " has no name, as the index that pandas writes (", format_.key, ".drop = ", c,
+             " leaves it out; give it a name to keep it as an input)");
+  }
   numbers_ = std::count(roles_.begin(), roles_.end(), Role::kNumber);
   for (size_t c = 0; c < roles_.size(); ++c) {
     if (roles_[c] == Role::kLevels) level_names_.push_back(column_name(c));

@@ -38,9 +38,13 @@ class CellReader {
   std::string line_, more_;
 };
 
-// A column of texts as numbers: what stands for the same number is one level ("1" and "1.0").
+// A column of texts as numbers: what stands for the same number is one level ("1" and "1.0"),
+// unless texts are names ("007" and "7").
 class LevelColumn {
  public:
+  enum class Kind { kValues, kNames };
+  explicit LevelColumn(Kind kind = Kind::kValues) : kind_(kind) {}
+
   void add(std::string_view cell);
   bool numeric() const { return numeric_; }      // every level is a number
   size_t size() const { return index_.size(); }  // levels
@@ -54,6 +58,7 @@ class LevelColumn {
   Sorted sorted() const;
 
  private:
+  Kind kind_;
   std::map<std::string, int64_t, std::less<>> index_;
   std::vector<int64_t> codes_;
   bool numeric_ = true;
@@ -104,7 +109,7 @@ class Table {
   std::vector<double> values_;  // [rows, numbers]
   std::vector<LevelColumn> levels_;
   std::vector<std::string> level_names_;
-  LevelColumn labels_, clients_;
+  LevelColumn labels_, clients_{LevelColumn::Kind::kNames};
 };
 
 // Each row minus the mean, over the standard deviation (n - 1) of the training rows of its group; a

@@ -22,11 +22,13 @@ namespace fs = std::filesystem;
 
 // The files of the two parts: PREFIX_train.h5 and PREFIX_test.h5.
 std::pair<std::string, std::string> find_files(const Job& job, const std::string& name,
-                                               const std::string& prefix) {
+                                               const std::string& prefix,
+                                               const std::string& source = {}) {
   const std::string train = prefix + "_train.h5", test = prefix + "_test.h5";
-  const fs::path folder = find_set(
-      job, {name, prefix}, {train, test},
-      message("fetch it with scripts/get_data ", name, ", or give its folder with --data-dir"));
+  const fs::path folder =
+      find_set(job, {name, prefix}, {train, test},
+               message(source.empty() ? message("fetch it with scripts/get_data ", name) : source,
+                       ", or give its folder with --data-dir"));
   for (const std::string& file : {train, test}) {
     std::error_code none;
     FL_CHECK(fs::exists(folder / file, none), (folder / file).string(),
@@ -121,7 +123,10 @@ class FedEmnist final : public DatasetSource {
 
   Dataset read() const override {
     const auto [train, test] =
-        find_files(job_, "fed-emnist", digits_ ? "fed_emnist_digitsonly" : "fed_emnist");
+        digits_
+            ? find_files(job_, "fed-emnist", "fed_emnist_digitsonly",
+                         "write it with TensorFlow Federated's emnist.load_data(only_digits=True)")
+            : find_files(job_, "fed-emnist", "fed_emnist");
     Dataset data;
     const std::string names = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     data.classes = digits_ ? 10 : 62;
