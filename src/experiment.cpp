@@ -285,10 +285,6 @@ void check_client_evaluation(const Experiment& e) {
   const std::string help =
       message("no client keeps samples for that (set ", key,
               ", such as 0.2; a client needs two samples or more to keep one)");
-  const bool evaluates = e.job.get<double>("evaluate-clients") > 0;
-  FL_CHECK(evaluates || e.job.get<int64_t>("holdout-clients") == 0, "holdout-clients is ",
-           e.job.get<std::string>("holdout-clients"),
-           ", but evaluate-clients is 0, so that nobody would evaluate on them (set it to 1)");
   if (held_back.indices.empty()) {
     FL_CHECK(!e.algorithm->personal(), "algorithm ", algorithm,
              " gives clients models of their own, which only they can evaluate, but ", help);
@@ -306,7 +302,12 @@ void note_what_has_no_effect(Experiment& e) {
     e.notes.push_back(message("the data name ", owners, " clients of their own, which partitioner ",
                               name, " does not look at (--partitioner natural does)"));
   }
-  if (job.get<double>("evaluate-clients") == 0 && !e.test.indices.empty()) {
+  const bool evaluates = job.get<double>("evaluate-clients") > 0;
+  if (!evaluates && job.get<int64_t>("holdout-clients") > 0) {
+    e.notes.push_back(message("holdout-clients is ", job.get<std::string>("holdout-clients"),
+                              ", but nobody evaluates on their samples: evaluate-clients is 0"));
+  }
+  if (!evaluates && !e.test.indices.empty()) {
     e.notes.push_back(message("clients keep ", e.test.indices.size(), " samples back (",
                               "partition.test-fraction) that nobody evaluates on: evaluate-clients "
                               "is 0"));

@@ -6,14 +6,14 @@ import numpy as np
 
 from whole_program import Case, checksum
 
-JOB = ["--dataset", "fcube", "--model", "logistic", "--clients", 4, "--cohort", 3, "--local.batch-size", 100,
+JOB = ["--dataset", "fcube", "--model", "logistic", "--clients", 4, "--local.batch-size", 100,
        "--local.lr", 0.5]
 
 
 class Walkthrough(Case):
-    def weights(self, *words, ranks=0):
+    def weights(self, *words, ranks=0, cohort=3):
         output = self.path("x.h5")
-        self.succeed(*JOB, *words, "--output", output, "--overwrite", ranks=ranks)
+        self.succeed(*JOB, "--cohort", cohort, *words, "--output", output, "--overwrite", ranks=ranks)
         with h5py.File(output, "r") as file:
             model = np.concatenate([file["model"][name][()].ravel() for name in sorted(file["model"])])
         return model.astype(np.float64), checksum(output)
@@ -46,15 +46,15 @@ class Walkthrough(Case):
         """Proves the second example's rule: without noise and with a large clip it is FedAvg with uniform weights, the
         noise grows in proportion, and a single client's change is cut to the length that the job says.
         """
-        def weights(clip, noise, *words, ranks=0):
+        def weights(clip, noise, **how):
             return self.weights("--algorithm", "dpfedavg", "--dpfedavg.clip", clip, "--dpfedavg.noise", noise,
-                                "--rounds", 1, *words, ranks=ranks)
+                                "--rounds", 1, **how)
         plain, bits = weights(1e6, 0)
         self.assertEqual(bits, self.weights("--algorithm", "fedavg", "--weighting", "uniform", "--rounds", 1)[1])
         once, twice = (weights(1, noise)[0] - weights(1, 0)[0] for noise in (0.5, 1))
         np.testing.assert_allclose(twice, 2 * once, atol=1e-6)
         self.assertGreater(np.abs(once).max(), 0.01)
-        short, long = (weights(clip, 0, "--cohort", 1)[0] for clip in (0.03125, 0.0625))
+        short, long = (weights(clip, 0, cohort=1)[0] for clip in (0.03125, 0.0625))
         self.assertAlmostEqual(np.linalg.norm(long - short), 0.03125, delta=1e-6)
         self.assertEqual(weights(1, 1)[1], weights(1, 1, ranks=3)[1])
 
