@@ -224,7 +224,7 @@ class Resume(Case):
         """Without --resume a results file is protected, with its checkpoint; --overwrite replaces both."""
         path = self.path("x.h5")
         self.interrupt(self.begin(path))
-        self.fail_with(["exists"], "--job", self.job, "--output", path)
+        self.fail_with(["ended after round", "of 10", "--resume auto"], "--job", self.job, "--output", path)
         self.assertTrue(os.path.exists(self.folder_of(path)))
         run = self.succeed("--job", self.job, "--output", path, "--overwrite")
         self.assertIn("is removed: without --resume", run.err)
