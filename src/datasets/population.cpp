@@ -2,6 +2,7 @@
 // engine, in as little memory as possible. For measuring, not for learning something new.
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "check.h"
 #include "dataset.h"
@@ -46,16 +47,19 @@ class Population final : public DatasetSource {
     data.classes = classes_;
     data.scale = kScale;
     data.shift = kShift;
-    std::vector<Rng> streams;
-    streams.reserve(static_cast<size_t>(users_));
-    for (int64_t user = 0; user < users_; ++user) {
-      Rng& stream = streams.emplace_back(seed_, "population", 0, user + 1);
-      data.owner.insert(data.owner.end(), static_cast<size_t>(1 + stream.below(samples_)), user);
-    }
+    // Once for the sizes, once more for the samples: a stream costs less than to remember it.
+    const auto begin_user = [&](int64_t user) {
+      Rng stream(seed_, "population", 0, user + 1);
+      const int64_t size = 1 + stream.below(samples_);
+      return std::pair(size, stream);
+    };
+    for (int64_t user = 0; user < users_; ++user)
+      data.owner.insert(data.owner.end(), static_cast<size_t>(begin_user(user).first), user);
     data.train = empty(std::ssize(data.owner));
-    for (int64_t i = 0; i < std::ssize(data.owner); ++i)
-      draw(data.train, i, centres,
-           streams[static_cast<size_t>(data.owner[static_cast<size_t>(i)])]);
+    for (int64_t user = 0, i = 0; user < users_; ++user) {
+      auto [size, stream] = begin_user(user);
+      for (const int64_t end = i + size; i < end; ++i) draw(data.train, i, centres, stream);
+    }
     data.test = empty(kTest);
     for (int64_t i = 0; i < kTest; ++i) draw(data.test, i, centres, rng);
     return data;
