@@ -58,7 +58,7 @@ Scored LocalStep::forward(const torch::Tensor& other_rows, bool representation) 
   return passes_[0].forward(other_rows, representation);
 }
 
-LocalRule::~LocalRule() = default;
+AffineCorrection::~AffineCorrection() = default;
 
 LocalTraining::LocalTraining(const Algorithm::Setup& setup)
     : network_(setup.network),

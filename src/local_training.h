@@ -26,6 +26,8 @@ struct AffineCorrection {
   double pull = 0;
   torch::Tensor anchor = {};  // [T], [1, T] or [G, T]; needed unless pull is 0
   torch::Tensor shift = {};   // likewise; undefined is 0
+
+  ~AffineCorrection();  // elsewhere: g++ 12 warns of an inlined one, as if `shift` were not set
 };
 
 // One step of the A clients that still train, the group's first A. T is the length of the trainable
@@ -90,8 +92,6 @@ struct LocalRule {
   // differ in it.
   std::string batches = "shuffle";
   int64_t more_batches = 0;  // further batches in each step, see LocalStep::gradient()
-
-  ~LocalRule();  // elsewhere, since g++ 12 takes an inlined one for a use of what is not set
 };
 
 class LocalTraining {
