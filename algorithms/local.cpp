@@ -27,7 +27,7 @@ class LocalOnly final : public Algorithm {
   VectorSizes client_state() const override { return {{"model", local_.network().layout().row()}}; }
 
   RowPart not_sent() const override {
-    return RowPart::of(local_.network().layout(), [](const Parameter&) { return true; });
+    return RowPart().complement(local_.network().layout());  // all of it
   }
 
   Update train(ClientGroup& group, const GlobalModel& global) const override {

@@ -40,12 +40,11 @@ std::vector<int64_t> hosts_among(int ranks) {
 
 Traffic client_traffic(const Experiment& e, const GlobalModel& model) {
   const ParameterLayout& layout = e.network->layout();
-  const RowPart kept = e.algorithm->not_sent();
-  const int64_t gaps = layout.trainable() - layout.count();
-  const int64_t one_model = layout.row() - gaps - kept.numbers(layout);
+  const int64_t one_model = e.algorithm->not_sent().complement(layout).numbers(layout);
   // Vectors as long as the model, or as its trainable part, have its gaps.
   const auto numbers = [&](int64_t size) {
-    return size == layout.row() || size == layout.trainable() ? size - gaps : size;
+    if (size == layout.trainable()) return layout.count();
+    return size == layout.row() ? RowPart().complement(layout).numbers(layout) : size;
   };
   Traffic each{.down = e.algorithm->models_received() * one_model, .up = one_model};
   int64_t shared = 0;
