@@ -66,6 +66,42 @@ class Reproduce(Case):
                         self.assertLess(low, float(row["value"]))
                         self.assertGreater(high, float(row["value"]))
 
+    def test_what_counts_as_complete(self):
+        """Proves that a results file is used only while it has every value that its job file and its cell set."""
+        reproduce = module("reproduce")
+        ini = Path(self.path("job.ini"))
+        text = ("#: cell a --local.epochs 1\n#: seeds 0\ndataset = fcube  # a comment\npartitioner = natural\n"
+                "model = logistic\ncohort = 4\nrounds = 2\n[mlp]\nhidden = 8\n[local]\nbatch-size = 500\nlr = 0.10\n")
+        ini.write_text(text.replace("[mlp]\nhidden = 8\n", ""))
+        job = reproduce.read_job(ini)
+        output = Path(self.path("x.h5"))
+        self.succeed("--job", ini, *job.cells["a"], "--seed", 0, "--output", output)
+        complete = lambda options=job.cells["a"], seed=0: reproduce.Run(job, "a", seed, options, output).complete()
+        self.assertTrue(complete())
+        ini.write_text(text)  # what only another cell's model would read
+        self.assertTrue(complete())
+        self.assertFalse(complete(seed=1))
+        self.assertFalse(complete(["--local.epochs", "2"]))
+        self.assertFalse(complete(["--local.epochs", "1", "--fedprox.mu", "1"]))
+        for old, new in (("lr = 0.10", "lr = 0.2"), ("rounds = 2", "rounds = 3"), ("fcube", "gaussian")):
+            ini.write_text(text.replace(old, new))
+            self.assertFalse(complete(), new)
+
+    def test_verdicts(self):
+        """A source's own spread counts at its own end; a band that tells nothing judges nothing; fewer seeds are said."""
+        reproduce = module("reproduce")
+        job = reproduce.JobFile(Path("x.ini"))  # last test_accuracy, seeds 0,1,2
+        row = lambda value, std="", band="": {"value": str(value), "std": str(std), "band": band}
+        verdict = lambda figures, *rows: reproduce.verdict_of(job, range(len(figures)), figures, rows)
+        self.assertEqual(verdict([79, 80, 81], row(81), row(79, 1.5)), ("76.0 to 82.0", "pass"))
+        self.assertEqual(verdict([82.1] * 3, row(81), row(79, 1.5)), ("76.0 to 82.0", "FAIL"))
+        self.assertEqual(verdict([79.0], row(81), row(79, 1.5)), ("76.0 to 82.0", "pass, 1 of 3 seeds"))
+        self.assertEqual(verdict([10.0] * 3, row(10), row(40, 26)), ("0.0 to 92.0: too wide", "-"))
+        self.assertEqual(verdict([10.0] * 3, row(10, band="none")), ("-", "-"))
+        self.assertEqual(verdict([np.nan] * 3, row(10)), ("9.0 to 11.0", "FAIL"))
+        job.measure = ["rounds", "0.97", "test_accuracy"]
+        self.assertEqual(verdict([650] * 3, row(664, band="30%")), ("464.8 to 863.2", "pass"))
+
     def test_only(self):
         """--only takes words from their beginning: "mnist" is not Fashion-MNIST, "mnist c2" are cells of a job."""
         def cells(*words):
