@@ -60,6 +60,11 @@ void set_arithmetic(const Job& job) {
   context.setBenchmarkCuDNN(!deterministic);
   context.setAllowTF32CuDNN(tf32);
   context.setAllowTF32CuBLAS(tf32);
+  // Sums of bf16 products stay float32; LibTorch 1.13 has no such switch.
+  [](auto& switches) {
+    if constexpr (requires { switches.setAllowBF16ReductionCuBLAS(false); })
+      switches.setAllowBF16ReductionCuBLAS(false);
+  }(context);
 }
 
 void check_precision(const Job& job) {

@@ -126,7 +126,10 @@ std::vector<torch::Tensor> WeightedSum::means(torch::ScalarType dtype) const {
       divide(buffer_.data_ptr<int64_t>() + offset, total, size, result.data_ptr<float>());
       return result;
     }
-    return result.copy_(buffer_.narrow(0, offset, size).to(torch::kFloat64).div_(total));
+    // By a tensor: CUDA multiplies by the reciprocal of a number instead, which has other bits.
+    const torch::Tensor divisor =
+        torch::full({}, total, torch::dtype(torch::kFloat64).device(buffer_.device()));
+    return result.copy_(buffer_.narrow(0, offset, size).to(torch::kFloat64).div_(divisor));
   };
   std::vector<torch::Tensor> result;
   if (models_ == 1) {

@@ -1,11 +1,13 @@
 #include "experiment.h"
 
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <malloc.h>
 #include <torch/cuda.h>
 #include <zlib.h>
 
 #include <algorithm>
 #include <cstring>
+#include <filesystem>
 #include <memory>
 #include <span>
 
@@ -81,9 +83,16 @@ void check_evaluation(const Job& job) {
       "target-accuracy is set, but evaluate-every is 0 (set it to 1, to look after every round)");
 }
 
-void resolve_device(Job& job) {
-  if (job.get<std::string>("device") == "auto")
-    job.set("device", torch::cuda::is_available() ? "cuda" : "cpu");
+// Notes if a GPU is left alone that somebody may count on.
+void resolve_device(Job& job, std::vector<std::string>& notes) {
+  if (job.get<std::string>("device") != "auto") return;
+  const bool cuda = torch::cuda::is_available();
+  job.set("device", cuda ? "cuda" : "cpu");
+  if (!cuda && std::filesystem::exists("/dev/nvidia0")) {
+    notes.push_back(
+        "here is an NVIDIA GPU, but LibTorch sees none: it was built without CUDA, or "
+        "for a newer driver (--device cpu says that this is meant)");
+  }
 }
 
 // Called on every rank: a rank without a GPU says so itself.
@@ -93,18 +102,23 @@ torch::Device device_of(const Job& job, int node_rank) {
            "device is cuda, but LibTorch sees no CUDA device here (choose --device cpu, or "
            "build against a CUDA LibTorch and check the driver)");
   const auto devices = static_cast<int>(torch::cuda::device_count());
-  return torch::Device(torch::kCUDA, static_cast<c10::DeviceIndex>(node_rank % devices));
+  const torch::Device device(torch::kCUDA, static_cast<c10::DeviceIndex>(node_rank % devices));
+  // An MPI that reads device memory does so in the context of this thread's current device.
+  c10::impl::VirtualGuardImpl(device.type()).setDevice(device);
+  return device;
 }
 
 // Clients per group: on a CPU one client's weights stay in the cache; a GPU wants a large stack, of
-// at most 2^28 numbers with gradients and momentum, and no more groups than the cohort fills.
+// at most 2^28 numbers with gradients and momentum, at most 4,096 samples a step, whose activations
+// have to fit as well, and no more clients than the cohort has.
 void resolve_group_size(Job& job, const Network& network) {
   int64_t size = number_or_auto(job, "group-size", 1);
   if (size < 0) {
-    const int64_t fit = (int64_t{1} << 28) / (3 * network.layout().row());
+    const int64_t weights = (int64_t{1} << 28) / (3 * network.layout().row());
+    const int64_t samples = 4096 / job.get<int64_t>("local.batch-size");
     const bool stack = job.get<std::string>("device") == "cuda" && network.stackable();
-    size =
-        stack ? std::clamp<int64_t>(fit, 1, std::min<int64_t>(128, job.get<int64_t>("cohort"))) : 1;
+    const int64_t most = std::min({weights, samples, int64_t{128}, job.get<int64_t>("cohort")});
+    size = stack ? std::max<int64_t>(most, 1) : 1;
   }
   FL_CHECK(size == 1 || network.stackable(), "group-size is ", size, ", but model ",
            job.get<std::string>("model"), " trains one client at a time (set group-size to 1)");
@@ -233,6 +247,17 @@ void share_partition(Communicator& comm, Partition& partition, bool allowed) {
       std::make_shared<const std::pair<torch::Tensor, torch::Tensor>>(offsets, indices);
 }
 
+// Nothing, or that the data name clients which the partitioner does not look at.
+std::vector<std::string> note_unused_clients(const Job& job, const Dataset& data) {
+  const auto name = job.get<std::string>("partitioner");
+  const auto partitioner = make<Partitioner>(name, {job});
+  if (data.owner.empty() || dynamic_cast<const KnowsClients*>(partitioner.get()) != nullptr)
+    return {};
+  const int64_t owners = 1 + *std::max_element(data.owner.begin(), data.owner.end());
+  return {message("the data name ", owners, " clients of their own, which partitioner ", name,
+                  " does not look at (--partitioner natural does)")};
+}
+
 }  // namespace
 
 PlannedPartition make_partition_of(Job job) {
@@ -242,6 +267,7 @@ PlannedPartition make_partition_of(Job job) {
   const torch::Tensor labels = sample_labels(plan.data.train);
   plan.labels.assign(labels.data_ptr<int64_t>(), labels.data_ptr<int64_t>() + labels.numel());
   plan.partition = split(job, plan.data, plan.labels);
+  plan.notes = note_unused_clients(job, plan.data);
   plan.job = std::move(job);
   return plan;
 }
@@ -295,13 +321,7 @@ void check_client_evaluation(const Experiment& e) {
 
 void note_what_has_no_effect(Experiment& e) {
   const Job& job = e.job;
-  const auto name = job.get<std::string>("partitioner");
-  const auto partitioner = make<Partitioner>(name, {job});
-  if (!e.data.owner.empty() && dynamic_cast<const KnowsClients*>(partitioner.get()) == nullptr) {
-    const int64_t owners = 1 + *std::max_element(e.data.owner.begin(), e.data.owner.end());
-    e.notes.push_back(message("the data name ", owners, " clients of their own, which partitioner ",
-                              name, " does not look at (--partitioner natural does)"));
-  }
+  for (std::string& note : note_unused_clients(job, e.data)) e.notes.push_back(std::move(note));
   const bool evaluates = job.get<double>("evaluate-clients") > 0;
   if (!evaluates && job.get<int64_t>("holdout-clients") > 0) {
     e.notes.push_back(message("holdout-clients is ", job.get<std::string>("holdout-clients"),
@@ -322,7 +342,7 @@ Experiment prepare(Job job, Dataset data) {
   resolve_clients(job, data);
   resolve_cohort(job);
   check_evaluation(job);
-  resolve_device(job);
+  resolve_device(job, e.notes);
   check_precision(job);
   ClientSplit lists = split(job, data);
   e.partition = std::move(lists.train);

@@ -42,6 +42,7 @@ struct PlannedPartition {
   Dataset data;
   std::vector<int64_t> labels;  // [training samples] as partitioners see them
   Partition partition;
+  std::vector<std::string> notes;  // what a user should know, a line each
 };
 
 // Reads the data and splits them, on one rank. Throws Error.

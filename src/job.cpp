@@ -72,26 +72,14 @@ std::string checked(const std::string& key, const Option& option, const std::str
   return text;
 }
 
-// Every key that exists, with what it means.
-std::map<std::string, Option> all_options() {
-  std::map<std::string, Option> all;
-  for (const Option& option : engine_options()) all.emplace(option.name, option);
-  for (const auto& [kind, plugins] : catalog()) {
-    for (const auto& [name, info] : plugins) {
-      for (const Option& option : info.options) all.emplace(name + "." + option.name, option);
-    }
-  }
-  return all;
-}
-
 // `used`: plug-ins that the job names, whose keys are likelier than those of others.
 std::string unknown_key(const std::string& key, const std::string& where,
                         const std::set<std::string>& used) {
   std::vector<std::string> likely = {"job"}, others;
   for (const Option& option : engine_options()) likely.push_back(option.name);
-  for (const auto& [known, option] : all_options()) {
-    const bool in_use = used.contains(known.substr(0, known.find('.')));
-    (in_use ? likely : others).push_back(known);
+  for (const Option& option : all_options()) {
+    const bool in_use = used.contains(option.name.substr(0, option.name.find('.')));
+    (in_use ? likely : others).push_back(option.name);
   }
   std::string near = nearest(key, likely);
   if (near.empty()) near = nearest(key, others);
@@ -109,10 +97,10 @@ std::string unknown_key(const std::string& key, const std::string& where,
 
 po::options_description boost_options() {
   po::options_description known;
-  for (const auto& [key, option] : all_options()) {
+  for (const Option& option : all_options()) {
     auto* value = po::value<std::string>();
     if (option.type == Type::kFlag) value->implicit_value("true");
-    known.add_options()(key.c_str(), value, option.meaning.c_str());
+    known.add_options()(option.name.c_str(), value, option.meaning.c_str());
   }
   known.add_options()("job", po::value<std::string>(), "job file");
   return known;
@@ -134,8 +122,8 @@ std::set<std::string> named_plugins(const po::parsed_options& parsed) {
 Values collect(const po::parsed_options& parsed, const std::string& where,
                std::set<std::string> used = {}) {
   std::set<std::string> flags;
-  for (const auto& [key, option] : all_options()) {
-    if (option.type == Type::kFlag) flags.insert(key);
+  for (const Option& option : all_options()) {
+    if (option.type == Type::kFlag) flags.insert(option.name);
   }
   Values values;
   for (const po::option& option : parsed.options) {
@@ -489,6 +477,19 @@ std::string Job::text() const {
     sections << key.substr(dot + 1) << " = " << value << "\n";
   }
   return plain.str() + sections.str();
+}
+
+std::vector<Option> all_options() {
+  std::vector<Option> all = engine_options();
+  for (const auto& [kind, plugins] : catalog()) {
+    for (const auto& [name, info] : plugins) {
+      for (Option option : info.options) {
+        option.name = name + "." + option.name;
+        all.push_back(std::move(option));
+      }
+    }
+  }
+  return all;
 }
 
 }  // namespace fl_sim

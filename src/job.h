@@ -48,4 +48,7 @@ class Job {
 // The engine's own options, in the order in which --help shows them.
 const std::vector<Option>& engine_options();
 
+// Every key that a job may have: the engine's, then "plug-in.option" of each plug-in.
+std::vector<Option> all_options();
+
 }  // namespace fl_sim

@@ -55,6 +55,17 @@ std::string farewell(const Outcome& outcome, const Job& job) {
                  "; --resume auto goes on from the checkpoint in ", checkpoint_folder(job));
 }
 
+// Says so where a round has fewer groups of clients than there are hosts.
+std::optional<std::string> idle_hosts(const Job& job, int ranks) {
+  const auto size = job.get<int64_t>("group-size"), cohort = job.get<int64_t>("cohort");
+  const int64_t groups = (cohort + size - 1) / size, hosts = std::max(1, ranks - 1);
+  if (size == 1 || groups >= hosts) return std::nullopt;
+  return message("a round has ", groups, groups == 1 ? " group" : " groups", " of up to ", size,
+                 " clients for ", hosts, " hosts: --group-size ",
+                 std::max<int64_t>(1, cohort / hosts),
+                 " would give more of them something to do (last bits differ)");
+}
+
 int run(const std::vector<std::string>& arguments, Communicator& comm) {
   const std::string started = utc_now();
   Job job;
@@ -132,6 +143,7 @@ int run(const std::vector<std::string>& arguments, Communicator& comm) {
     progress.note(warning, LogLevel::kWarning);
   }
   for (const std::string& note : experiment.notes) progress.note(note, LogLevel::kWarning);
+  if (const auto idle = idle_hosts(job, comm.size())) progress.note(*idle, LogLevel::kWarning);
   if (!former.note.empty()) progress.note(former.note, LogLevel::kWarning);
   if (former.round > 0)
     progress.note(message("goes on after round ", former.round, ", from ", former.folder));

@@ -67,6 +67,7 @@ void plan_partition(const std::vector<std::string>& arguments) {
   std::cout << facts.title << "\n\n"
             << partition_table(facts, skew) << "\n"
             << partition_blocks(facts, columns > 0 ? columns : kUsualColumns) << std::flush;
+  for (const std::string& note : plan.notes) std::cerr << "fl_sim: warning: " << note << std::endl;
   if (!picture) return;
   draw_picture(facts, kind == "bars" ? PictureKind::kBars : PictureKind::kBubbles, *picture);
   std::cout << "\npicture         " << *picture << "\n";

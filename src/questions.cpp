@@ -121,18 +121,10 @@ std::string indented(const std::string& lines) {
 
 // Keys of a job that are called so, or begin so: "local.lr", "local".
 std::vector<Option> keys_of(const std::string& name) {
-  std::vector<Option> keys;
-  const auto look_at = [&](Option option, const std::string& key) {
-    if (key != name && !key.starts_with(name + ".")) return;
-    option.name = key;
-    keys.push_back(std::move(option));
-  };
-  for (const Option& option : engine_options()) look_at(option, option.name);
-  for (const auto& [kind, plugins] : catalog()) {
-    for (const auto& [plugin, info] : plugins) {
-      for (const Option& option : info.options) look_at(option, plugin + "." + option.name);
-    }
-  }
+  std::vector<Option> keys = all_options();
+  std::erase_if(keys, [&](const Option& option) {
+    return option.name != name && !option.name.starts_with(name + ".");
+  });
   return keys;
 }
 

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <set>
 #include <sstream>
 
 #include "any_job.h"
@@ -39,6 +40,14 @@ TEST(Catalogue, EveryAlgorithmExplainsItself) {
     } catch (const Error& error) {
       ADD_FAILURE() << "its example is no job: " << error.what();
     }
+  }
+}
+
+// Proves that no two plug-ins, and no plug-in and the engine, claim the same key of a job.
+TEST(Catalogue, EveryKeyHasOneMeaning) {
+  std::set<std::string> seen;
+  for (const Option& option : all_options()) {
+    EXPECT_TRUE(seen.insert(option.name).second) << option.name;
   }
 }
 

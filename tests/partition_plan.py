@@ -57,6 +57,18 @@ class PartitionPlan(Case):
         self.fail_with(["--plan knows no 'model' (choose partition, or say nothing to plan the whole"], "--plan", "model", *self.common)
         self.fail_with(["clients is 601 (must be at most 600"], "--plan", "partition", *self.common, "--clients", 601)
 
+    def test_unused_clients(self):
+        """Clients that the data name and the partitioner ignores are worth a warning, from a plan and from a run."""
+        with open(self.path("t.csv"), "w") as file:
+            file.write("x,y,site\n" + "".join(f"{i},{i % 2},{'abc'[i % 3]}\n" for i in range(60)))
+        job = ["--dataset", f"csv:{self.path('t.csv')}", "--csv.label", "y", "--csv.client", "site",
+               "--model", "logistic", "--rounds", 1, "--local.batch-size", 5, "--local.lr", 0.1]
+        told = ("fl_sim: warning: the data name 3 clients of their own, which partitioner iid does not look at "
+                "(--partitioner natural does)\n")
+        for words in (["--plan", "partition"], ["--output", self.path("x.h5")]):
+            self.assertEqual(self.succeed(*words, *job, "--partitioner", "iid", "--clients", 2).err, told)
+            self.assertEqual(self.succeed(*words, *job, "--partitioner", "natural", "--overwrite").err, "")
+
     def test_pictures(self):
         picture = self.path("x.svg")
         self.fail_with(["--picture is x.pdf"], "--plan", "partition", *self.common, "--picture", "x.pdf")

@@ -105,6 +105,10 @@ class Plan(Case):
         groups = self.plan(*words, "--group-size", 4, "--plan-ranks", 5)
         self.assertIn("\ngroups        2 a round, of up to 4 clients", groups)
         self.assertIn(" --group-size 2 would give every host something to do\n", groups)
+        told = "fl_sim: warning: a round has 2 groups of up to 4 clients for 4 hosts: --group-size 2 would give more of them"
+        for size, check in ((4, self.assertIn), (2, self.assertNotIn)):
+            run = self.succeed(*self.common, *words, "--group-size", size, "--output", self.path(f"{size}.h5"), ranks=5)
+            check(told, run.err)
         # More hosts than groups have nothing to do: they are idle in part.
         busy = {int(k): int(share) for k, share in re.findall(r"^ +(\d+) +[\d.]+ +(\d+) %", text, re.M)}
         self.assertLessEqual(busy[17], 50, text)
