@@ -170,7 +170,7 @@ torch::Tensor Embedding::operator()(const Weights& weights, const torch::Tensor&
   const torch::Tensor known =
       codes.eq(x.detach()).logical_and(codes.ge(0)).logical_and(codes.lt(codes_));
   if (!x.is_cpu()) {  // nobody waits for a device in every step; what no table has ends the run
-    codes.masked_fill_(known.logical_not(), clients * codes_);
+    codes = codes.masked_fill(known.logical_not(), clients * codes_);
   } else if (!known.all().item<bool>()) {
     throw Error(message("layer ", name_, ": the data's numbers are from ", x.min().item<double>(),
                         " to ", x.max().item<double>(),
