@@ -9,7 +9,7 @@
 #include <functional>
 
 #include "fl_sim.h"
-#include "full_pass.h"
+#include "learning/full_pass.h"
 
 namespace fl_sim {
 namespace {

@@ -3,7 +3,7 @@
 // Deng et al., "Adaptive personalized federated learning", 2020, arXiv:2003.13461, Algorithm 1.
 // local.keep-momentum is of y's steps: v starts each round without.
 #include "fl_sim.h"
-#include "own_rows.h"
+#include "learning/own_rows.h"
 
 namespace fl_sim {
 

@@ -10,7 +10,7 @@
 #include <numeric>
 
 #include "fl_sim.h"
-#include "model_choice.h"
+#include "learning/model_choice.h"
 
 namespace fl_sim {
 namespace {

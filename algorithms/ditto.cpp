@@ -4,7 +4,7 @@
 // Algorithm 1. local.keep-momentum is of the global model's training: a client's own model starts
 // each round without.
 #include "fl_sim.h"
-#include "own_rows.h"
+#include "learning/own_rows.h"
 
 namespace fl_sim {
 

@@ -3,8 +3,8 @@
 // Oh et al., "FedBABU: Toward enhanced representation for federated image classification", ICLR
 // 2022, Algorithm 1.
 #include "fl_sim.h"
-#include "kept_part.h"
-#include "own_rows.h"
+#include "learning/kept_part.h"
+#include "learning/own_rows.h"
 
 namespace fl_sim {
 

@@ -3,7 +3,7 @@
 // Li et al., "FedBN: Federated learning on non-IID features via local batch normalization", ICLR
 // 2021, Algorithm 1.
 #include "fl_sim.h"
-#include "kept_part.h"
+#include "learning/kept_part.h"
 
 namespace fl_sim {
 

@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "fl_sim.h"
-#include "full_pass.h"
+#include "learning/full_pass.h"
 
 namespace fl_sim {
 

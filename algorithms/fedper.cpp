@@ -1,7 +1,7 @@
 // FedPer: the body is averaged, the head stays at the client; both are trained together.
 // Arivazhagan et al., "Federated learning with personalization layers", 2019, Algorithms 1 and 2.
 #include "fl_sim.h"
-#include "kept_part.h"
+#include "learning/kept_part.h"
 
 namespace fl_sim {
 

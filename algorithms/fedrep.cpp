@@ -3,7 +3,7 @@
 // Collins et al., "Exploiting shared representations for personalized federated learning", ICML
 // 2021, Algorithm 1.
 #include "fl_sim.h"
-#include "kept_part.h"
+#include "learning/kept_part.h"
 
 namespace fl_sim {
 

@@ -5,7 +5,7 @@
 #include <numeric>
 
 #include "fl_sim.h"
-#include "full_pass.h"
+#include "learning/full_pass.h"
 
 namespace fl_sim {
 

@@ -4,7 +4,7 @@
 #include <algorithm>
 
 #include "fl_sim.h"
-#include "kept_part.h"
+#include "learning/kept_part.h"
 
 namespace fl_sim {
 

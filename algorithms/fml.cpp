@@ -1,7 +1,7 @@
 // Federated mutual learning: a private and a shared model that teach each other on every batch.
 // Shen et al., "Federated mutual learning", 2020, arXiv:2006.16765.
 #include "fl_sim.h"
-#include "own_rows.h"
+#include "learning/own_rows.h"
 
 namespace fl_sim {
 namespace {

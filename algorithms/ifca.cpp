@@ -2,7 +2,7 @@
 // Ghosh et al., "An efficient framework for clustered federated learning", NeurIPS 2020, Algorithm
 // 1, option II (model averaging).
 #include "fl_sim.h"
-#include "model_choice.h"
+#include "learning/model_choice.h"
 
 namespace fl_sim {
 

@@ -2,7 +2,7 @@
 // Liang et al., "Think locally, act globally: Federated learning with local and global
 // representations", 2020, Algorithm 1.
 #include "fl_sim.h"
-#include "kept_part.h"
+#include "learning/kept_part.h"
 
 namespace fl_sim {
 

@@ -7,7 +7,7 @@
 #include <string>
 
 #include "fl_sim.h"
-#include "full_pass.h"
+#include "learning/full_pass.h"
 
 namespace fl_sim {
 

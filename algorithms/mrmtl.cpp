@@ -3,7 +3,7 @@
 // Liu et al., "On privacy and personalization in cross-silo federated learning", NeurIPS 2022,
 // after Evgeniou & Pontil, "Regularized multi-task learning", KDD 2004.
 #include "fl_sim.h"
-#include "own_rows.h"
+#include "learning/own_rows.h"
 
 namespace fl_sim {
 

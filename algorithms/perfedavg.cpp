@@ -3,7 +3,7 @@
 // meta-learning approach", NeurIPS 2020, Algorithm 1, with either of its approximations of the
 // Hessian's term.
 #include "fl_sim.h"
-#include "own_rows.h"
+#include "learning/own_rows.h"
 
 namespace fl_sim {
 

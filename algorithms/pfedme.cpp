@@ -2,7 +2,7 @@
 // models.
 // Dinh et al., "Personalized federated learning with Moreau envelopes", NeurIPS 2020, Algorithm 1.
 #include "fl_sim.h"
-#include "own_rows.h"
+#include "learning/own_rows.h"
 
 namespace fl_sim {
 

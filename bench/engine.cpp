@@ -19,12 +19,12 @@
 #include <functional>
 #include <memory>
 
-#include "arithmetic.h"
-#include "exact_sum.h"
-#include "experiment.h"
+#include "engine/exact_sum.h"
+#include "engine/experiment.h"
 #include "fl_sim.h"
-#include "kernels.h"
 #include "measure.h"
+#include "network/arithmetic.h"
+#include "network/kernels.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>

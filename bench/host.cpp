@@ -11,11 +11,11 @@
 #include <cstdio>
 #include <cstdlib>
 
-#include "communicator.h"
-#include "experiment.h"
+#include "engine/experiment.h"
+#include "engine/host.h"
 #include "fl_sim.h"
-#include "host.h"
 #include "measure.h"
+#include "process/communicator.h"
 
 namespace {
 

@@ -18,9 +18,9 @@
 #include <thread>
 #include <vector>
 
-#include "communicator.h"
-#include "exact_sum.h"
+#include "engine/exact_sum.h"
 #include "measure.h"
+#include "process/communicator.h"
 
 namespace {
 

@@ -19,11 +19,11 @@
 #include <string>
 #include <vector>
 
-#include "check.h"
-#include "hdf5_file.h"
-#include "rng.h"
-#include "schedule.h"
-#include "time_model.h"
+#include "base/check.h"
+#include "base/hdf5_file.h"
+#include "base/rng.h"
+#include "engine/schedule.h"
+#include "engine/time_model.h"
 
 namespace {
 

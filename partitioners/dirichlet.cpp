@@ -2,9 +2,9 @@
 // Li, Diao, Chen, He, "Federated learning on non-IID data silos: an experimental study", ICDE 2022
 // (NIID-Bench's noniid-labeldir), after Yurochkin et al., "Bayesian nonparametric federated
 // learning of neural networks", ICML 2019.
-#include "check.h"
-#include "dealing.h"
-#include "partitioner.h"
+#include "base/check.h"
+#include "data/dealing.h"
+#include "data/partitioner.h"
 
 namespace fl_sim {
 namespace {

@@ -8,10 +8,10 @@
 #include <numeric>
 #include <sstream>
 
-#include "check.h"
-#include "dealing.h"
-#include "own_clients.h"
-#include "partitioner.h"
+#include "base/check.h"
+#include "data/dealing.h"
+#include "data/own_clients.h"
+#include "data/partitioner.h"
 
 namespace fl_sim {
 namespace {

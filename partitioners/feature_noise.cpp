@@ -4,9 +4,9 @@
 // FedBench uses it as one; its code uses it as a standard deviation, and so do we unless told.
 #include <cmath>
 
-#include "check.h"
-#include "dealing.h"
-#include "partitioner.h"
+#include "base/check.h"
+#include "data/dealing.h"
+#include "data/partitioner.h"
 
 namespace fl_sim {
 namespace {

@@ -1,8 +1,8 @@
 // A partition that was saved: by this program, or as JSON by NIID-Bench, Flower and their like.
-#include "check.h"
-#include "own_clients.h"
-#include "partition_file.h"
-#include "partitioner.h"
+#include "base/check.h"
+#include "data/own_clients.h"
+#include "data/partition_file.h"
+#include "data/partitioner.h"
 
 namespace fl_sim {
 namespace {

@@ -1,9 +1,9 @@
 // IID: the training set in random order, cut into equal parts.
 // McMahan et al., "Communication-efficient learning of deep networks from decentralized data",
 // AISTATS 2017, section 3.
-#include "check.h"
-#include "dealing.h"
-#include "partitioner.h"
+#include "base/check.h"
+#include "data/dealing.h"
+#include "data/partitioner.h"
 
 namespace fl_sim {
 namespace {

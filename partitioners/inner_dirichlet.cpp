@@ -2,9 +2,9 @@
 // Zeng et al., "FedLab: a flexible federated learning framework", JMLR 2023
 // (client_inner_dirichlet_partition); Acar et al., "Federated learning based on dynamic
 // regularization", ICLR 2021, split their data in this way.
-#include "check.h"
-#include "dealing.h"
-#include "partitioner.h"
+#include "base/check.h"
+#include "data/dealing.h"
+#include "data/partitioner.h"
 
 namespace fl_sim {
 namespace {

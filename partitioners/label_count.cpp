@@ -1,9 +1,9 @@
 // Label skew by count: a client sees k classes only (#C = k).
 // Li, Diao, Chen, He, "Federated learning on non-IID data silos: an experimental study", ICDE 2022
 // (NIID-Bench's noniid-#labelk).
-#include "check.h"
-#include "dealing.h"
-#include "partitioner.h"
+#include "base/check.h"
+#include "data/dealing.h"
+#include "data/partitioner.h"
 
 namespace fl_sim {
 namespace {

@@ -2,9 +2,9 @@
 // Caldas et al., "LEAF: a benchmark for federated settings", 2018.
 #include <algorithm>
 
-#include "check.h"
-#include "own_clients.h"
-#include "partitioner.h"
+#include "base/check.h"
+#include "data/own_clients.h"
+#include "data/partitioner.h"
 
 namespace fl_sim {
 namespace {

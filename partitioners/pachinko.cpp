@@ -3,9 +3,9 @@
 // after Li and McCallum, "Pachinko allocation", ICML 2006.
 #include <algorithm>
 
-#include "check.h"
-#include "dealing.h"
-#include "partitioner.h"
+#include "base/check.h"
+#include "data/dealing.h"
+#include "data/partitioner.h"
 
 namespace fl_sim {
 namespace {

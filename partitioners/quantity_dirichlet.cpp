@@ -3,9 +3,9 @@
 // (NIID-Bench's iid-diff-quantity).
 #include <algorithm>
 
-#include "check.h"
-#include "dealing.h"
-#include "partitioner.h"
+#include "base/check.h"
+#include "data/dealing.h"
+#include "data/partitioner.h"
 
 namespace fl_sim {
 namespace {

@@ -2,10 +2,10 @@
 // Yuan, Morningstar, Ning, Singhal, "What do we mean by generalization in federated learning?",
 // ICLR 2022 (semantic partitioning), with k-means on the inputs and the clusters dealt out as
 // NIID-Bench deals classes.
-#include "check.h"
-#include "dealing.h"
-#include "k_means.h"
-#include "partitioner.h"
+#include "base/check.h"
+#include "data/dealing.h"
+#include "data/k_means.h"
+#include "data/partitioner.h"
 
 namespace fl_sim {
 namespace {

@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <numeric>
 
-#include "check.h"
-#include "partitioner.h"
+#include "base/check.h"
+#include "data/partitioner.h"
 
 namespace fl_sim {
 namespace {

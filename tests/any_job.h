@@ -5,10 +5,10 @@
 
 #include <string>
 
-#include "check.h"
-#include "job.h"
-#include "registry.h"
-#include "selftest/experiments.h"
+#include "base/check.h"
+#include "base/job.h"
+#include "base/registry.h"
+#include "commands/selftest/experiments.h"
 
 namespace fl_sim {
 

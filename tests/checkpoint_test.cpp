@@ -1,6 +1,6 @@
 // What checkpoints stand on: states that are captured while the store goes on, rounds that are
 // undone, and folders in which only what was committed counts.
-#include "checkpoint.h"
+#include "storage/checkpoint.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -11,8 +11,8 @@
 #include <fstream>
 
 #include "any_job.h"
-#include "check.h"
-#include "hdf5_file.h"
+#include "base/check.h"
+#include "base/hdf5_file.h"
 
 namespace fl_sim {
 namespace {

@@ -1,5 +1,5 @@
 // Each client's samples split into training, validation and test.
-#include "client_split.h"
+#include "data/client_split.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

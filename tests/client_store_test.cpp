@@ -1,6 +1,6 @@
 // What a rank remembers of its clients is the same whether it lies in memory or in files, and what
 // is missing, damaged or someone else's is refused with a reason.
-#include "client_store.h"
+#include "storage/client_store.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -6,7 +6,7 @@
 
 #include "any_job.h"
 #include "layer_trial.h"
-#include "row_part.h"
+#include "network/row_part.h"
 
 namespace fl_sim {
 namespace {

@@ -1,4 +1,4 @@
-#include "compare.h"
+#include "commands/compare.h"
 
 #include <gtest/gtest.h>
 

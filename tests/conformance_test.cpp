@@ -7,9 +7,9 @@
 #include <map>
 #include <set>
 
-#include "check.h"
-#include "registry.h"
-#include "selftest/suite.h"
+#include "base/check.h"
+#include "base/registry.h"
+#include "commands/selftest/suite.h"
 
 namespace fl_sim::selftest {
 // Shown by GoogleTest.
@@ -54,7 +54,8 @@ TEST(Conformance, EveryAlgorithmIsHeldToItsRule) {
   for (const Check& check : checks()) covered[check.algorithm].insert(check.property);
   for (const auto& [name, info] : catalog()["algorithm"]) {
     EXPECT_TRUE(covered[name].contains("closed form"))
-        << name << " has no check of the property 'closed form' (see src/selftest/suite.h)";
+        << name
+        << " has no check of the property 'closed form' (see src/commands/selftest/suite.h)";
     EXPECT_TRUE(covered[name].contains("equals") || covered[name].contains("fixed point"))
         << name << " has no check of the property 'equals' or 'fixed point'";
   }

@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "any_job.h"
-#include "dataset.h"
+#include "data/dataset.h"
 
 namespace fl_sim {
 namespace {

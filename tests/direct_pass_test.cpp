@@ -1,6 +1,6 @@
 // The direct pass of sequential networks against autograd in double precision, with losses of the
 // caller's own too, and local training by it against local training by autograd.
-#include "direct_pass.h"
+#include "network/direct_pass.h"
 
 #include <gtest/gtest.h>
 
@@ -10,9 +10,9 @@
 #include <numeric>
 
 #include "any_job.h"
-#include "local_training.h"
+#include "learning/local_training.h"
+#include "network/sequential.h"
 #include "quadratics.h"
-#include "sequential.h"
 #include "test_networks.h"
 
 namespace fl_sim {

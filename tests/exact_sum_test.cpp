@@ -1,5 +1,5 @@
 // The exact sum against 128-bit integers.
-#include "exact_sum.h"
+#include "engine/exact_sum.h"
 
 #include <gtest/gtest.h>
 

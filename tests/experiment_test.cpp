@@ -1,5 +1,5 @@
 // What a job makes of data: clients held out, lists split again, samples shifted, initial weights.
-#include "experiment.h"
+#include "engine/experiment.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -8,9 +8,9 @@
 #include <set>
 
 #include "any_job.h"
-#include "hdf5_file.h"
+#include "base/hdf5_file.h"
+#include "data/shift.h"
 #include "quadratics.h"
-#include "shift.h"
 
 namespace fl_sim {
 namespace {

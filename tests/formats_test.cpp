@@ -8,12 +8,12 @@
 #include <regex>
 
 #include "any_job.h"
-#include "dataset.h"
-#include "datasets/cifar.h"
-#include "datasets/files.h"
-#include "datasets/image_file.h"
-#include "datasets/tabular.h"
-#include "datasets/text.h"
+#include "data/dataset.h"
+#include "plugins/datasets/cifar.h"
+#include "plugins/datasets/files.h"
+#include "plugins/datasets/image_file.h"
+#include "plugins/datasets/tabular.h"
+#include "plugins/datasets/text.h"
 #include "small_sets.h"
 
 namespace fl_sim {

@@ -8,12 +8,12 @@ if(NOT FL_SIM_HAS_SANITIZERS)
   return()
 endif()
 
-file(GLOB reader_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/datasets/*.cpp)
+file(GLOB reader_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/plugins/datasets/*.cpp)
 # Generators read no files.
 list(FILTER reader_sources EXCLUDE REGEX "/(fcube|gaussian|ifca|population|synthetic)\\.cpp$")
-list(APPEND reader_sources ${CMAKE_SOURCE_DIR}/src/dataset.cpp)
+list(APPEND reader_sources ${CMAKE_SOURCE_DIR}/src/data/dataset.cpp)
 set(without_torch engine_options hdf5_file job registry rng)
-list(TRANSFORM without_torch REPLACE "(.+)" "${CMAKE_SOURCE_DIR}/src/\\1.cpp")
+list(TRANSFORM without_torch REPLACE "(.+)" "${CMAKE_SOURCE_DIR}/src/base/\\1.cpp")
 add_executable(fuzz_datasets fuzz_datasets.cpp ${reader_sources} ${without_torch})
 # One translation unit for the readers: LibTorch's headers cost more than they do.
 set_target_properties(fuzz_datasets PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 0)

@@ -14,12 +14,12 @@
 #include <cstdlib>
 #include <functional>
 
-#include "check.h"
+#include "base/check.h"
+#include "base/job.h"
+#include "base/rng.h"
+#include "data/dataset.h"
 #include "data_files.h"
-#include "dataset.h"
-#include "datasets/cifar.h"
-#include "job.h"
-#include "rng.h"
+#include "plugins/datasets/cifar.h"
 #include "small_sets.h"
 
 namespace fl_sim {

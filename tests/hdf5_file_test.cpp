@@ -1,4 +1,4 @@
-#include "hdf5_file.h"
+#include "base/hdf5_file.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -11,7 +11,7 @@
 #include <limits>
 
 #include "any_job.h"
-#include "check.h"
+#include "base/check.h"
 
 namespace fl_sim {
 namespace {

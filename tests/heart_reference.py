@@ -26,7 +26,7 @@ def philox(counter, key):
 
 
 class Stream:
-    """The stream (seed, purpose, round, client), as src/rng.h defines it."""
+    """The stream (seed, purpose, round, client), as src/base/rng.h defines it."""
 
     def __init__(self, seed, purpose, round_, client):
         name = 2166136261

@@ -1,4 +1,4 @@
-#include "datasets/idx.h"
+#include "plugins/datasets/idx.h"
 
 #include <gtest/gtest.h>
 

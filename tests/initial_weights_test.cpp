@@ -1,6 +1,6 @@
 // Initial weights from files: what PyTorch or a run of ours wrote comes back, anything else is
 // refused with its name.
-#include "initial_weights.h"
+#include "network/initial_weights.h"
 
 #include <gtest/gtest.h>
 
@@ -10,7 +10,7 @@
 #include <map>
 
 #include "any_job.h"
-#include "hdf5_file.h"
+#include "base/hdf5_file.h"
 #include "test_networks.h"
 
 namespace fl_sim {

@@ -1,4 +1,4 @@
-#include "input_changes.h"
+#include "data/input_changes.h"
 
 #include <gtest/gtest.h>
 #include <torch/torch.h>
@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "any_job.h"
-#include "check.h"
+#include "base/check.h"
 
 namespace fl_sim {
 namespace {

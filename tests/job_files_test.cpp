@@ -6,7 +6,7 @@
 #include <fstream>
 
 #include "any_job.h"
-#include "experiment.h"
+#include "engine/experiment.h"
 
 namespace fl_sim {
 namespace {

@@ -1,6 +1,6 @@
 // Jobs: where values come from, what is refused and how the message helps, and the way back from
 // text.
-#include "job.h"
+#include "base/job.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -10,7 +10,7 @@
 #include <fstream>
 
 #include "any_job.h"
-#include "results.h"
+#include "storage/results.h"
 
 namespace fl_sim {
 namespace {

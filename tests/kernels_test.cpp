@@ -1,7 +1,7 @@
 // The kernels against triple loops in double precision, for every instruction set that this
 // processor has, on shapes that leave remainders everywhere. Memory around a result must stay as it
 // was, and a result that is overwritten must not be read.
-#include "kernels.h"
+#include "network/kernels.h"
 
 #include <gtest/gtest.h>
 #include <hwy/targets.h>
@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include "rng.h"
+#include "base/rng.h"
 
 namespace fl_sim::kernels {
 namespace {

@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "layers.h"
+#include "network/layers.h"
 
 namespace fl_sim {
 

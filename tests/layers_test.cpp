@@ -1,5 +1,5 @@
 // Layers: stacks against single clients, gradients against finite differences, dropout, the layout.
-#include "layers.h"
+#include "network/layers.h"
 
 #include <gtest/gtest.h>
 

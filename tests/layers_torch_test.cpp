@@ -4,7 +4,7 @@
 #include <tuple>
 
 #include "layer_trial.h"
-#include "layers.h"
+#include "network/layers.h"
 
 namespace fl_sim {
 namespace {

@@ -1,6 +1,6 @@
 // Local training: stacks of clients against one client at a time, and one client against PyTorch's
 // own optimiser.
-#include "local_training.h"
+#include "learning/local_training.h"
 
 #include <gtest/gtest.h>
 

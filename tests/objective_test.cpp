@@ -1,4 +1,4 @@
-#include "objective.h"
+#include "network/objective.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "any_job.h"
-#include "evaluation.h"
-#include "scorer.h"
-#include "sequential.h"
+#include "learning/evaluation.h"
+#include "learning/scorer.h"
+#include "network/sequential.h"
 #include "test_networks.h"
 
 namespace fl_sim {

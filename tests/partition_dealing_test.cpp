@@ -3,7 +3,7 @@
 
 #include <numeric>
 
-#include "dealing.h"
+#include "data/dealing.h"
 #include "partition_trial.h"
 
 namespace fl_sim {

@@ -4,7 +4,7 @@
 #include <numbers>
 #include <numeric>
 
-#include "k_means.h"
+#include "data/k_means.h"
 #include "partition_trial.h"
 
 namespace fl_sim {

@@ -5,8 +5,8 @@
 #include <fstream>
 #include <sstream>
 
-#include "hdf5_file.h"
-#include "partition_file.h"
+#include "base/hdf5_file.h"
+#include "data/partition_file.h"
 #include "partition_trial.h"
 
 namespace fl_sim {

@@ -4,7 +4,7 @@
 #include <numeric>
 #include <sstream>
 
-#include "partition_picture.h"
+#include "commands/partition_picture.h"
 #include "partition_trial.h"
 
 namespace fl_sim {

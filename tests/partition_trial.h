@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "any_job.h"
-#include "own_clients.h"
-#include "partitioner.h"
+#include "data/own_clients.h"
+#include "data/partitioner.h"
 
 namespace fl_sim {
 

@@ -7,8 +7,8 @@
 #include <numeric>
 #include <set>
 
+#include "learning/sampler.h"
 #include "partition_trial.h"
-#include "sampler.h"
 
 namespace fl_sim {
 namespace {

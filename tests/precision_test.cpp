@@ -1,9 +1,9 @@
 // precision = bf16: layers round their operands to bfloat16, everything else stays what it was.
 #include <gtest/gtest.h>
 
-#include "arithmetic.h"
 #include "layer_trial.h"
-#include "local_training.h"
+#include "learning/local_training.h"
+#include "network/arithmetic.h"
 #include "quadratics.h"
 #include "test_networks.h"
 

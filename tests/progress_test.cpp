@@ -1,4 +1,4 @@
-#include "progress.h"
+#include "commands/progress.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -7,7 +7,7 @@
 #include <string>
 #include <utility>
 
-#include "check.h"
+#include "base/check.h"
 
 namespace fl_sim {
 namespace {

@@ -4,8 +4,8 @@
 #include <torch/torch.h>
 
 #include "any_job.h"
-#include "results.h"
-#include "selftest/experiments.h"
+#include "commands/selftest/experiments.h"
+#include "storage/results.h"
 
 namespace fl_sim {
 using namespace selftest;

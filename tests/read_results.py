@@ -1,4 +1,4 @@
-"""What h5py sees in a results file: read_results.py results/x.h5. Fails with what is not as src/results.h says."""
+"""What h5py sees in a results file: read_results.py results/x.h5. Fails with what is not as src/storage/results.h says."""
 import sys
 import zlib
 

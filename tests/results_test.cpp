@@ -1,4 +1,4 @@
-#include "results.h"
+#include "storage/results.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -13,8 +13,8 @@
 #include <thread>
 
 #include "any_job.h"
-#include "check.h"
-#include "hdf5_file.h"
+#include "base/check.h"
+#include "base/hdf5_file.h"
 
 namespace fl_sim {
 namespace {

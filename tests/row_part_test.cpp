@@ -1,6 +1,6 @@
 // Parts of rows: what is taken out of a row, put back and zeroed, and which parameters are head and
 // normalisation.
-#include "row_part.h"
+#include "network/row_part.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -1,5 +1,5 @@
 // Groups, the deal to ranks, moves of client state, and the plan as bytes.
-#include "schedule.h"
+#include "engine/schedule.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

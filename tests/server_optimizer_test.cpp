@@ -1,5 +1,5 @@
 // Server optimisers on rows that are made by hand: several models, buffers, and what is remembered.
-#include "server_optimizer.h"
+#include "learning/server_optimizer.h"
 
 #include <gtest/gtest.h>
 #include <torch/torch.h>

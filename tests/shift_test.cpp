@@ -1,5 +1,5 @@
 // Hidden groups of clients: who is in which, and what becomes of their samples.
-#include "shift.h"
+#include "data/shift.h"
 
 #include <gtest/gtest.h>
 

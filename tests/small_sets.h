@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "base/hdf5_file.h"
 #include "data_files.h"
-#include "hdf5_file.h"
 
 namespace fl_sim {
 

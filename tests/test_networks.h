@@ -7,9 +7,9 @@
 #include <utility>
 #include <vector>
 
-#include "dataset.h"
-#include "layers.h"
-#include "network.h"
+#include "data/dataset.h"
+#include "network/layers.h"
+#include "network/network.h"
 
 namespace fl_sim {
 

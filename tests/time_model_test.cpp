@@ -1,5 +1,5 @@
 // Predicted times: what the model finds out about clients and hosts, and what it does not believe.
-#include "time_model.h"
+#include "engine/time_model.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

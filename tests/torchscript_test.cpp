@@ -6,7 +6,7 @@
 #include <filesystem>
 #include <fstream>
 
-#include "algorithm.h"
+#include "learning/algorithm.h"
 #include "quadratics.h"
 #include "test_networks.h"
 

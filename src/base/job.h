@@ -1,0 +1,54 @@
+// A job: what to simulate. The command line goes over the job file, the file over the defaults.
+//
+// A job file is INI; a section is a prefix, so "[local] lr = 0.05" is "--local.lr 0.05". A results
+// file is a job too. A key that nobody would read is an error. After parsing every value is there,
+// is of its type and within its range; what is "auto" is resolved later by set(), so that the job
+// in the results file says what was run.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "base/registry.h"
+
+namespace fl_sim {
+
+class Job {
+ public:
+  Job() = default;
+
+  // What the command line and the job file named on it say. Throws Error.
+  static Job parse(const std::vector<std::string>& arguments);
+
+  // The job that `ini` describes, all checks included. Throws Error.
+  static Job from_text(const std::string& ini);
+
+  // The value of a key that the job's plug-ins or the engine declare. T: int64_t, double, bool,
+  // std::string.
+  template <class T>
+  T get(const std::string& key) const;
+
+  // Replaces a value: how "auto" is resolved.
+  void set(const std::string& key, const std::string& value);
+
+  // The whole job as INI, in a fixed order; from_text() reads it back.
+  std::string text() const;
+
+  const std::map<std::string, std::string>& values() const { return values_; }
+
+ private:
+  explicit Job(std::map<std::string, std::string> values) : values_(std::move(values)) {}
+  const std::string& raw(const std::string& key) const;
+
+  std::map<std::string, std::string> values_;
+};
+
+// The engine's own options, in the order in which --help shows them.
+const std::vector<Option>& engine_options();
+
+// Every key that a job may have: the engine's, then "plug-in.option" of each plug-in.
+std::vector<Option> all_options();
+
+}  // namespace fl_sim

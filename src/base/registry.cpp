@@ -1,0 +1,106 @@
+#include "base/registry.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <numeric>
+
+namespace fl_sim {
+
+Catalog& catalog() {
+  static Catalog all;
+  return all;
+}
+
+void duplicate_plugin(const std::string& kind, const std::string& name) {
+  std::fprintf(stderr, "fl_sim: two plug-ins are registered as %s '%s' (rename one of them)\n",
+               kind.c_str(), name.c_str());
+  std::exit(1);
+}
+
+const std::vector<std::string>& plugin_kinds() {
+  static const std::vector<std::string> kinds = {"algorithm", "partitioner", "dataset", "model",
+                                                 "sampler"};
+  return kinds;
+}
+
+const std::vector<std::pair<std::string, std::string>>& algorithm_families() {
+  static const std::vector<std::pair<std::string, std::string>> families = {
+      {"global", "Global optimisation"},
+      {"fairness", "Fairness"},
+      {"parallel", "Parallel weights"},
+      {"personalisation", "Personalisation"},
+      {"baseline", "Baselines"}};
+  return families;
+}
+
+std::string range_text(const Range& range) {
+  std::ostringstream out;
+  const bool low = range.low > -1e299, high = range.high < 1e299;
+  if (low && high) {
+    out << (range.open_low ? "more than " : "") << range.low
+        << (range.open_low ? " and at most " : " to ") << range.high
+        << (range.open_high ? ", exclusive" : "");
+  } else if (low) {
+    out << (range.open_low ? "more than " : "at least ") << range.low;
+  } else if (high) {
+    out << (range.open_high ? "less than " : "at most ") << range.high;
+  }
+  return out.str();
+}
+
+std::string list_of(const std::vector<std::string>& words) {
+  std::string out;
+  for (const std::string& word : words) {
+    if (!out.empty()) out += ", ";
+    out += word;
+  }
+  return out;
+}
+
+std::string nearest(const std::string& word, const std::vector<std::string>& candidates) {
+  const auto distance = [](const std::string& a, const std::string& b) {  // Levenshtein
+    std::vector<size_t> row(b.size() + 1);
+    std::iota(row.begin(), row.end(), size_t{0});
+    for (size_t i = 1; i <= a.size(); ++i) {
+      size_t diagonal = std::exchange(row[0], i);
+      for (size_t j = 1; j <= b.size(); ++j) {
+        const size_t change = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+        diagonal = std::exchange(row[j], std::min({row[j] + 1, row[j - 1] + 1, change}));
+      }
+    }
+    return row.back();
+  };
+  std::string best;
+  size_t best_distance = std::max<size_t>(2, word.size() / 3) + 1;
+  for (const std::string& candidate : candidates) {
+    // "lr" stands for "local.lr": the part behind the dot counts as well.
+    const std::string tail = candidate.substr(candidate.rfind('.') + 1);
+    const size_t d = std::min(distance(word, candidate), distance(word, tail));
+    if (d < best_distance) {
+      best = candidate;
+      best_distance = d;
+    }
+  }
+  return best;
+}
+
+std::pair<std::string, std::string> split_name(const std::string& value) {
+  const size_t colon = value.find(':');
+  if (colon == std::string::npos) return {value, ""};
+  return {value.substr(0, colon), value.substr(colon + 1)};
+}
+
+const PluginInfo& plugin_info(const std::string& kind, const std::string& name) {
+  const auto& known = catalog()[kind];
+  const auto found = known.find(name);
+  if (found != known.end()) return found->second;
+  std::vector<std::string> names;
+  for (const auto& [known_name, info] : known) names.push_back(known_name);
+  const std::string near = nearest(name, names);
+  throw Error(message("there is no ", kind, " '", name, "' (",
+                      near.empty() ? "" : message("did you mean '", near, "'? "), "fl_sim --list ",
+                      kind, "s shows all)"));
+}
+
+}  // namespace fl_sim

@@ -1,0 +1,128 @@
+// Plug-ins by name. A plug-in is one .cpp file that ends with
+//
+//   FL_REGISTER(Algorithm, "fedprox", FedProx);
+//
+// where FedProx has a constructor from `const Algorithm::Setup&` and a `static PluginInfo
+// describe()`. What describe() says is what `--list`, `--explain` and the job parser show and
+// check. Kinds are named as the job's keys are: algorithm, partitioner, dataset, model, sampler (an
+// interface's `kKind`).
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/check.h"
+
+namespace fl_sim {
+
+// The values that an option takes.
+struct Range {
+  double low = -1e300, high = 1e300;
+  bool open_low = false;  // low itself is refused
+  bool open_high = false;
+};
+constexpr Range at_least(double low) { return {.low = low}; }
+constexpr Range more_than(double low) { return {.low = low, .open_low = true}; }
+constexpr Range between(double low, double high) { return {.low = low, .high = high}; }
+constexpr Range from_below(double low, double high) {
+  return {.low = low, .high = high, .open_high = true};
+}
+
+// One key of a job: `name` is the whole key for the engine's own ("local.lr"), the part behind the
+// dot for a plug-in's.
+struct Option {
+  enum class Type { kInteger, kNumber, kFlag, kText };
+  std::string name;
+  Type type = Type::kText;
+  std::optional<std::string> default_value;  // none: the job must say it
+  std::string meaning;                       // one line
+  Range range = {};                          // numbers only
+  std::vector<std::string> choices = {};     // text only; empty: anything
+  // Read only where the key `first` has one of the values `second`; refused elsewhere. Empty:
+  // always read.
+  std::pair<std::string, std::vector<std::string>> only_with = {};
+  // The kind of plug-in that the value names ("algorithm"): a job with this option reads the named
+  // plug-in's options too. Empty: the value names none. Such an option is always read.
+  std::string plugin_kind = {};
+};
+
+struct PluginInfo {
+  std::string summary;      // one line, lower case, for --list
+  std::string source = {};  // authors, title, venue, algorithm number; empty where there is none
+  std::string rule = {};    // what it computes, for --explain
+  std::vector<Option> options = {};  // keys are "<plug-in>.<option>"
+  bool takes_argument = false;       // is named with one, "torchscript:net.pt"
+  // Of engine keys, where they differ for this plug-in.
+  std::map<std::string, std::string> defaults = {};
+  std::string elsewhere = {};  // where papers and frameworks have other defaults; may have lines
+  // A minimal job: the command line's options beside those that every job says.
+  std::string example = {};
+  std::string family = {};  // of algorithms, one of algorithm_families()
+};
+
+// Families of algorithms: name and heading, in the order in which --explain algorithms shows them.
+const std::vector<std::pair<std::string, std::string>>& algorithm_families();
+
+// Everything that is registered: kind, then name.
+using Catalog = std::map<std::string, std::map<std::string, PluginInfo>>;
+Catalog& catalog();
+
+// Ends the program at start-up: two files claim one name.
+[[noreturn]] void duplicate_plugin(const std::string& kind, const std::string& name);
+
+// The keys of a job that name plug-ins, in the order in which --list shows them.
+const std::vector<std::string>& plugin_kinds();
+
+// "more than 0", "1 to 5"; empty where everything is allowed.
+std::string range_text(const Range& range);
+
+// "a, b, c"
+std::string list_of(const std::vector<std::string>& words);
+
+// The candidate with the smallest edit distance to `word`; empty if none is near.
+std::string nearest(const std::string& word, const std::vector<std::string>& candidates);
+
+// Splits "torchscript:net.pt" into name and argument.
+std::pair<std::string, std::string> split_name(const std::string& value);
+
+// What describe() says of a plug-in. Throws Error, naming the nearest known one, if there is none.
+const PluginInfo& plugin_info(const std::string& kind, const std::string& name);
+
+template <class Interface>
+using Factory = std::function<std::unique_ptr<Interface>(const typename Interface::Setup&)>;
+
+template <class Interface>
+std::map<std::string, Factory<Interface>>& factories() {
+  static std::map<std::string, Factory<Interface>> all;
+  return all;
+}
+
+// Builds the plug-in `name`. Throws Error if it is unknown or refuses the setup.
+template <class Interface>
+std::unique_ptr<Interface> make(const std::string& name, const typename Interface::Setup& setup) {
+  plugin_info(Interface::kKind, name);
+  return factories<Interface>().at(name)(setup);
+}
+
+template <class Interface, class Plugin>
+bool register_plugin(const std::string& name) {
+  if (!catalog()[Interface::kKind].emplace(name, Plugin::describe()).second) {
+    duplicate_plugin(Interface::kKind, name);
+  }
+  factories<Interface>()[name] =
+      [](const typename Interface::Setup& setup) -> std::unique_ptr<Interface> {
+    return std::make_unique<Plugin>(setup);
+  };
+  return true;
+}
+
+}  // namespace fl_sim
+
+#define FL_REGISTER(Interface, name, Plugin)               \
+  [[maybe_unused]] static const bool registered_##Plugin = \
+      ::fl_sim::register_plugin<Interface, Plugin>(name)

@@ -1,0 +1,409 @@
+#include "commands/compare.h"
+
+#include <algorithm>
+#include <boost/math/distributions/students_t.hpp>
+#include <cmath>
+#include <cstdio>
+#include <iostream>
+#include <limits>
+#include <map>
+#include <numeric>
+#include <set>
+
+#include "base/check.h"
+#include "base/hdf5_file.h"
+#include "base/job.h"
+#include "storage/checkpoint.h"
+
+namespace fl_sim {
+namespace {
+
+constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
+
+constexpr const char* kHelp =
+    "fl_sim compare FILE... [options]: results files side by side\n\n"
+    "Files whose jobs differ in nothing but the seed are one row, mean ± standard deviation over\n"
+    "its seeds. With two rows or more, each is compared with the first one, seed by seed, by a\n"
+    "paired t test.\n\n"
+    "  --metric NAME      a column of /rounds  [test_accuracy]; personal_accuracy of clients' own\n"
+    "                     models, for files without them the global model's on the same samples\n"
+    "  --take last|best   its value after the last evaluated round, or the best one  [last]\n"
+    "  --target VALUE     also rounds, and bytes a client link carried, until the best value so\n"
+    "                     far reaches this, on straight lines between evaluations; losses are to\n"
+    "                     fall to it\n"
+    "  --markdown         as a table for Markdown\n";
+
+struct Run {
+  std::string path;
+  std::map<std::string, std::string> job;  // but for keys that do not matter
+  int64_t seed = 0;
+  double value = kNone, rounds_to_target = kNone, bytes_to_target = kNone;
+  int64_t rounds = 0;
+};
+
+struct Arguments {
+  std::vector<std::string> files;
+  std::string metric = "test_accuracy", take = "last";
+  double target = kNone;
+  bool markdown = false, help = false;
+};
+
+Arguments parse(const std::vector<std::string>& words) {
+  Arguments arguments;
+  for (size_t i = 0; i < words.size(); ++i) {
+    const auto value = [&] {
+      FL_CHECK(i + 1 < words.size(), words[i], " needs a value (fl_sim compare --help)");
+      return words[++i];
+    };
+    if (words[i] == "--help" || words[i] == "-h") {
+      arguments.help = true;
+    } else if (words[i] == "--metric") {
+      arguments.metric = value();
+    } else if (words[i] == "--take") {
+      arguments.take = value();
+      FL_CHECK(arguments.take == "last" || arguments.take == "best", "--take is '", arguments.take,
+               "' (must be last or best)");
+    } else if (words[i] == "--target") {
+      const std::string text = value();
+      size_t used = 0;
+      try {
+        arguments.target = std::stod(text, &used);
+      } catch (const std::exception&) {
+      }
+      FL_CHECK(used == text.size() && std::isfinite(arguments.target), "--target is '", text,
+               "' (must be a number)");
+    } else if (words[i] == "--markdown") {
+      arguments.markdown = true;
+    } else {
+      FL_CHECK(!words[i].starts_with("--"), "unknown option ", words[i],
+               " (fl_sim compare --help shows all)");
+      arguments.files.push_back(words[i]);
+    }
+  }
+  const bool share = arguments.metric.find("accuracy") != std::string::npos;
+  FL_CHECK(!share || std::isnan(arguments.target) || arguments.target <= 1, "--target is ",
+           arguments.target, ", but ", arguments.metric, " is a share (0 to 1)");
+  FL_CHECK(arguments.help || !arguments.files.empty(),
+           "compare needs results files (fl_sim compare --help)");
+  return arguments;
+}
+
+// Of losses and perplexity the smallest is best.
+bool falls(const std::string& metric) {
+  return metric.find("loss") != std::string::npos || metric.find("perplexity") != std::string::npos;
+}
+
+Run read(const std::string& path, const Arguments& arguments) {
+  const Hdf5File file = Hdf5File::open(path);
+  FL_CHECK(file.has("/job/text") && file.has("/rounds/round"), path,
+           " is no results file of fl_sim (it has no /job/text or /rounds)");
+  Run run;
+  run.path = path;
+  const Job job = Job::from_text(file.read_text("/job/text"));
+  run.seed = job.get<int64_t>("seed");
+  for (const auto& [key, text] : job.values()) {
+    if (key != "seed" && !may_differ(key)) run.job[key] = text;
+  }
+  if (!file.has_attribute("/provenance", "end")) {
+    std::cerr << "fl_sim: warning: " << path
+              << " is of a run that is not through: " << file.shape("/rounds/round").at(0) << " of "
+              << job.get<int64_t>("rounds") << " rounds" << std::endl;
+  }
+  std::string column = "/rounds/" + arguments.metric;
+  const std::string own = "personal_", clients = "clients_";
+  if (!file.has(column) && arguments.metric.starts_with(own)) {
+    const std::string same = "/rounds/" + clients + arguments.metric.substr(own.size());
+    if (file.has(same)) {
+      std::cerr << "fl_sim: note: clients have no models of their own in " << path << ": "
+                << clients << arguments.metric.substr(own.size())
+                << ", of the global model on the same samples, is taken" << std::endl;
+      column = same;
+    }
+  }
+  if (arguments.metric == "test_accuracy" && file.has("/rounds/personal_accuracy")) {
+    std::cerr << "fl_sim: note: clients have models of their own in " << path
+              << ", and test_accuracy is the global model's (--metric personal_accuracy)"
+              << std::endl;
+  }
+  FL_CHECK(file.has(column), path, " has no column ", column, " (it has ",
+           list_of(file.names("/rounds")), ")");
+  std::vector<double> values = file.read_doubles(column);
+  const std::vector<double> rounds = file.read_doubles("/rounds/round"),
+                            down = file.read_doubles("/rounds/bytes_down"),
+                            up = file.read_doubles("/rounds/bytes_up");
+  FL_CHECK(
+      values.size() == rounds.size() && down.size() == rounds.size() && up.size() == rounds.size(),
+      path, ": ", column, " has ", values.size(), " values for ", rounds.size(),
+      " rounds (a table cannot be compared)");
+  run.rounds = std::ssize(rounds);
+  const double sign = falls(arguments.metric) ? -1 : 1;
+  std::vector<double> places, signed_values, bytes;
+  double carried = 0;
+  for (size_t i = 0; i < values.size(); ++i) {
+    carried += down[i] + up[i];
+    if (std::isnan(values[i])) continue;  // not evaluated
+    places.push_back(rounds[i]);
+    bytes.push_back(carried);
+    signed_values.push_back(sign * values[i]);
+  }
+  if (places.empty()) return run;
+  run.value = sign * (arguments.take == "last"
+                          ? signed_values.back()
+                          : *std::max_element(signed_values.begin(), signed_values.end()));
+  if (!std::isnan(arguments.target)) {
+    run.rounds_to_target = first_crossing(places, signed_values, sign * arguments.target);
+    run.bytes_to_target = first_crossing(bytes, signed_values, sign * arguments.target);
+  }
+  return run;
+}
+
+struct Summary {
+  double mean = kNone, deviation = kNone;
+};
+// Of n numbers, with n - 1 in the deviation.
+Summary summarise(const std::vector<double>& numbers) {
+  if (numbers.empty()) return {};
+  const auto n = static_cast<double>(numbers.size());
+  Summary s;
+  s.mean = std::accumulate(numbers.begin(), numbers.end(), 0.0) / n;
+  double squares = 0;
+  for (const double x : numbers) squares += (x - s.mean) * (x - s.mean);
+  s.deviation = numbers.size() > 1 ? std::sqrt(squares / (n - 1)) : kNone;
+  return s;
+}
+
+std::string number(double value, const char* format) {
+  if (std::isnan(value)) return "-";
+  char text[64];
+  std::snprintf(text, sizeof text, format, value);
+  return text;
+}
+
+std::string with_deviation(const Summary& s, const char* format) {
+  const std::string mean = number(s.mean, format);
+  return std::isnan(s.deviation) ? mean : mean + " ± " + number(s.deviation, format);
+}
+
+// Rows of files whose jobs differ in the seed only, in the order of the arguments.
+std::vector<std::vector<Run>> grouped(const std::vector<Run>& runs) {
+  std::vector<std::vector<Run>> rows;
+  for (const Run& run : runs) {
+    const auto row =
+        std::find_if(rows.begin(), rows.end(), [&](const auto& r) { return r[0].job == run.job; });
+    if (row == rows.end()) {
+      rows.push_back({run});
+      continue;
+    }
+    for (const Run& other : *row) {
+      FL_CHECK(other.seed != run.seed, run.path, " and ", other.path,
+               " are the same job with the same seed ", run.seed, " (leave one out)");
+    }
+    row->push_back(run);
+  }
+  return rows;
+}
+
+// What tells a row apart: its algorithm, and the keys in which jobs differ.
+struct Title {
+  std::string algorithm;
+  std::vector<std::string> differences;  // "local.lr=0.1"
+
+  std::string text() const {
+    std::string text = algorithm;
+    for (const std::string& word : differences) text += " " + word;
+    return text;
+  }
+};
+
+std::vector<Title> titles(const std::vector<std::vector<Run>>& rows) {
+  std::set<std::string> keys, differing;
+  for (const auto& row : rows) {
+    for (const auto& [key, value] : row[0].job) keys.insert(key);
+  }
+  const auto value_of = [](const Run& run, const std::string& key) {
+    const auto found = run.job.find(key);
+    return found == run.job.end() ? std::string() : found->second;
+  };
+  for (const std::string& key : keys) {
+    for (const auto& row : rows) {
+      if (value_of(row[0], key) != value_of(rows[0][0], key)) differing.insert(key);
+    }
+  }
+  std::vector<Title> result;
+  for (const auto& row : rows) {
+    Title title{value_of(row[0], "algorithm"), {}};
+    for (const std::string& key : differing) {
+      const std::string value = value_of(row[0], key);
+      if (key != "algorithm" && !value.empty())
+        title.differences.push_back(message(key, "=", value));
+    }
+    result.push_back(title);
+  }
+  return result;
+}
+
+// How wide UTF-8 text is shown, for texts without wide characters.
+size_t width_of(const std::string& text) {
+  return static_cast<size_t>(std::count_if(text.begin(), text.end(), [](char c) {
+    return (static_cast<unsigned char>(c) & 0xC0) != 0x80;
+  }));
+}
+
+void print_table(const std::vector<std::vector<std::string>>& table, bool markdown) {
+  std::vector<size_t> widths(table[0].size(), 0);
+  for (const auto& row : table) {
+    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], width_of(row[i]));
+  }
+  const auto print = [&](const std::vector<std::string>& row) {
+    std::cout << (markdown ? "| " : "");
+    for (size_t i = 0; i < row.size(); ++i) {
+      const std::string space(widths[i] - width_of(row[i]), ' ');
+      std::cout << (i == 0 ? row[i] + space : space + row[i])
+                << (i + 1 < row.size() ? (markdown ? " | " : "  ") : (markdown ? " |\n" : "\n"));
+    }
+  };
+  print(table[0]);
+  if (markdown) {
+    std::cout << "|";
+    for (const size_t width : widths) std::cout << std::string(width + 2, '-') << "|";
+    std::cout << "\n";
+  }
+  for (size_t i = 1; i < table.size(); ++i) print(table[i]);
+}
+
+// What the numbered rows are, below the table.
+void print_legend(const std::vector<Title>& titles, bool markdown) {
+  constexpr size_t kColumns = 100;
+  std::cout << "\n";
+  for (size_t r = 0; r < titles.size(); ++r) {
+    std::string line = message(markdown ? "- " : "", r + 1, " ", titles[r].algorithm, ":");
+    for (const std::string& word : titles[r].differences) {
+      if (!markdown && line.size() + 1 + word.size() > kColumns) {
+        std::cout << line << "\n";
+        line = "   ";
+      }
+      line += " " + word;
+    }
+    std::cout << line << "\n";
+  }
+}
+
+std::vector<double> column(const std::vector<Run>& row, double Run::*member) {
+  std::vector<double> values;
+  for (const Run& run : row) {
+    if (!std::isnan(run.*member)) values.push_back(run.*member);
+  }
+  return values;
+}
+
+std::string reached(const std::vector<Run>& row, double Run::*member, double unit,
+                    const char* format) {
+  std::vector<double> values = column(row, member);
+  for (double& value : values) value /= unit;
+  std::string text = with_deviation(summarise(values), format);
+  if (values.size() < row.size()) text += message(" (", values.size(), " of ", row.size(), ")");
+  return text;
+}
+
+}  // namespace
+
+PairedTest paired_test(const std::vector<double>& differences) {
+  PairedTest test{.n = std::ssize(differences)};
+  const Summary s = summarise(differences);
+  test.mean = s.mean;
+  if (test.n < 2) {
+    test.t = test.p = kNone;
+    return test;
+  }
+  if (s.deviation == 0) {
+    test.t = s.mean == 0 ? 0 : std::copysign(std::numeric_limits<double>::infinity(), s.mean);
+    test.p = s.mean == 0 ? 1 : 0;
+    return test;
+  }
+  test.t = s.mean / (s.deviation / std::sqrt(static_cast<double>(test.n)));
+  const boost::math::students_t distribution(static_cast<double>(test.n - 1));
+  test.p = 2 * boost::math::cdf(boost::math::complement(distribution, std::abs(test.t)));
+  return test;
+}
+
+double first_crossing(const std::vector<double>& positions, const std::vector<double>& values,
+                      double target) {
+  double best = -std::numeric_limits<double>::infinity(), place = 0;
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (values[i] >= target) {
+      if (i == 0 || best == -std::numeric_limits<double>::infinity()) return positions[i];
+      return place + (positions[i] - place) * (target - best) / (values[i] - best);
+    }
+    if (values[i] > best || i == 0) best = std::max(best, values[i]);
+    place = positions[i];
+  }
+  return kNone;
+}
+
+int run_compare(const std::vector<std::string>& words) {
+  const Arguments arguments = parse(words);
+  if (arguments.help) {
+    std::cout << kHelp;
+    return 0;
+  }
+  std::vector<Run> runs;
+  for (const std::string& path : arguments.files) runs.push_back(read(path, arguments));
+  const std::vector<std::vector<Run>> rows = grouped(runs);
+  const std::vector<Title> names = titles(rows);
+  // Of jobs that have little in common the rows are numbered, and described below.
+  constexpr size_t kWidestTitle = 60;
+  const bool numbered = std::any_of(names.begin(), names.end(), [](const Title& title) {
+    return width_of(title.text()) > kWidestTitle;
+  });
+  const bool targeted = !std::isnan(arguments.target);
+
+  std::vector<std::vector<std::string>> table = {
+      {"", "seeds", "rounds", arguments.take + " " + arguments.metric}};
+  if (targeted) {
+    table[0].push_back(message("rounds to ", arguments.target));
+    table[0].push_back("MB to it");
+  }
+  if (rows.size() > 1) {
+    for (const char* title : {"difference", "pairs", "t", "p"}) table[0].push_back(title);
+  }
+  for (size_t r = 0; r < rows.size(); ++r) {
+    const std::vector<Run>& row = rows[r];
+    std::string seeds;
+    std::vector<int64_t> numbers;
+    for (const Run& run : row) numbers.push_back(run.seed);
+    std::sort(numbers.begin(), numbers.end());
+    for (const int64_t seed : numbers) seeds += message(seeds.empty() ? "" : ",", seed);
+    const auto [shortest, longest] = std::minmax_element(
+        row.begin(), row.end(), [](const Run& a, const Run& b) { return a.rounds < b.rounds; });
+    const std::string rounds = shortest->rounds == longest->rounds
+                                   ? message(longest->rounds)
+                                   : message(shortest->rounds, "-", longest->rounds);
+    const std::string name = numbered ? message(r + 1, " ", names[r].algorithm) : names[r].text();
+    std::vector<std::string> line = {name, seeds, rounds,
+                                     with_deviation(summarise(column(row, &Run::value)), "%.4f")};
+    if (targeted) {
+      line.push_back(reached(row, &Run::rounds_to_target, 1, "%.1f"));
+      line.push_back(reached(row, &Run::bytes_to_target, 1e6, "%.1f"));
+    }
+    if (rows.size() > 1) {
+      std::vector<double> differences;
+      for (const Run& run : row) {
+        for (const Run& other : rows[0]) {
+          if (other.seed == run.seed && r > 0 && !std::isnan(run.value) && !std::isnan(other.value))
+            differences.push_back(run.value - other.value);
+        }
+      }
+      const PairedTest test = paired_test(differences);
+      line.push_back(differences.empty() ? "" : number(test.mean, "%+.4f"));
+      line.push_back(r == 0 ? "" : message(test.n));
+      line.push_back(differences.empty() ? "" : number(test.t, "%.2f"));
+      line.push_back(differences.empty() ? "" : number(test.p, "%.3g"));
+    }
+    table.push_back(line);
+  }
+  print_table(table, arguments.markdown);
+  if (numbered) print_legend(names, arguments.markdown);
+  return 0;
+}
+
+}  // namespace fl_sim

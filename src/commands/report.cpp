@@ -1,0 +1,194 @@
+#include "commands/report.h"
+
+#include <algorithm>
+#include <cmath>
+#include <iomanip>
+#include <map>
+#include <sstream>
+#include <tuple>
+
+#include "commands/provenance.h"
+
+namespace fl_sim {
+namespace {
+
+std::string fixed(double value, int digits) {
+  std::ostringstream out;
+  out << std::fixed << std::setprecision(digits) << value;
+  return out.str();
+}
+
+std::string percent(double part, double whole) {
+  return fixed(whole > 0 ? 100 * part / whole : 0, 1) + " %";
+}
+
+std::string human_bytes(int64_t bytes) {
+  const char* units[] = {"B", "kB", "MB", "GB", "TB"};
+  auto value = static_cast<double>(bytes);
+  int unit = 0;
+  for (; value >= 1000 && unit < 4; ++unit) value /= 1000;
+  return fixed(value, unit == 0 ? 0 : 1) + " " + units[unit];
+}
+
+// "key value, key value" of the job's keys that start with a prefix.
+std::string settings(const Job& job, const std::string& prefix) {
+  std::string out;
+  for (const auto& [key, value] : job.values()) {
+    if (key.starts_with(prefix))
+      out += (out.empty() ? "" : ", ") + key.substr(prefix.size()) + " " + value;
+  }
+  return out;
+}
+
+// What the job asked for beside loss and accuracy, of the last round that was evaluated.
+std::string metrics_text(const Metrics& m) {
+  std::string text;
+  for (const auto& [name, value, digits] :
+       {std::tuple{"balanced accuracy ", m.balanced_accuracy, 4},
+        std::tuple{"area under the curve ", m.area_under_curve, 4},
+        std::tuple{"perplexity ", m.perplexity, 3}}) {
+    if (!std::isnan(value)) text += message(text.empty() ? "" : ", ", name, fixed(value, digits));
+  }
+  return text;
+}
+
+// "0.81 0.93 - 0.77"; of many classes the worst and the best.
+std::string class_text(const std::vector<double>& accuracy) {
+  constexpr size_t kMostShown = 20;
+  if (accuracy.empty()) return "";
+  if (accuracy.size() <= kMostShown) {
+    std::string text;
+    for (const double a : accuracy)
+      text += message(text.empty() ? "" : " ", std::isnan(a) ? "-" : fixed(a, 2));
+    return text;
+  }
+  const auto less = [&](size_t a, size_t b) { return accuracy[a] < accuracy[b]; };
+  std::vector<size_t> known;
+  for (size_t c = 0; c < accuracy.size(); ++c) {
+    if (!std::isnan(accuracy[c])) known.push_back(c);
+  }
+  if (known.empty()) return "";
+  const auto [worst, best] = std::minmax_element(known.begin(), known.end(), less);
+  return message("worst ", fixed(accuracy[*worst], 2), " (class ", *worst, "), best ",
+                 fixed(accuracy[*best], 2), " (class ", *best, ")");
+}
+
+}  // namespace
+
+std::string header(const Experiment& e, const Communicator& comm, const GpuComm& gpu_comm,
+                   const std::vector<std::string>& places, const Skew& skew) {
+  const Job& job = e.job;
+  std::ostringstream out;
+  const auto line = [&](const std::string& name, const std::string& text) {
+    if (!text.empty()) out << "\n  " << std::left << std::setw(11) << name << text;
+  };
+  const auto value = [&](const std::string& key) { return job.get<std::string>(key); };
+  out << "fl_sim " << version();
+  line("ranks",
+       message(comm.size(),
+               comm.size() == 1 ? " (server and host in one)"
+                                : message(": 1 server, ", comm.size() - 1,
+                                          comm.size() == 2 ? " host" : " hosts"),
+               " on ", comm.nodes(), comm.nodes() == 1 ? " machine" : " machines", ", ",
+               value("threads"), value("threads") == "1" ? " thread each" : " threads each"));
+  std::map<std::string, int> devices;
+  for (const std::string& place : places) ++devices[place];
+  std::string list;
+  for (const auto& [place, count] : devices)
+    list += (list.empty() ? "" : ", ") + message(count, " x ", place);
+  line("devices", list);
+  line("transport", message(gpu_comm.reason, "; sums are ", value("sum")));
+  line("libraries", libraries());
+  line("data",
+       message(value("dataset"), ": ", e.data.train.size(), " training samples ",
+               torch::IntArrayRef(e.data.train.sample_shape()),
+               e.data.values.empty()
+                   ? message(" in ", e.data.classes, " classes, ")
+                   : message(" with a number to predict (", e.data.classes, " different ones), "),
+               e.data.test.size(), " to test; ",
+               e.data.train.inputs.scalar_type() == torch::kUInt8 ? "uint8" : "float32", ", ",
+               e.data_shared ? "once per node"
+                             : "a copy per rank (the nodes' shared memory is too small)"));
+  line("partition",
+       message(value("partitioner"), ": ", value("clients"), " clients of ", skew.min_size, " to ",
+               skew.max_size, " samples (median ", skew.median, ")",
+               e.data.values.empty() ? message("; Jensen-Shannon distance of labels ",
+                                               fixed(skew.mean_jensen_shannon, 3), " on average, ",
+                                               fixed(skew.max_jensen_shannon, 3), " at most")
+                                     : ""));
+  line("", settings(job, value("partitioner") + "."));
+  line("model", message(value("model"), ": ", e.network->layout().count(), " parameters"));
+  line("algorithm", message(value("algorithm"), ", weighting ", value("weighting")));
+  line("", settings(job, value("algorithm") + "."));
+  line("  local", settings(job, "local."));
+  line("  server", settings(job, "server."));
+  line("run",
+       message(value("rounds"), " rounds of ", value("cohort"), " clients (", value("sampler"),
+               "), seed ", value("seed"), ", groups of ", value("group-size"), ", ",
+               value("precision"), value("deterministic") == "true" ? "" : ", not deterministic"));
+  line("output", value("output"));
+  return out.str();
+}
+
+std::string summary(const Outcome& outcome, double seconds, double target,
+                    const std::string& path) {
+  std::ostringstream out;
+  const auto line = [&](const std::string& name, const std::string& text) {
+    if (!text.empty()) out << "\n  " << std::left << std::setw(11) << name << text;
+  };
+  out << outcome.rounds << " rounds";
+  if (outcome.rounds_of_former > 0)
+    out << ", " << outcome.rounds - outcome.rounds_of_former << " of them now,";
+  out << " in " << duration_text(seconds) << ", "
+      << fixed(static_cast<double>(outcome.samples) / std::max(seconds, 1e-9), 0) << " samples/s";
+  if (!std::isnan(outcome.last_accuracy)) {
+    line("accuracy",
+         "last " + fixed(outcome.last_accuracy, 4) + ", best " + fixed(outcome.best_accuracy, 4));
+  } else if (!std::isnan(outcome.last_loss)) {
+    line("test loss", "last " + fixed(outcome.last_loss, 4));
+  }
+  line("metrics", metrics_text(outcome.last_metrics));
+  line("by class", class_text(outcome.last_metrics.class_accuracy));
+  const auto clients = [&](const std::string& name, const EvaluationSummary& s) {
+    if (s.clients == 0) return;
+    if (std::isnan(s.accuracy)) {
+      line(name, message("loss ", fixed(s.loss, 4), " of ", s.clients, " clients"));
+      return;
+    }
+    line(name,
+         message("accuracy ", fixed(s.accuracy, 4), " of ", s.clients, " clients; mean ",
+                 fixed(s.mean_accuracy, 4), ", worst tenth ", fixed(s.worst_tenth, 4),
+                 ", best tenth ", fixed(s.best_tenth, 4), ", variance ", fixed(s.variance, 4)));
+  };
+  clients("clients", outcome.evaluated.clients);
+  clients("own models", outcome.evaluated.personal);
+  clients("held out", outcome.evaluated.holdout_clients);
+  clients("their own", outcome.evaluated.holdout_personal);
+  if (target > 0) {
+    line("target",
+         message(fixed(target, 4), outcome.target_reached ? " reached after " : " not reached in ",
+                 outcome.rounds, " rounds, ", fixed(seconds, 1), " s, ", human_bytes(outcome.bytes),
+                 " to and from clients"));
+  }
+  RankRecord hosts;
+  for (const RankRecord& rank : outcome.ranks) {
+    const bool host = rank.rank > 0 || outcome.ranks.size() == 1;
+    if (!host) continue;
+    hosts.compute_seconds += rank.compute_seconds;
+    hosts.wait_seconds += rank.wait_seconds;
+    hosts.comm_seconds += rank.comm_seconds;
+  }
+  const double all = hosts.compute_seconds + hosts.wait_seconds + hosts.comm_seconds;
+  const RankRecord& server = outcome.ranks.at(0);
+  line("hosts", "compute " + percent(hosts.compute_seconds, all) + ", wait " +
+                    percent(hosts.wait_seconds, all) + ", communicate " +
+                    percent(hosts.comm_seconds, all));
+  line("server", "evaluate " + percent(server.evaluate_seconds, seconds) + ", wait " +
+                     percent(server.wait_seconds, seconds) + ", communicate " +
+                     percent(server.comm_seconds, seconds));
+  line("model", "checksum " + outcome.checksum);
+  line("results", path);
+  return out.str();
+}
+
+}  // namespace fl_sim

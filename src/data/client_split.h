@@ -1,0 +1,24 @@
+// Each client's samples split again: to train with, to tune with, to test with.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "data/partitioner.h"
+
+namespace fl_sim {
+
+struct ClientSplit {
+  Partition train, validation, test;  // validation and test are Partition() if nobody has any
+};
+
+// Of n samples a client keeps round(n · test_fraction) for testing and round(n ·
+// validation_fraction) for validation, but at least one for training; it gives up validation
+// samples first. Each part has every label in proportion, up to one sample (largest remainders,
+// ties at random). A pure function of its arguments: client k draws from the stream (seed,
+// "client-split", 0, k). `labels` [samples]. Throws Error unless both fractions are at least 0 and
+// sum to less than 1.
+ClientSplit split_clients(const Partition& partition, std::span<const int64_t> labels,
+                          double test_fraction, double validation_fraction, uint64_t seed);
+
+}  // namespace fl_sim

@@ -1,0 +1,136 @@
+#include "engine/checkpoint_keeper.h"
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <thread>
+
+#include "base/check.h"
+#include "commands/provenance.h"
+#include "storage/results.h"
+
+namespace fl_sim {
+namespace {
+
+std::string lines_of(const std::vector<std::string>& lines) {
+  std::string text;
+  for (const std::string& line : lines) text += "\n  " + line;
+  return text;
+}
+
+constexpr const char* kRemedy = " (make room, or choose another --checkpoint-dir)";
+
+}  // namespace
+
+CheckpointKeeper::CheckpointKeeper(const Experiment& experiment)
+    : e_(experiment), folder_(checkpoint_folder(experiment.job)) {}
+
+void CheckpointKeeper::begin(int64_t round, const ServerState& server,
+                             const std::vector<int>& ranks) {
+  const std::string data = manifest_.data;
+  manifest_ = {.round = round,
+               .folder = round_folder(folder_, round),
+               .program = version(),
+               .partition = partition_checksum(e_.partition),
+               .data = data.empty() ? data_fingerprint(e_.data) : data,
+               .job = e_.job.values(),
+               .files = {}};
+  missing_ = ranks;
+  try {
+    manifest_.files.push_back(write_server_file(manifest_.folder, server));
+  } catch (const std::exception& problem) {
+    throw Error(message("the checkpoint of round ", round, ": ", problem.what(), kRemedy));
+  }
+}
+
+void CheckpointKeeper::add(int rank, const CheckpointWriter::Done& done) {
+  const auto found = std::find(missing_.begin(), missing_.end(), rank);
+  if (done.round != manifest_.round || found == missing_.end()) return;  // given up
+  FL_CHECK(done.error.empty(), "the checkpoint of round ", done.round, ": rank ", rank,
+           " cannot save its clients' state: ", done.error, kRemedy);
+  // Network file systems may need a moment.
+  const std::string path = manifest_.folder + "/" + done.file.name;
+  for (int attempt = 0;; ++attempt) {
+    std::error_code error;
+    const auto bytes = std::filesystem::file_size(path, error);
+    if (!error && static_cast<int64_t>(bytes) == done.file.bytes) break;
+    FL_CHECK(attempt < 50, path, ": rank ", rank, " has written it, but rank 0 does not see it: ",
+             "checkpoint-dir must be a folder that all machines share");
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  }
+  missing_.erase(found);
+  manifest_.files.push_back(done.file);
+}
+
+void CheckpointKeeper::commit() {
+  try {
+    fl_sim::commit(manifest_);
+  } catch (const std::exception& problem) {
+    throw Error(message("the checkpoint of round ", round(), ": ", problem.what(), kRemedy));
+  }
+  committed_ = manifest_.round;
+  manifest_ = {.data = manifest_.data};
+}
+
+Continuation look_for_former(const Experiment& e, const Results& results) {
+  const auto resume = e.job.get<std::string>("resume");
+  const std::string folder = checkpoint_folder(e.job), output = results.path();
+  const bool overwrite = e.job.get<bool>("overwrite");
+  if (resume == "no") {
+    std::optional<Manifest> ignored;
+    try {
+      ignored = find_checkpoint(folder);
+    } catch (const Error&) {  // whatever it is, it is in nobody's way
+    }
+    if (!ignored) return {};
+    remove_checkpoints(folder);  // its results are about to be replaced
+    return {.note = message("the checkpoint of round ", ignored->round, " in ", folder,
+                            " is removed: without --resume the job begins anew")};
+  }
+
+  const std::optional<Results::Former> former = results.former();
+  const std::vector<std::string> other =
+      former ? differences(former->job, e.job.values()) : std::vector<std::string>();
+  if (former && !former->end.empty() && other.empty() && resume == "auto") {
+    remove_checkpoints(folder);  // in case that it was killed between its last two steps
+    return {.complete = true,
+            .note = message(output, " is complete since ", former->end, ": ", former->rounds,
+                            " rounds of this job")};
+  }
+  const std::optional<Manifest> found = find_checkpoint(folder);
+  if (!found) {
+    FL_CHECK(resume != "must", "resume is must, but there is no checkpoint in ", folder);
+    FL_CHECK(!former || overwrite || other.empty(), output,
+             " exists, of another job (choose another --output, or --overwrite):", lines_of(other));
+    if (!former || overwrite) return {};
+    return {.note =
+                message(output, " has ", former->rounds, " rounds of this job, but there is no ",
+                        "checkpoint in ", folder, ": it begins anew")};
+  }
+  const std::vector<std::string> lines = differences(found->job, e.job.values());
+  FL_CHECK(lines.empty(), "the checkpoint of round ", found->round, " in ", folder,
+           " is of another job (choose another --output or --checkpoint-dir, or remove it):",
+           lines_of(lines));
+  FL_CHECK(found->partition == partition_checksum(e.partition), "the checkpoint in ", folder,
+           " is of another partition (checksum ", found->partition, ", now ",
+           partition_checksum(e.partition), "): the data or the partition's file have changed");
+  FL_CHECK(found->data == data_fingerprint(e.data), "the checkpoint in ", folder,
+           " is of other data than there are now (sizes and checksums were ", found->data, ", are ",
+           data_fingerprint(e.data), ")");
+  FL_CHECK(former, output, " is missing: it holds the rounds before the checkpoint in ", folder,
+           " (remove that to begin anew)");
+  FL_CHECK(other.empty(), output, " is of another job than the checkpoint in ", folder, ":",
+           lines_of(other));
+  Continuation result{.folder = found->folder,
+                      .round = found->round,
+                      .start = former->start,
+                      .resumed = former->resumed,
+                      .lost_ranks = former->lost_ranks};
+  if (found->program != version()) {
+    result.note = message("the checkpoint is by fl_sim ", found->program, ", this is ", version(),
+                          ": results may differ from those of a run by one of them");
+  }
+  return result;
+}
+
+}  // namespace fl_sim

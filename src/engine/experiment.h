@@ -1,0 +1,70 @@
+// Everything that a run consists of, the same on every rank: the resolved job, data, partition,
+// network, algorithm.
+#pragma once
+
+#include <torch/types.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/job.h"
+#include "data/dataset.h"
+#include "data/partitioner.h"
+#include "learning/algorithm.h"
+#include "learning/sampler.h"
+#include "network/network.h"
+#include "process/communicator.h"
+
+namespace fl_sim {
+
+struct Experiment {
+  Job job;
+  Dataset data;                      // test samples on rank 0 only
+  Partition partition;               // what clients train with
+  Partition validation, test;        // and what they keep for it; Partition() if the job has none
+  std::vector<int64_t> holdout;      // ids of the clients that never train, ascending
+  std::vector<int64_t> trained;      // of those that may, ascending; empty: all
+  std::vector<int64_t> shift_group;  // [clients]; empty: data are not shifted, see shift.h
+  InputChanges input_changes;        // to what clients see of their samples
+  std::unique_ptr<Network> network;
+  std::unique_ptr<Algorithm> algorithm;
+  std::unique_ptr<Sampler> sampler;
+  torch::Device device = torch::kCPU;
+  torch::ScalarType dtype = torch::kFloat32;  // of the rows; float64 in tests
+  bool data_shared = true;                    // the training set lies once per node
+  std::vector<std::string> notes;             // on rank 0: what a user should know, a line each
+};
+
+// Who holds what in a job, before clients keep samples back: nothing else is built.
+struct PlannedPartition {
+  Job job;  // clients made definite
+  Dataset data;
+  std::vector<int64_t> labels;  // [training samples] as partitioners see them
+  Partition partition;
+  std::vector<std::string> notes;  // what a user should know, a line each
+};
+
+// Reads the data and splits them, on one rank. Throws Error.
+PlannedPartition make_partition_of(Job job);
+
+// Makes job.clients etc. definite and builds what the job names on top of `data`: on one rank,
+// without communication. Throws Error for everything that can be wrong with a job. A shift changes
+// the samples in place.
+Experiment make_experiment(Job job, Dataset data);
+
+// The experiment that rank 0's `job` describes, on every rank. Rank 0 checks everything before the
+// others begin, so that an error is reported once.
+Experiment set_up(const Job& job, Communicator& comm);
+
+// Sizes and checksums of training and test samples.
+std::string data_fingerprint(const Dataset& data);
+
+// Builds the parts that job and data determine, given the partition.
+void build_parts(Experiment& experiment);
+
+// The row [P] float32 that global model `model` (0, 1, ...) starts with: from the job's `init`
+// file, or drawn.
+torch::Tensor initial_row(const Experiment& experiment, int64_t model);
+
+}  // namespace fl_sim

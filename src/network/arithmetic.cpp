@@ -1,0 +1,81 @@
+#include "network/arithmetic.h"
+
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <dlfcn.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <string>
+
+#include "base/check.h"
+#include "network/kernels.h"
+
+namespace fl_sim {
+namespace {
+
+// The name of the processor that OpenBLAS computes for; empty if that is not the BLAS.
+std::string openblas_core() {
+  void* const symbol = dlsym(RTLD_DEFAULT, "openblas_get_corename");
+  return symbol != nullptr ? reinterpret_cast<const char* (*)()>(symbol)() : "";
+}
+
+}  // namespace
+
+std::string blas_kernels() {
+  const std::string core = openblas_core();
+  return core.empty() ? "as built into LibTorch" : "OpenBLAS " + core;
+}
+
+std::string own_kernels() { return kernels::instruction_set(); }
+
+void restart_for_fast_blas(char** argv) {
+#if defined(__x86_64__) && defined(__gnu_linux__)
+  constexpr const char* kVariable = "OPENBLAS_CORETYPE";
+  if (std::getenv(kVariable) != nullptr) return;
+  const std::string core = openblas_core();
+  const bool old = core == "Prescott" || core == "Core2" || core == "Nehalem" || core == "Penryn" ||
+                   core == "Dunnington" || core == "Generic";
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
+  if (!old || !avx2) return;
+  setenv(kVariable, avx512 ? "SkylakeX" : "Haswell", 1);
+  std::error_code failed;
+  const auto program = std::filesystem::read_symlink("/proc/self/exe", failed);
+  if (!failed) execv(program.c_str(), argv);  // comes back if it fails: all works, if slower
+#else
+  (void)argv;
+#endif
+}
+
+void set_arithmetic(const Job& job) {
+  at::set_num_threads(static_cast<int>(job.get<int64_t>("threads")));
+  const bool deterministic = job.get<bool>("deterministic");
+  const bool tf32 = job.get<std::string>("precision") == "tf32";
+  at::Context& context = at::globalContext();
+  if (deterministic) setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", 0);
+  context.setDeterministicCuDNN(deterministic);
+  context.setBenchmarkCuDNN(!deterministic);
+  context.setAllowTF32CuDNN(tf32);
+  context.setAllowTF32CuBLAS(tf32);
+  // Sums of bf16 products stay float32; LibTorch 1.13 has no such switch.
+  [](auto& switches) {
+    if constexpr (requires { switches.setAllowBF16ReductionCuBLAS(false); })
+      switches.setAllowBF16ReductionCuBLAS(false);
+  }(context);
+}
+
+void check_precision(const Job& job) {
+  FL_CHECK(
+      job.get<std::string>("precision") != "tf32" || job.get<std::string>("device") != "cpu",
+      "precision is tf32, which is an NVIDIA GPU's, but device is cpu (choose float32 or bf16)");
+}
+
+std::optional<torch::ScalarType> product_type(const Job& job) {
+  if (job.get<std::string>("precision") != "bf16") return std::nullopt;
+  return torch::kBFloat16;
+}
+
+}  // namespace fl_sim

@@ -1,0 +1,34 @@
+// How numbers are computed: with which precision, in which order, by which kernels of the BLAS.
+#pragma once
+
+#include <torch/types.h>
+
+#include <optional>
+#include <string>
+
+#include "base/job.h"
+
+namespace fl_sim {
+
+// OpenBLAS takes a processor that it does not know for an old one and is then several times too
+// slow. If so, starts the program anew, with the kernels of the processor's vectors named in the
+// environment; call it first in main(). A choice of the user's (OPENBLAS_CORETYPE) stands.
+void restart_for_fast_blas(char** argv);
+
+// The BLAS's kernels and those of kernels.h, "OpenBLAS SkylakeX" and "AVX3": results depend on
+// them.
+std::string blas_kernels();
+std::string own_kernels();
+
+// What LibTorch computes with, from the job's threads, precision and deterministic. Before CUDA
+// starts.
+void set_arithmetic(const Job& job);
+
+// Throws Error if the job's precision is not to be had on its device.
+void check_precision(const Job& job);
+
+// The type that layers compute products in, if it is not that of the rows: bfloat16 for `precision
+// = bf16`. Weights, gradients, sums and everything else keep the rows' type.
+std::optional<torch::ScalarType> product_type(const Job& job);
+
+}  // namespace fl_sim

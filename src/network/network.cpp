@@ -1,0 +1,116 @@
+#include "network/network.h"
+
+#include "base/check.h"
+#include "network/direct_pass.h"
+
+namespace fl_sim {
+
+Weights::Weights(const ParameterLayout& layout, const torch::Tensor& rows,
+                 const torch::Tensor& gradients, bool training)
+    : clients_(rows.size(0)), training_(training) {
+  // One client's tensors have the plain shapes, so that layers call the plain kernels.
+  // variable_data and not detach: a version counter for each view, or a change of running
+  // statistics would invalidate the weights that autograd has saved for the backward pass.
+  const auto view = [&](const torch::Tensor& matrix, int64_t index) {
+    const torch::Tensor stacked = layout.view(matrix, index);
+    return (clients_ == 1 ? stacked.squeeze(0) : stacked).variable_data();
+  };
+  for (int64_t i = 0; i < static_cast<int64_t>(layout.parameters().size()); ++i) {
+    views_.push_back(view(rows, i));
+    if (training_ && layout.parameters()[static_cast<size_t>(i)].trainable) {
+      leaves_.push_back(views_.back().set_requires_grad(true));
+      if (gradients.defined()) leaf_gradients_.push_back(view(gradients, i));
+    }
+  }
+}
+
+void Weights::backward(const torch::Tensor& loss) const {
+  const auto computed =
+      torch::autograd::grad({loss}, leaves_, {}, {}, false, /*allow_unused=*/true);
+  for (size_t i = 0; i < leaves_.size(); ++i) {
+    torch::Tensor target = leaf_gradients_[i];
+    if (computed[i].defined()) {
+      target.copy_(computed[i]);
+    } else {
+      target.zero_();  // a parameter that the loss does not depend on
+    }
+  }
+}
+
+void Weights::descend(const torch::Tensor& loss, double lr) const {
+  const auto computed =
+      torch::autograd::grad({loss}, leaves_, {}, {}, false, /*allow_unused=*/true);
+  torch::NoGradGuard no_grad;
+  for (size_t i = 0; i < leaves_.size(); ++i) {
+    torch::Tensor leaf = leaves_[i];
+    if (computed[i].defined()) leaf.add_(computed[i], -lr);
+  }
+}
+
+torch::Tensor Network::loss(const torch::Tensor& output, const torch::Tensor& labels) const {
+  return objective_.losses(output, labels);
+}
+
+torch::Tensor Network::represent(const Weights&, torch::Tensor) const {
+  throw Error("this model names no representation (has_representation() is false)");
+}
+
+torch::Tensor Network::classify(const Weights&, const torch::Tensor&) const {
+  throw Error("this model names no head of its own (has_representation() is false)");
+}
+
+std::vector<std::string> Network::head() const {
+  const auto prefix = [](const std::string& name) { return name.substr(0, name.rfind('.') + 1); };
+  std::string last;
+  for (const Parameter& parameter : layout_.parameters()) {
+    if (parameter.trainable) last = parameter.name;
+  }
+  std::vector<std::string> names;
+  for (const Parameter& parameter : layout_.parameters()) {
+    const bool single = prefix(last).empty();  // "w": itself alone
+    if (single ? parameter.name == last : prefix(parameter.name) == prefix(last))
+      names.push_back(parameter.name);
+  }
+  return names;
+}
+
+std::unique_ptr<DirectPass> Network::direct_pass(int64_t) const { return nullptr; }
+
+torch::Tensor stack_inputs(const torch::Tensor& inputs, int64_t clients) {
+  if (clients == 1) return inputs;
+  std::vector<int64_t> shape = inputs.sizes().vec();
+  shape[0] /= clients;
+  shape[1] *= clients;
+  return inputs.view(shape);
+}
+
+void check_network(const Network& network, const std::string& name,
+                   const std::vector<int64_t>& input_shape, int64_t outputs, int64_t positions) {
+  torch::NoGradGuard no_grad;
+  Rng rng(0, "check");
+  std::vector<int64_t> shape = {2};
+  shape.insert(shape.end(), input_shape.begin(), input_shape.end());
+  const std::string misfit =
+      message("model ", name, " does not fit the data (samples of shape ",
+              torch::IntArrayRef(input_shape), ", ", outputs, outputs == 1 ? " output" : " outputs",
+              positions > 1 ? message(" at each of ", positions, " positions") : "", "): ");
+  torch::Tensor result;
+  try {
+    const Weights weights(network.layout(), network.initial_row(rng).unsqueeze(0));
+    result = network.forward(weights, torch::zeros(shape));
+  } catch (const Error&) {
+    throw;
+  } catch (const std::exception& error) {
+    const auto* from_torch = dynamic_cast<const c10::Error*>(&error);
+    std::string text = from_torch ? from_torch->what_without_backtrace() : error.what();
+    text.erase(text.find_last_not_of('\n') + 1);
+    // TorchScript's is a trace, with the reason in its last line.
+    const bool is_trace = text.find("Traceback") != std::string::npos;
+    throw Error(misfit + (is_trace ? text.substr(text.rfind('\n') + 1) : text));
+  }
+  FL_CHECK(result.dim() == 2 && result.size(0) == 2 && result.size(1) == positions * outputs,
+           misfit, "for 2 samples it returns ", result.sizes(), ", expected [2, ",
+           positions * outputs, "]");
+}
+
+}  // namespace fl_sim

@@ -1,0 +1,154 @@
+// Any table: comma-separated values (RFC 4180) with a column of labels and perhaps one of clients.
+#include <algorithm>
+
+#include "base/check.h"
+#include "plugins/datasets/tabular.h"
+
+namespace fl_sim {
+namespace {
+
+class Csv final : public DatasetSource {
+ public:
+  explicit Csv(const Setup& setup) : job_(setup.job), file_(setup.argument) {
+    FL_CHECK(!file_.empty(), "dataset csv needs a file (dataset = csv:FILE)");
+    FL_CHECK(text("standardise") != "client" || text("client") != "none",
+             "csv.standardise is client, but csv.client is none (name the column of clients, or "
+             "choose pooled)");
+  }
+
+  static PluginInfo describe() {
+    using Type = Option::Type;
+    return {
+        .summary = "a table in a text file: csv:FILE, with a column of labels",
+        .source = "Shafranovich, Common format and MIME type for CSV files, RFC 4180, 2005",
+        .rule =
+            "FILE is a path, or a path within data-dir, plain or .gz. Every column is an input but "
+            "the label, the client and dropped ones: first the columns of numbers in file order, "
+            "then a 0/1 column for each value of each one-hot column. Columns are named as in the "
+            "header, or by number: 0 is the first, -1 the last. Classes are the label's values in "
+            "order. Rows of a client column's value are one natural client (partitioner natural). "
+            "standardise subtracts the mean and divides by the standard deviation (n - 1) of the "
+            "training rows, of all or of the row's client; what is constant is only centred.",
+        .options =
+            {{"label", Type::kText, {}, "column of labels"},
+             {"client", Type::kText, "none", "column of natural clients"},
+             {"drop", Type::kText, "none", "columns to leave out: a,b,c"},
+             {"onehot", Type::kText, "none", "columns to encode as a 0/1 column for each value"},
+             {"onehot-drop-first", Type::kFlag, "false",
+              "a one-hot column's first value gets no column"},
+             {"missing", Type::kText, "none",
+              "cells that stand for no value, whose rows are left out: ?,NA; 'empty' for nothing"},
+             {.name = "standardise",
+              .default_value = "none",
+              .meaning = "with the training rows' mean and deviation: of all rows, of the client's",
+              .choices = {"none", "pooled", "client"}},
+             {"header", Type::kFlag, "true", "the first line names the columns"},
+             {.name = "separator",
+              .default_value = "comma",
+              .meaning = "between the cells of a row; space: any number of blanks",
+              .choices = {"comma", "semicolon", "tab", "space"}},
+             {"regression", Type::kFlag, "false",
+              "the label is a number to be predicted, not a class"},
+             {"test", Type::kText, "none", "file of test rows, with the same columns"},
+             {"test-fraction",
+              Type::kNumber,
+              "0.2",
+              "share of the rows that is the test set, drawn by seed, of each client apart",
+              {.low = 0, .high = 1, .open_low = true, .open_high = true},
+              {},
+              {"csv.test", {"none"}}}},
+        .takes_argument = true};
+  }
+
+  Dataset read() const override {
+    const std::string separator = text("separator");
+    Table table({.key = "csv",
+                 .separator = separator == "comma"       ? ','
+                              : separator == "semicolon" ? ';'
+                              : separator == "tab"       ? '\t'
+                                                         : ' ',
+                 .header = job_.get<bool>("csv.header"),
+                 .missing = split_list(text("missing")),
+                 .label = text("label"),
+                 .client = text("client") == "none" ? "" : text("client"),
+                 .drop = split_list(text("drop")),
+                 .onehot = split_list(text("onehot")),
+                 .drop_first = job_.get<bool>("csv.onehot-drop-first")});
+    const std::string path = find_path(job_, "csv", file_);
+    const int64_t from_file = table.read(path);
+    const LevelColumn::Sorted clients = client_column(table);
+    std::vector<bool> is_test(static_cast<size_t>(from_file));
+    if (text("test") == "none") {
+      is_test = draw_test_samples(job_, path, from_file, job_.get<double>("csv.test-fraction"),
+                                  clients.codes);
+    } else {
+      table.read(find_path(job_, "csv.test", text("test")));
+      is_test.resize(static_cast<size_t>(table.rows()), true);
+    }
+    return build(path, table, is_test);
+  }
+
+ private:
+  std::string text(const std::string& key) const { return job_.get<std::string>("csv." + key); }
+
+  LevelColumn::Sorted client_column(const Table& table) const {
+    return text("client") == "none" ? LevelColumn::Sorted{} : table.clients().sorted();
+  }
+
+  Dataset build(const std::string& path, const Table& table,
+                const std::vector<bool>& is_test) const {
+    std::vector<int64_t> part[2];  // rows to train with, rows to test with
+    for (size_t i = 0; i < is_test.size(); ++i)
+      part[is_test[i] ? 1 : 0].push_back(static_cast<int64_t>(i));
+    const auto of = [](const std::vector<int64_t>& codes, const std::vector<int64_t>& rows) {
+      std::vector<int64_t> out;
+      for (const int64_t i : rows) out.push_back(codes[static_cast<size_t>(i)]);
+      return out;
+    };
+    const Matrix inputs = table.inputs();
+    Matrix train = inputs.select(part[0]), test = inputs.select(part[1]);
+    const LevelColumn::Sorted clients = client_column(table);
+    const std::string standardised = text("standardise");
+    if (standardised == "pooled") {
+      standardise(train, std::vector<int64_t>(part[0].size()), test,
+                  std::vector<int64_t>(part[1].size()), path);
+    } else if (standardised == "client") {
+      standardise(train, of(clients.codes, part[0]), test, of(clients.codes, part[1]), path);
+    }
+
+    Dataset data;
+    const LevelColumn::Sorted labels = table.labels().sorted();
+    data.classes = std::ssize(labels.names);
+    if (job_.get<bool>("csv.regression")) {
+      FL_CHECK(table.labels().numeric(), path,
+               ": csv.regression is on, but the label's column holds more than numbers");
+      data.values = labels.numbers;
+    } else {
+      data.class_names = labels.names;
+    }
+    try {
+      data.train = {train.floats(), to_tensor(of(labels.codes, part[0]), {train.rows()})};
+      data.test = {test.floats(), to_tensor(of(labels.codes, part[1]), {test.rows()})};
+    } catch (const Error& error) {
+      throw Error(message(path, ": ", error.what()));
+    }
+    if (!clients.codes.empty()) {
+      // Clients that only test rows name own nothing to train with.
+      data.owner = of(clients.codes, part[0]);
+      std::vector<int64_t> number(clients.names.size(), -1);
+      for (const int64_t client : data.owner) number[static_cast<size_t>(client)] = 0;
+      int64_t next = 0;
+      for (int64_t& n : number) n = n < 0 ? n : next++;
+      for (int64_t& client : data.owner) client = number[static_cast<size_t>(client)];
+    }
+    return data;
+  }
+
+  Job job_;
+  std::string file_;
+};
+
+FL_REGISTER(DatasetSource, "csv", Csv);
+
+}  // namespace
+}  // namespace fl_sim

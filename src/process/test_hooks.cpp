@@ -1,0 +1,65 @@
+#include "process/test_hooks.h"
+
+#include <chrono>
+#include <cstdlib>
+#include <random>
+#include <sstream>
+#include <string>
+#include <thread>
+
+#include "base/check.h"
+
+namespace fl_sim {
+namespace {
+
+TestHooks parse() {
+  TestHooks hooks;
+  const char* text = std::getenv("FL_SIM_TEST");
+  std::istringstream in(text ? text : "");
+  std::string item;
+  while (std::getline(in, item, ',')) {
+    char colon = 0;
+    std::istringstream value(item.substr(std::min(item.size(), item.find('=') + 1)));
+    bool understood = true;
+    if (item.starts_with("delay=")) {
+      understood = static_cast<bool>(value >> hooks.delay_ms);
+    } else if (item == "deal=random") {
+      hooks.random_deal = true;
+    } else if (item.starts_with("slow=")) {
+      understood = static_cast<bool>(value >> hooks.slow_rank >> colon >> hooks.slowness);
+    } else if (item.starts_with("diverge=")) {
+      understood =
+          static_cast<bool>(value >> hooks.diverging_round >> colon >> hooks.diverging_client);
+    } else if (item == "no-window") {
+      hooks.no_window = true;
+    } else if (item.starts_with("machines=")) {
+      understood = static_cast<bool>(value >> hooks.machines);
+    } else {
+      understood = false;
+    }
+    FL_CHECK(understood, "the environment variable FL_SIM_TEST has an item '", item,
+             "' that no test hook understands");
+  }
+  return hooks;
+}
+
+}  // namespace
+
+const TestHooks& TestHooks::get() {
+  static const TestHooks hooks = parse();
+  return hooks;
+}
+
+void TestHooks::disturb() const {
+  if (delay_ms == 0) return;
+  static std::mt19937 generator{std::random_device{}()};  // true chance: no stream of the run
+  std::this_thread::sleep_for(
+      std::chrono::milliseconds(std::uniform_int_distribution<int64_t>(0, delay_ms)(generator)));
+}
+
+void TestHooks::slow_down(int64_t rank, double seconds) const {
+  if (rank != slow_rank) return;
+  std::this_thread::sleep_for(std::chrono::duration<double>(seconds * (slowness - 1)));
+}
+
+}  // namespace fl_sim

@@ -1,0 +1,116 @@
+// The results file: what was run, what was measured, and the trained model, as columns in HDF5.
+//
+//   /rounds /clients /ranks     one dataset a column, one entry a row
+//   /evaluations                clients' evaluations, where the job asks for them
+//   /partition                  which client held what, and how skewed that was
+//   /model                      one float32 dataset a parameter, as in PyTorch's state_dict
+//   /job /provenance            one string attribute a value; /job/text is the job as INI
+//
+// Rows are kept, those of /clients and /evaluations in a nameless file beside it, and written as a
+// whole to "<path>.tmp", synced and renamed, so the file is readable at any moment, whatever
+// happens to the run, and an older file stays until the first write.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "data/partitioner.h"
+#include "learning/records.h"
+#include "storage/record_log.h"
+
+namespace fl_sim {
+
+struct NamedTensor {
+  std::string name;            // "conv1.weight": no slashes
+  std::vector<int64_t> shape;  // empty: a scalar
+  std::vector<float> values;   // row by row
+};
+
+// 16 hexadecimal digits: zlib's crc32, then adler32, of the tensors' little-endian bytes, one
+// tensor after the other in the order of their names. In Python, with h5py:
+// b"".join(f["model"][k][()].tobytes() for k in sorted(f["model"])).
+std::string model_checksum(const std::vector<NamedTensor>& model);
+
+// The same of the int64 offsets followed by the indices.
+std::string partition_checksum(const Partition& partition);
+
+// What /partition says beside the training lists; what is empty is not written.
+struct PartitionExtras {
+  Partition validation, test;        // the clients' other lists: validation_offsets, ...
+  std::vector<int64_t> holdout;      // ids of the clients that never train
+  std::vector<int64_t> shift_group;  // [clients]
+};
+
+// Rank 0's results. Failures to write throw Error.
+class Results {
+ public:
+  // Makes the directory if need be and throws Error if `path` cannot be written, or exists and may
+  // not be replaced.
+  Results(std::string path, bool overwrite);
+
+  // What stands at `path` already, if anything; what is no results file throws Error.
+  struct Former {
+    std::map<std::string, std::string> job;
+    std::string end;  // when the run was through; empty: it was not
+    int64_t rounds = 0;
+    std::string start, resumed, lost_ranks;  // as /provenance has them; empty if it has not
+  };
+  std::optional<Former> former() const;
+
+  // The rows of that file up to a round become ours. After set_scalars(). Throws Error if they are
+  // not all there.
+  void load(int64_t last_round);
+
+  // As if rounds after this one had not been.
+  void forget_after(int64_t last_round);
+
+  void set_job(std::string text, std::map<std::string, std::string> values);
+  void set_provenance(std::map<std::string, std::string> values);
+  void add_provenance(const std::string& name, const std::string& value);
+  void add_loss(const std::string& what);  // a line of /provenance lost_ranks
+  void set_partition(Partition partition, Skew skew, PartitionExtras extras = {});
+  void set_ranks(std::vector<RankRecord> ranks);
+  void set_model(std::vector<NamedTensor> model);
+  void add_round(const RoundRecord& round);
+  void add_clients(const std::vector<ClientRecord>& clients);
+  void add_evaluations(const std::vector<ClientEvaluation>& evaluations);
+  // The names of the columns of /clients that hold ClientRecord::scalars.
+  void set_scalars(std::vector<std::string> names);
+
+  // Whether a hundred times the last write's duration has passed since: writing then costs one
+  // percent of the run.
+  bool due() const;
+
+  // Writes the file if due or if `force`.
+  void save(bool force);
+
+  const std::string& path() const { return path_; }
+  const std::vector<RoundRecord>& rounds() const { return rounds_; }
+  std::vector<ClientRecord> clients() const { return clients_.all(); }
+  std::vector<ClientEvaluation> evaluations() const { return evaluations_.all(); }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  void write(const std::string& path);
+
+  std::string path_;
+  std::string job_text_;
+  std::map<std::string, std::string> job_, provenance_;
+  Partition partition_;
+  Skew skew_;
+  PartitionExtras extras_;
+  std::vector<RankRecord> ranks_;
+  std::vector<NamedTensor> model_;
+  std::vector<RoundRecord> rounds_;
+  RecordLog<ClientRecord> clients_;  // a row a client and round: too many for memory
+  RecordLog<ClientEvaluation> evaluations_;
+  std::vector<std::string> scalars_;
+  Clock::time_point next_write_ = Clock::time_point::min();
+};
+
+}  // namespace fl_sim
