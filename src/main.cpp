@@ -11,6 +11,7 @@
 #include <optional>
 
 #include "base/check.h"
+#include "base/version.h"
 #include "commands/compare.h"
 #include "commands/progress.h"
 #include "commands/provenance.h"

@@ -13,6 +13,7 @@
 #include "base/check.h"
 #include "base/hdf5_file.h"
 #include "base/job.h"
+#include "base/text.h"
 #include "storage/checkpoint.h"
 
 namespace fl_sim {
@@ -240,13 +241,6 @@ std::vector<Title> titles(const std::vector<std::vector<Run>>& rows) {
     result.push_back(title);
   }
   return result;
-}
-
-// How wide UTF-8 text is shown, for texts without wide characters.
-size_t width_of(const std::string& text) {
-  return static_cast<size_t>(std::count_if(text.begin(), text.end(), [](char c) {
-    return (static_cast<unsigned char>(c) & 0xC0) != 0x80;
-  }));
 }
 
 void print_table(const std::vector<std::vector<std::string>>& table, bool markdown) {

@@ -13,6 +13,7 @@
 #include <sstream>
 
 #include "base/check.h"
+#include "base/text.h"
 
 namespace fl_sim {
 namespace {
@@ -45,12 +46,6 @@ std::string left(const std::string& text, size_t width) {
   return out + std::string(width - columns, ' ');
 }
 
-size_t width_of(const std::string& text) {
-  return static_cast<size_t>(std::count_if(text.begin(), text.end(), [](char c) {
-    return (static_cast<unsigned char>(c) & 0xC0) != 0x80;
-  }));
-}
-
 std::string class_name(const PartitionFacts& facts, int64_t c) {
   if (facts.class_names.empty()) return std::to_string(c);
   return facts.class_names[static_cast<size_t>(c)];
@@ -79,12 +74,6 @@ struct Shown {
   // Which of those shown stands at the client's place.
   int64_t place(int64_t client) const { return client * std::ssize(clients) / all; }
 };
-
-std::string fixed(double value, int digits) {
-  std::ostringstream out;
-  out << std::fixed << std::setprecision(digits) << value;
-  return out.str();
-}
 
 }  // namespace
 

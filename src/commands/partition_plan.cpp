@@ -14,7 +14,7 @@ namespace fl_sim {
 namespace {
 
 // A job to partition need not say how it trains.
-Job parse(std::vector<std::string> words) {
+Job parse_partial(std::vector<std::string> words) {
   try {
     return Job::parse(words);
   } catch (const Error&) {
@@ -56,7 +56,7 @@ void plan_partition(const std::vector<std::string>& arguments) {
   FL_CHECK(!kind || *kind == "bubbles" || *kind == "bars", "--picture-kind is ", kind.value_or(""),
            " (must be bubbles or bars)");
 
-  PlannedPartition plan = make_partition_of(parse(std::move(words)));
+  PlannedPartition plan = make_partition_of(parse_partial(std::move(words)));
   const PartitionFacts facts{.title = title_of(plan.job),
                              .partition = plan.partition,
                              .labels = std::move(plan.labels),

@@ -4,16 +4,13 @@
 #include <torch/version.h>
 #include <boost/version.hpp>
 
-#include <ctime>
-
 #include "base/check.h"
 #include "base/hdf5_file.h"
+#include "base/version.h"
 #include "network/arithmetic.h"
 #include "process/communicator.h"
 
 namespace fl_sim {
-
-std::string version() { return FL_SIM_VERSION " (" FL_SIM_REVISION ")"; }
 
 namespace {
 
@@ -44,13 +41,6 @@ std::string libraries() {
   return message("LibTorch ", all.at("libtorch"), " (", all.at("cpu_capability"), ", BLAS ",
                  all.at("blas"), "), own kernels ", all.at("kernels"), ", ", all.at("mpi"),
                  ", HDF5 ", all.at("hdf5"), ", Boost ", all.at("boost"));
-}
-
-std::string utc_now() {
-  const std::time_t now = std::time(nullptr);
-  char text[32];
-  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", std::gmtime(&now));
-  return text;
 }
 
 }  // namespace fl_sim

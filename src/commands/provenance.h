@@ -6,15 +6,11 @@
 
 namespace fl_sim {
 
-std::string version();  // "0.1.0 (git revision)"
-
 // Versions of fl_sim and of the libraries it runs on, and the processor's instruction set as
 // LibTorch uses it.
 std::map<std::string, std::string> provenance();
 
 // The libraries of them in a line, "LibTorch 1.13.0 (AVX512, BLAS OpenBLAS SkylakeX), ...".
 std::string libraries();
-
-std::string utc_now();  // "2026-11-21T18:20:00Z"
 
 }  // namespace fl_sim

@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "base/job.h"
+#include "base/version.h"
 #include "commands/partition_plan.h"
 #include "commands/provenance.h"
 

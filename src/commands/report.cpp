@@ -7,16 +7,12 @@
 #include <sstream>
 #include <tuple>
 
+#include "base/text.h"
+#include "base/version.h"
 #include "commands/provenance.h"
 
 namespace fl_sim {
 namespace {
-
-std::string fixed(double value, int digits) {
-  std::ostringstream out;
-  out << std::fixed << std::setprecision(digits) << value;
-  return out.str();
-}
 
 std::string percent(double part, double whole) {
   return fixed(whole > 0 ? 100 * part / whole : 0, 1) + " %";

@@ -19,6 +19,7 @@
 #include <thread>
 
 #include "base/check.h"
+#include "base/text.h"
 #include "commands/progress.h"
 #include "commands/questions.h"
 #include "engine/experiment.h"
@@ -287,12 +288,6 @@ Measured Probe::measure() {
   build_parts(e_);
   evaluate_test_set(weights_);
   return measured_;
-}
-
-std::string fixed(double value, int digits) {
-  std::ostringstream out;
-  out << std::fixed << std::setprecision(digits) << value;
-  return out.str();
 }
 
 std::string mib(int64_t bytes) {

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "base/check.h"
+#include "base/checksum.h"
 
 namespace fl_sim {
 
@@ -129,6 +130,13 @@ Skew measure_skew(const Partition& partition, std::span<const int64_t> labels, i
     skew.max_size = quartile(4);
   }
   return skew;
+}
+
+std::string partition_checksum(const Partition& partition) {
+  Checksum checksum;
+  checksum.add(std::as_bytes(partition.offsets));
+  checksum.add(std::as_bytes(partition.indices));
+  return checksum.text();
 }
 
 }  // namespace fl_sim

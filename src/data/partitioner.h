@@ -109,4 +109,7 @@ struct Skew {
 };
 Skew measure_skew(const Partition& partition, std::span<const int64_t> labels, int64_t classes);
 
+// As a model's, see storage/results.h, of the int64 offsets followed by the indices.
+std::string partition_checksum(const Partition& partition);
+
 }  // namespace fl_sim

@@ -6,7 +6,7 @@
 #include <thread>
 
 #include "base/check.h"
-#include "commands/provenance.h"
+#include "base/version.h"
 #include "storage/results.h"
 
 namespace fl_sim {

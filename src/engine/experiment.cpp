@@ -12,6 +12,7 @@
 #include <span>
 
 #include "base/check.h"
+#include "base/version.h"
 #include "data/client_split.h"
 #include "data/own_clients.h"
 #include "data/partition_file.h"

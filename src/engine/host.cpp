@@ -7,18 +7,13 @@
 #include <thread>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "process/interruption.h"
 #include "process/test_hooks.h"
 #include "process/watchdog.h"
 
 namespace fl_sim {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 // Whose inner products stay below 2^31, see Host::products().
 constexpr double kLongestDelta = 46000;

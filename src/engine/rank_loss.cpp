@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "base/version.h"
 #include "engine/simulation.h"
 #include "process/interruption.h"
 #include "process/watchdog.h"

@@ -9,7 +9,7 @@
 #include <utility>
 
 #include "base/check.h"
-#include "commands/provenance.h"
+#include "base/version.h"
 #include "engine/host.h"
 #include "engine/lanes.h"
 #include "learning/client_metrics.h"

@@ -8,6 +8,8 @@
 #include <thread>
 
 #include "base/check.h"
+#include "base/clock.h"
+#include "base/version.h"
 #include "engine/lanes.h"
 #include "process/interruption.h"
 #include "process/test_hooks.h"
@@ -15,12 +17,6 @@
 
 namespace fl_sim {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 // Records as bytes, and back.
 template <class Record>

@@ -1,5 +1,6 @@
 #include "learning/batch_pass.h"
 
+#include <torch/csrc/autograd/autograd.h>
 #include <algorithm>
 #include <numeric>
 

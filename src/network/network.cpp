@@ -1,5 +1,7 @@
 #include "network/network.h"
 
+#include <torch/csrc/autograd/autograd.h>
+
 #include "base/check.h"
 #include "network/direct_pass.h"
 

@@ -18,18 +18,13 @@
 #include <thread>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "process/launcher.h"
 #include "process/mpi_files.h"
 #include "process/test_hooks.h"
 
 namespace fl_sim {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 #if defined(OMPI_HAVE_MPI_EXT_FTMPI) && OMPI_HAVE_MPI_EXT_FTMPI
 #define FL_SIM_ULFM 1
@@ -755,12 +750,6 @@ std::string mpi_library_version() {
   MPI_Get_library_version(text, &length);
   const std::string version(text, static_cast<size_t>(length));
   return version.substr(0, version.find_first_of(",\n"));
-}
-
-std::string host_name() {
-  char name[256] = {};
-  gethostname(name, sizeof name - 1);
-  return name;
 }
 
 bool launched_as_root() {

@@ -147,7 +147,6 @@ class MpiSession {
 };
 
 std::string mpi_library_version();  // "Open MPI v4.1.4"
-std::string host_name();
 
 // Whether this process is rank 0, as its launcher's environment says; true without a launcher. For
 // before MPI starts.

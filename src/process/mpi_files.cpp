@@ -12,7 +12,7 @@
 #include <fstream>
 
 #include "base/check.h"
-#include "storage/run_lock.h"
+#include "base/files.h"
 
 namespace fl_sim {
 namespace {

@@ -16,8 +16,9 @@
 #include <set>
 
 #include "base/check.h"
+#include "base/files.h"
 #include "base/hdf5_file.h"
-#include "commands/provenance.h"
+#include "base/version.h"
 #include "process/interruption.h"
 #include "storage/snapshot.h"
 
@@ -40,15 +41,6 @@ std::string hexadecimal(uLong number) {
 
 std::string crc_of(const std::string& bytes) {
   return hexadecimal(crc32_z(0, reinterpret_cast<const Bytef*>(bytes.data()), bytes.size()));
-}
-
-void sync(const std::string& path) {
-  const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  FL_CHECK(descriptor >= 0, path, ": cannot be synced (", std::strerror(errno), ")");
-  const int result = fsync(descriptor), error = errno;
-  close(descriptor);
-  // EINVAL: a file system that cannot sync directories.
-  FL_CHECK(result == 0 || error == EINVAL, path, ": cannot be synced (", std::strerror(error), ")");
 }
 
 // Size and checksum of what is there.

@@ -15,6 +15,7 @@
 
 #include "base/check.h"
 #include "base/checksum.h"
+#include "base/files.h"
 #include "base/hdf5_file.h"
 
 namespace fl_sim {
@@ -304,17 +305,6 @@ std::string directory_of(const std::string& path) {
   return parent.empty() ? "." : parent.string();
 }
 
-// What is in memory of the kernel only is lost when the machine is.
-void sync(const std::string& path) {
-  const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  FL_CHECK(descriptor >= 0, path, ": cannot be synced (", std::strerror(errno), ")");
-  const int result = fsync(descriptor);
-  const int error = errno;
-  close(descriptor);
-  // EINVAL: a file system that cannot sync directories.
-  FL_CHECK(result == 0 || error == EINVAL, path, ": cannot be synced (", std::strerror(error), ")");
-}
-
 }  // namespace
 
 std::string model_checksum(const std::vector<NamedTensor>& model) {
@@ -322,13 +312,6 @@ std::string model_checksum(const std::vector<NamedTensor>& model) {
   for (const NamedTensor& tensor : model) by_name[tensor.name] = &tensor;
   Checksum checksum;
   for (const auto& [name, tensor] : by_name) checksum.add(std::as_bytes(std::span(tensor->values)));
-  return checksum.text();
-}
-
-std::string partition_checksum(const Partition& partition) {
-  Checksum checksum;
-  checksum.add(std::as_bytes(partition.offsets));
-  checksum.add(std::as_bytes(partition.indices));
   return checksum.text();
 }
 

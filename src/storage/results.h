@@ -35,9 +35,6 @@ struct NamedTensor {
 // b"".join(f["model"][k][()].tobytes() for k in sorted(f["model"])).
 std::string model_checksum(const std::vector<NamedTensor>& model);
 
-// The same of the int64 offsets followed by the indices.
-std::string partition_checksum(const Partition& partition);
-
 // What /partition says beside the training lists; what is empty is not written.
 struct PartitionExtras {
   Partition validation, test;        // the clients' other lists: validation_offsets, ...

@@ -12,8 +12,8 @@
 #include <thread>
 
 #include "base/check.h"
-#include "commands/provenance.h"
-#include "process/communicator.h"
+#include "base/files.h"
+#include "base/version.h"
 
 namespace fl_sim {
 namespace {
@@ -21,13 +21,6 @@ namespace {
 constexpr auto kPatience = std::chrono::seconds(5);  // a killed run's last moments
 
 }  // namespace
-
-bool same_file(int descriptor, const std::string& path) {
-  struct stat opened {
-  }, named{};
-  return fstat(descriptor, &opened) == 0 && stat(path.c_str(), &named) == 0 &&
-         opened.st_dev == named.st_dev && opened.st_ino == named.st_ino;
-}
 
 RunLock::RunLock(const std::string& path, const std::string& remedy) : path_(path + ".lock") {
   const auto end = std::chrono::steady_clock::now() + kPatience;

@@ -22,7 +22,4 @@ class RunLock {
   int descriptor_ = -1;
 };
 
-// Whether an open file is the one that has this name now: it may have been removed and made anew.
-bool same_file(int descriptor, const std::string& path);
-
 }  // namespace fl_sim

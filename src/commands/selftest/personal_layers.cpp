@@ -118,8 +118,8 @@ Vector fine_tuned(const Problem& problem, int64_t k, const Vector& row, Local lo
 // Clients evaluate on the next one's samples, which they do not train on.
 int64_t tested_on(const Problem& problem, int64_t k) { return (k + 1) % problem.population(); }
 
-Experiment evaluated(const Problem& problem, const std::string& algorithm, const std::string& lines,
-                     int64_t rounds) {
+Experiment evaluated_on_others(const Problem& problem, const std::string& algorithm,
+                               const std::string& lines, int64_t rounds) {
   Experiment e = experiment_of(problem, algorithm,
                                lines + "\nevaluate-clients = 1\nevaluate-every = 1\n", rounds);
   std::vector<std::vector<int64_t>> lists;
@@ -148,7 +148,7 @@ Result own_models(const Problem& problem, const std::string& algorithm, const st
                   const Model& model) {
   std::vector<Result> results;
   for (const char* group : {"\ngroup-size = 1", "\ngroup-size = 3"}) {
-    Experiment e = evaluated(problem, algorithm, lines + group, 3);
+    Experiment e = evaluated_on_others(problem, algorithm, lines + group, 3);
     const Finished finished = run_recorded(e);
     results.push_back(require(finished.evaluations.size() == 12, "not every client evaluates"));
     for (const ClientEvaluation& evaluation : finished.evaluations) {
@@ -179,7 +179,7 @@ Result kept_parts(const Problem& problem, const std::string& algorithm, const st
   std::vector<Result> results;
   for (const int64_t rounds : {2, 3}) {
     const Federation f = rule(rounds);
-    Experiment e = evaluated(problem, algorithm, lines, rounds);
+    Experiment e = evaluated_on_others(problem, algorithm, lines, rounds);
     const Finished finished = run_recorded(e);
     const RowPart head = fl_sim::head_of(*e.network);
     const RowPart part = name == "head" ? head : head.complement(e.network->layout());
@@ -233,7 +233,7 @@ const Local kAll{.steps = 4, .momentum = 0.5, .weight_decay = 0.125, .clip = 0.5
   for (const std::string& algorithm : kAlgorithms) {
     add_check({algorithm, "mistakes", "evaluation changes nothing that is kept", [algorithm] {
                  const Problem problem = classifier_problem();
-                 Experiment looked = evaluated(problem, algorithm, kAll.lines(), 3);
+                 Experiment looked = evaluated_on_others(problem, algorithm, kAll.lines(), 3);
                  Experiment blind =
                      experiment_of(problem, algorithm, kAll.lines() + "evaluate-clients = 0", 3);
                  return same(run_recorded(looked), run(blind));
@@ -298,8 +298,8 @@ FL_SELFTEST("fedper", "closed form", "the clients' own models; the global one be
 
 FL_SELFTEST("fedper", "equals", "without a head it is FedAvg, bit for bit", [] {
   const Problem problem = classifier_problem();
-  Experiment none = evaluated(problem, "fedper", kAll.lines() + "fedper.part = none", 3);
-  Experiment fedavg = evaluated(problem, "fedavg", kAll.lines(), 3);
+  Experiment none = evaluated_on_others(problem, "fedper", kAll.lines() + "fedper.part = none", 3);
+  Experiment fedavg = evaluated_on_others(problem, "fedavg", kAll.lines(), 3);
   const Finished a = run_recorded(none), b = run_recorded(fedavg);
   return all_of(
       {same(a, b), compare(losses_of(a, true), losses_of(b, false), 0),
@@ -380,7 +380,7 @@ FL_SELFTEST("fedrep", "closed form", "the clients' own models", [] {
 FL_SELFTEST("fedrep", "closed form", "steps and losses are those of both trainings", [] {
   const Problem problem = classifier_problem();
   const Local body{.steps = 3}, head{.steps = 2};
-  Experiment e = evaluated(problem, "fedrep", body.lines() + "fedrep.head-epochs = 2", 1);
+  Experiment e = evaluated_on_others(problem, "fedrep", body.lines() + "fedrep.head-epochs = 2", 1);
   std::vector<Result> results;
   for (const ClientRecord& record : run_recorded(e).clients) {
     std::vector<double> losses;
@@ -467,8 +467,8 @@ FL_SELFTEST("fedbabu", "closed form", "models whose head alone was fine-tuned fo
 });
 
 FL_SELFTEST("fedbabu", "equals", "without fine-tuning everybody has the global model", [] {
-  Experiment e =
-      evaluated(classifier_problem(), "fedbabu", kAll.lines() + "fedbabu.finetune-epochs = 0", 3);
+  Experiment e = evaluated_on_others(classifier_problem(), "fedbabu",
+                                     kAll.lines() + "fedbabu.finetune-epochs = 0", 3);
   const Finished finished = run_recorded(e);
   return all_of({compare(losses_of(finished, true), losses_of(finished, false), 0),
                  require(finished.evaluations.size() == 12, "not every client evaluates")});
@@ -524,10 +524,10 @@ FL_SELFTEST("finetune", "equals", "0 epochs are the inner algorithm, bit for bit
   const Problem problem = classifier_problem();
   std::vector<Result> results;
   for (const char* inner : {"fedavg", "fedadam", "scaffold", "fedper", "fedrep"}) {
-    Experiment around =
-        evaluated(problem, "finetune",
-                  message(kAll.lines(), "finetune.epochs = 0\nfinetune.inner = ", inner), 3);
-    Experiment alone = evaluated(problem, inner, kAll.lines(), 3);
+    Experiment around = evaluated_on_others(
+        problem, "finetune", message(kAll.lines(), "finetune.epochs = 0\nfinetune.inner = ", inner),
+        3);
+    Experiment alone = evaluated_on_others(problem, inner, kAll.lines(), 3);
     const Finished a = run_recorded(around), b = run_recorded(alone);
     results.push_back(same(a, b));
     results.back().note = inner;
@@ -540,12 +540,13 @@ FL_SELFTEST("finetune", "equals", "0 epochs are the inner algorithm, bit for bit
 
 FL_SELFTEST("finetune", "equals", "around FedBABU without its own fine-tuning it is FedBABU", [] {
   const Problem problem = classifier_problem();
-  Experiment outer = evaluated(problem, "finetune",
-                               kAll.lines() +
-                                   "finetune.inner = fedbabu\nfinetune.epochs = 3\n"
-                                   "fedbabu.finetune-epochs = 0",
-                               3);
-  Experiment inner = evaluated(problem, "fedbabu", kAll.lines() + "fedbabu.finetune-epochs = 3", 3);
+  Experiment outer = evaluated_on_others(problem, "finetune",
+                                         kAll.lines() +
+                                             "finetune.inner = fedbabu\nfinetune.epochs = 3\n"
+                                             "fedbabu.finetune-epochs = 0",
+                                         3);
+  Experiment inner =
+      evaluated_on_others(problem, "fedbabu", kAll.lines() + "fedbabu.finetune-epochs = 3", 3);
   const Finished a = run_recorded(outer), b = run_recorded(inner);
   return all_of({same(a, b), compare(losses_of(a, true), losses_of(b, true), 0)});
 });
@@ -554,8 +555,8 @@ FL_SELFTEST("finetune", "equals", "around FedBABU without its own fine-tuning it
 
 FL_SELFTEST("fedbn", "equals", "a model without normalising layers: FedAvg, bit for bit", [] {
   const Problem problem = classifier_problem();
-  Experiment fedbn = evaluated(problem, "fedbn", kAll.lines(), 3);
-  Experiment fedavg = evaluated(problem, "fedavg", kAll.lines(), 3);
+  Experiment fedbn = evaluated_on_others(problem, "fedbn", kAll.lines(), 3);
+  Experiment fedavg = evaluated_on_others(problem, "fedavg", kAll.lines(), 3);
   const Finished a = run_recorded(fedbn), b = run_recorded(fedavg);
   return all_of({same(a, b), compare(losses_of(a, true), losses_of(b, false), 0)});
 });

@@ -81,11 +81,11 @@ Result all_of(const std::vector<Result>& results);
 
 }  // namespace fl_sim::selftest
 
-#define FL_SELFTEST_NAME(prefix, line) prefix##line
-#define FL_SELFTEST_UNIQUE(line) FL_SELFTEST_NAME(selftest_of_line_, line)
-#define FL_SELFTEST(...)                                            \
-  [[maybe_unused]] static const bool FL_SELFTEST_UNIQUE(__LINE__) = \
+#define FL_SELFTEST_NAME(prefix, number) prefix##number
+#define FL_SELFTEST_UNIQUE(number) FL_SELFTEST_NAME(selftest_, number)
+#define FL_SELFTEST(...)                                               \
+  [[maybe_unused]] static const bool FL_SELFTEST_UNIQUE(__COUNTER__) = \
       ::fl_sim::selftest::add_check({__VA_ARGS__})
-#define FL_CLOSED_FORM(...)                                         \
-  [[maybe_unused]] static const bool FL_SELFTEST_UNIQUE(__LINE__) = \
+#define FL_CLOSED_FORM(...)                                            \
+  [[maybe_unused]] static const bool FL_SELFTEST_UNIQUE(__COUNTER__) = \
       ::fl_sim::selftest::add_closed_form(__VA_ARGS__)

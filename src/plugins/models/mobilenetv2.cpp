@@ -48,8 +48,6 @@ class Inverted {
   std::vector<ConvNorm> convs_;
 };
 
-}  // namespace
-
 class MobileNetV2 final : public Network {
  public:
   explicit MobileNetV2(const Setup& setup)
@@ -132,4 +130,5 @@ class MobileNetV2 final : public Network {
 
 FL_REGISTER(Network, "mobilenetv2", MobileNetV2);
 
+}  // namespace
 }  // namespace fl_sim

@@ -88,8 +88,6 @@ class Block {
   std::optional<Projection> projection_;
 };
 
-}  // namespace
-
 class ResNet : public Network {
  public:
   torch::Tensor forward(const Weights& weights, torch::Tensor x) const override {
@@ -198,4 +196,5 @@ class ResNet20 final : public ResNet {
 FL_REGISTER(Network, "resnet18", ResNet18);
 FL_REGISTER(Network, "resnet20", ResNet20);
 
+}  // namespace
 }  // namespace fl_sim

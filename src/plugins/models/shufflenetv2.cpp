@@ -63,8 +63,6 @@ class Unit {
   std::vector<ConvNorm> convs_;
 };
 
-}  // namespace
-
 class ShuffleNetV2 final : public Network {
  public:
   explicit ShuffleNetV2(const Setup& setup)
@@ -141,4 +139,5 @@ class ShuffleNetV2 final : public Network {
 
 FL_REGISTER(Network, "shufflenetv2", ShuffleNetV2);
 
+}  // namespace
 }  // namespace fl_sim
