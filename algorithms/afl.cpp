@@ -76,7 +76,11 @@ class Afl final : public Algorithm {
             .family = "fairness"};
   }
 
-  std::vector<std::string> scalars() const override { return {"objective"}; }
+  Needs needs() const override {
+    Needs needs = local_.needs();
+    needs.scalars = {"objective"};
+    return needs;
+  }
 
   void init(ServerState& server) const override {
     optimizer_.init(server);
@@ -87,11 +91,13 @@ class Afl final : public Algorithm {
   }
 
   Update train(ClientGroup& group, const GlobalModel& global) const override {
-    std::vector<double> losses = full_.losses(group, global.weights);
+    const std::vector<double> losses = full_.losses(group, global.weights);
     Update update = local_.train(group, global);
     const torch::Tensor lambda = global.shared.at("lambda").cpu();
-    for (const int64_t id : group.ids) update.weight.push_back(lambda[id].item<double>());
-    update.scalars["objective"] = std::move(losses);
+    for (size_t k = 0; k < group.ids.size(); ++k) {
+      update.clients[k].weight = lambda[group.ids[k]].item<double>();
+      update.clients[k].scalars[0] = losses[k];
+    }
     return update;
   }
 

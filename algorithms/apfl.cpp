@@ -46,10 +46,14 @@ class Apfl final : public Algorithm {
         .family = "personalisation"};
   }
 
-  VectorSizes client_state() const override {
-    return {{"personal", local_.network().layout().row()}, {"alpha", 1}};
+  Needs needs() const override {
+    Needs needs = local_.needs();
+    needs.client_state["personal"] = local_.network().layout().row();
+    needs.client_state["alpha"] = 1;
+    needs.scalars = {"alpha"};
+    needs.personal = true;
+    return needs;
   }
-  std::vector<std::string> scalars() const override { return {"alpha"}; }
 
   void init(ServerState& server) const override { optimizer_.init(server); }
 
@@ -76,7 +80,7 @@ class Apfl final : public Algorithm {
     update.state["alpha"] = alphas;
     const torch::Tensor values = alphas.to(torch::kFloat64).cpu();
     for (int64_t k = 0; k < group.size(); ++k) {
-      update.scalars["alpha"].push_back(values[k].item<double>());
+      update.clients[static_cast<size_t>(k)].scalars[0] = values[k].item<double>();
     }
     return update;
   }
@@ -85,7 +89,6 @@ class Apfl final : public Algorithm {
     optimizer_.step(server, sum.delta);
   }
 
-  bool personal() const override { return true; }
   std::vector<PersonalModel> personalize(ClientGroup& group, const GlobalModel&) const override {
     const torch::Tensor own = own_rows(group, "personal", group.rows);
     return one_model_each(mixed(own, group.rows, own_alphas(group)));

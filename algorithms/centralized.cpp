@@ -22,7 +22,11 @@ class Centralized final : public Algorithm {
             .family = "baseline"};
   }
 
-  bool pooled() const override { return true; }
+  Needs needs() const override {
+    Needs needs = local_.needs();
+    needs.pooled = true;
+    return needs;
+  }
 
   Update train(ClientGroup& group, const GlobalModel& global) const override {
     return local_.train(group, global, LocalRule{.steps = group.limit(0)});

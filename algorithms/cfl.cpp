@@ -108,9 +108,14 @@ class Cfl final : public Algorithm {
         .family = "personalisation"};
   }
 
-  int64_t models() const override { return capacity_; }
-  int64_t models_received() const override { return 1; }  // the client's cluster's
-  bool keeps_deltas() const override { return true; }
+  Needs needs() const override {
+    Needs needs = local_.needs();
+    needs.models = capacity_;
+    needs.models_received = 1;  // the client's cluster's
+    needs.keeps_deltas = true;
+    needs.personal = true;
+    return needs;
+  }
 
   // shared "cluster" [ids]: which one a client is in; -1 as long as nothing was heard of it.
   void init(ServerState& server) const override {
@@ -141,8 +146,6 @@ class Cfl final : public Algorithm {
     for (const int64_t c : splits) split(server, sum, c, active++);
     for (int64_t c = active; c < capacity_; ++c) copy_model(server, 0, c);
   }
-
-  bool personal() const override { return true; }
 
   // A client that never trains has the model that fits it best.
   std::vector<PersonalModel> personalize(ClientGroup& group,

@@ -19,6 +19,8 @@ class FedAvg final : public Algorithm {
             .family = "global"};
   }
 
+  Needs needs() const override { return local_.needs(); }
+
   void init(ServerState& server) const override { optimizer_.init(server); }
 
   Update train(ClientGroup& group, const GlobalModel& global) const override {

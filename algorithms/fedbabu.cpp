@@ -44,9 +44,14 @@ class FedBabu final : public Algorithm {
         .family = "personalisation"};
   }
 
-  void init(ServerState& server) const override { optimizer_.init(server); }
+  Needs needs() const override {
+    Needs needs = local_.needs();
+    needs.not_sent = parts_.head;  // nobody's head changes
+    needs.personal = true;
+    return needs;
+  }
 
-  RowPart not_sent() const override { return parts_.head; }  // nobody's head changes
+  void init(ServerState& server) const override { optimizer_.init(server); }
 
   Update train(ClientGroup& group, const GlobalModel& global) const override {
     return local_.train(group, global, {.frozen = &parts_.head});
@@ -56,7 +61,6 @@ class FedBabu final : public Algorithm {
     optimizer_.step(server, sum.delta);
   }
 
-  bool personal() const override { return true; }
   std::vector<PersonalModel> personalize(ClientGroup& group,
                                          const GlobalModel& global) const override {
     local_.train(

@@ -33,8 +33,11 @@ class FedBn final : public Algorithm {
         .family = "personalisation"};
   }
 
-  VectorSizes client_state() const override { return norm_.client_state(); }
-  RowPart not_sent() const override { return norm_.part(); }
+  Needs needs() const override {
+    Needs needs = local_.needs();
+    norm_.add_to(needs);
+    return needs;
+  }
 
   void init(ServerState& server) const override { optimizer_.init(server); }
 
@@ -49,13 +52,12 @@ class FedBn final : public Algorithm {
     optimizer_.step(server, sum.delta);
   }
 
-  bool personal() const override { return true; }
   std::vector<PersonalModel> personalize(ClientGroup& group, const GlobalModel&) const override {
     return norm_.personalize(group);
   }
 
   std::vector<std::string> warnings() const override {
-    if (!norm_.client_state().empty()) return {};
+    if (!norm_.empty()) return {};
     return {"the model has no normalising layers: fedbn is fedavg here"};
   }
 

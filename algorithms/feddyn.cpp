@@ -40,7 +40,11 @@ class FedDyn final : public Algorithm {
         .family = "global"};
   }
 
-  VectorSizes client_state() const override { return {{"h", local_.trainable()}}; }
+  Needs needs() const override {
+    Needs needs = local_.needs();
+    needs.client_state["h"] = local_.trainable();
+    return needs;
+  }
 
   void init(ServerState& server) const override {
     server.hidden["h"] = torch::zeros_like(server.weights[0].narrow(0, 0, local_.trainable()));

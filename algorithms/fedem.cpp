@@ -47,15 +47,17 @@ class FedEm final : public Algorithm {
         .family = "personalisation"};
   }
 
-  int64_t models() const override { return components_; }
-  bool distinct_models() const override { return true; }
-  VectorSizes client_state() const override { return {{"pi", components_}}; }
-
-  // Component 0's delta is the update's own.
-  VectorSizes additive() const override {
-    VectorSizes sizes;
-    for (int64_t m = 1; m < components_; ++m) sizes[name(m)] = local_.network().layout().row();
-    return sizes;
+  Needs needs() const override {
+    Needs needs = local_.needs();
+    needs.models = components_;
+    needs.distinct_models = true;
+    needs.client_state["pi"] = components_;
+    // Component 0's delta is the update's own.
+    for (int64_t m = 1; m < components_; ++m) {
+      needs.additive[name(m)] = local_.network().layout().row();
+    }
+    needs.personal = true;
+    return needs;
   }
 
   void init(ServerState& server) const override { optimizer_.init(server); }
@@ -103,8 +105,6 @@ class FedEm final : public Algorithm {
       optimizer_.step(server, sum.extra.at(name(m)).unsqueeze(0), m);
     }
   }
-
-  bool personal() const override { return true; }
 
   // A client that never trained finds its weights by one expectation step.
   std::vector<PersonalModel> personalize(ClientGroup& group,
@@ -154,16 +154,18 @@ class FedEm final : public Algorithm {
     Update update = parts[0];
     if (components_ == 1) return update;
     const torch::Tensor weights = pi.to(torch::kFloat64).cpu();
-    for (size_t k = 0; k < update.steps.size(); ++k) {
-      update.loss[k] = update.loss_before[k] = update.loss_after[k] = update.delta_norm[k] = 0;
-      update.samples_seen[k] = 0;
+    for (size_t k = 0; k < update.clients.size(); ++k) {
+      ClientOutcome& all = update.clients[k];
+      all.loss = all.loss_before = all.loss_after = all.delta_norm = 0;
+      all.samples_seen = 0;
       for (size_t m = 0; m < parts.size(); ++m) {
+        const ClientOutcome& one = parts[m].clients[k];
         const auto share = weights[static_cast<int64_t>(k)][static_cast<int64_t>(m)].item<double>();
-        update.loss[k] += share * parts[m].loss[k];
-        update.loss_before[k] += share * parts[m].loss_before[k];
-        update.loss_after[k] += share * parts[m].loss_after[k];
-        update.delta_norm[k] = std::hypot(update.delta_norm[k], parts[m].delta_norm[k]);
-        update.samples_seen[k] += parts[m].samples_seen[k];
+        all.loss += share * one.loss;
+        all.loss_before += share * one.loss_before;
+        all.loss_after += share * one.loss_after;
+        all.delta_norm = std::hypot(all.delta_norm, one.delta_norm);
+        all.samples_seen += one.samples_seen;
       }
     }
     for (size_t m = 1; m < parts.size(); ++m) {

@@ -37,6 +37,8 @@ class FedExp final : public Algorithm {
         .family = "global"};
   }
 
+  Needs needs() const override { return local_.needs(); }
+
   Update train(ClientGroup& group, const GlobalModel& global) const override {
     return local_.train(group, global);
   }

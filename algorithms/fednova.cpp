@@ -47,13 +47,15 @@ class FedNova final : public Algorithm {
         .family = "global"};
   }
 
+  Needs needs() const override { return local_.needs(); }
+
   void init(ServerState& server) const override { optimizer_.init(server); }
 
   Update train(ClientGroup& group, const GlobalModel& global) const override {
     const torch::Tensor received = global.weights.narrow(1, 0, local_.trainable());
     Update update = local_.train(group, global, AffineCorrection{.pull = mu_, .anchor = received});
     for (int64_t k = 0; k < group.size(); ++k) {
-      const double weight = update.step_weight[static_cast<size_t>(k)];
+      const double weight = update.clients[static_cast<size_t>(k)].step_weight;
       if (weight == 0) continue;  // no step, and delta 0
       update.delta[k].narrow(0, 0, local_.trainable()).div_(weight);
     }

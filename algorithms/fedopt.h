@@ -20,6 +20,8 @@ class FedOpt : public Algorithm {
              "; choose algorithm fedavg for another)");
   }
 
+  Needs needs() const override { return local_.needs(); }
+
   void init(ServerState& server) const override { optimizer_.init(server); }
 
   Update train(ClientGroup& group, const GlobalModel& global) const override {

@@ -36,8 +36,11 @@ class FedPer final : public Algorithm {
         .family = "personalisation"};
   }
 
-  VectorSizes client_state() const override { return head_.client_state(); }
-  RowPart not_sent() const override { return head_.part(); }
+  Needs needs() const override {
+    Needs needs = local_.needs();
+    head_.add_to(needs);
+    return needs;
+  }
 
   void init(ServerState& server) const override { optimizer_.init(server); }
 
@@ -52,7 +55,6 @@ class FedPer final : public Algorithm {
     optimizer_.step(server, sum.delta);
   }
 
-  bool personal() const override { return true; }
   std::vector<PersonalModel> personalize(ClientGroup& group, const GlobalModel&) const override {
     return head_.personalize(group);
   }

@@ -41,8 +41,11 @@ class FedRep final : public Algorithm {
         .family = "personalisation"};
   }
 
-  VectorSizes client_state() const override { return head_.client_state(); }
-  RowPart not_sent() const override { return head_.part(); }
+  Needs needs() const override {
+    Needs needs = local_.needs();
+    head_.add_to(needs);
+    return needs;
+  }
 
   void init(ServerState& server) const override { optimizer_.init(server); }
 
@@ -55,13 +58,15 @@ class FedRep final : public Algorithm {
     // What is measured is measured over both; step_weight remains that of the body, which is
     // shared.
     for (size_t k = 0; k < group.ids.size(); ++k) {
-      if (first.steps[k] == 0) continue;
-      const auto head = static_cast<double>(first.samples_seen[k]);
-      const auto body = static_cast<double>(update.samples_seen[k]);
-      update.loss[k] = (head * first.loss[k] + body * update.loss[k]) / (head + body);
-      update.loss_before[k] = first.loss_before[k];
-      update.samples_seen[k] += first.samples_seen[k];
-      update.steps[k] += first.steps[k];
+      const ClientOutcome& head = first.clients[k];
+      ClientOutcome& both = update.clients[k];
+      if (head.steps == 0) continue;
+      const auto of_head = static_cast<double>(head.samples_seen);
+      const auto of_body = static_cast<double>(both.samples_seen);
+      both.loss = (of_head * head.loss + of_body * both.loss) / (of_head + of_body);
+      both.loss_before = head.loss_before;
+      both.samples_seen += head.samples_seen;
+      both.steps += head.steps;
     }
     return update;
   }
@@ -70,7 +75,6 @@ class FedRep final : public Algorithm {
     optimizer_.step(server, sum.delta);
   }
 
-  bool personal() const override { return true; }
   std::vector<PersonalModel> personalize(ClientGroup& group, const GlobalModel&) const override {
     return head_.personalize(group);
   }

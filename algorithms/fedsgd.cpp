@@ -2,7 +2,6 @@
 // McMahan et al., "Communication-efficient learning of deep networks from decentralized data",
 // AISTATS 2017, Section 2: FedAvg with one local epoch (E = 1) and all samples in one batch (B =
 // infinity).
-#include <numeric>
 
 #include "fl_sim.h"
 #include "learning/full_pass.h"
@@ -44,19 +43,20 @@ class FedSgd final : public Algorithm {
   Update train(ClientGroup& group, const GlobalModel& global) const override {
     const torch::Tensor received = group.rows.clone();
     Update update;
-    update.loss = full_.losses(group, received);
+    const std::vector<double> losses = full_.losses(group, received);
     torch::Tensor gradients = full_.gradients(group, received, global.round, group.rows);
-    for (int64_t k = 0; k < group.size(); ++k) {
-      const int64_t samples = group.data.partition->size(group.ids[static_cast<size_t>(k)]);
-      update.steps.push_back(samples > 0 ? 1 : 0);
-      update.step_weight.push_back(samples > 0 ? 1 : 0);
-      update.samples_seen.push_back(samples);
-      if (samples == 0) update.loss[static_cast<size_t>(k)] = kNotMeasured;
+    int64_t steppers = 0;  // the first ones: clients with samples
+    for (size_t k = 0; k < group.ids.size(); ++k) {
+      ClientOutcome& client = update.clients.emplace_back();
+      client.samples_seen = group.data.partition->size(group.ids[k]);
+      if (client.samples_seen == 0) continue;
+      ++steppers;
+      client.steps = 1;
+      client.step_weight = 1;
+      client.loss = client.loss_before = client.loss_after = losses[k];
     }
-    update.loss_before = update.loss_after = update.loss;
 
     // Clips and decays as the job says.
-    const int64_t steppers = std::accumulate(update.steps.begin(), update.steps.end(), int64_t{0});
     if (steppers > 0) {
       LocalOptimizer::Memory memory;
       local_.optimizer().step(group.rows.narrow(0, 0, steppers).narrow(1, 0, local_.trainable()),
@@ -67,7 +67,7 @@ class FedSgd final : public Algorithm {
     const torch::Tensor norms =
         update.delta.narrow(1, 0, local_.trainable()).norm(2, 1).to(torch::kFloat64).cpu();
     for (int64_t k = 0; k < group.size(); ++k) {
-      update.delta_norm.push_back(norms[k].item<double>());
+      update.clients[static_cast<size_t>(k)].delta_norm = norms[k].item<double>();
     }
     return update;
   }

@@ -15,9 +15,9 @@ class FineTune final : public Algorithm {
         local_(setup),
         epochs_(setup.job.get<int64_t>("finetune.epochs")) {
     const auto inner = setup.job.get<std::string>("finetune.inner");
-    FL_CHECK(inner_->lanes() == 1, "finetune.inner is ", inner,
+    FL_CHECK(inner_->needs().lanes == 1, "finetune.inner is ", inner,
              ", which trains cohorts apart (let it be the outer algorithm, or choose another)");
-    FL_CHECK(!inner_->pooled(), "finetune.inner is ", inner,
+    FL_CHECK(!inner_->needs().pooled, "finetune.inner is ", inner,
              ", which has no clients that could fine-tune (choose another)");
     if (setup.job.get<std::string>("finetune.part") == "head") {
       frozen_ = head_of(setup.network).complement(setup.network.layout());
@@ -52,13 +52,12 @@ class FineTune final : public Algorithm {
         .family = "personalisation"};
   }
 
-  VectorSizes client_state() const override { return inner_->client_state(); }
-  VectorSizes additive() const override { return inner_->additive(); }
-  std::vector<std::string> scalars() const override { return inner_->scalars(); }
-  int64_t exchanges() const override { return inner_->exchanges(); }
-  int64_t models() const override { return inner_->models(); }
-  bool distinct_models() const override { return inner_->distinct_models(); }
-  bool keeps_deltas() const override { return inner_->keeps_deltas(); }
+  Needs needs() const override {
+    Needs needs = inner_->needs();
+    needs.personal = true;
+    return needs;
+  }
+
   bool wants_products(const ServerState& server, const Sum& sum) const override {
     return inner_->wants_products(server, sum);
   }
@@ -73,11 +72,10 @@ class FineTune final : public Algorithm {
     inner_->end_round(server, records);
   }
 
-  bool personal() const override { return true; }
   std::vector<PersonalModel> personalize(ClientGroup& group,
                                          const GlobalModel& global) const override {
     std::vector<PersonalModel> models;
-    if (inner_->personal()) {
+    if (inner_->needs().personal) {
       models = inner_->personalize(group, global);
     } else {
       models.assign(group.ids.size(), {.rows = global.weights.unbind(0), .weights = {}});

@@ -57,8 +57,11 @@ class Fml final : public Algorithm {
             .family = "personalisation"};
   }
 
-  VectorSizes client_state() const override {
-    return {{"private", local_.network().layout().row()}};
+  Needs needs() const override {
+    Needs needs = local_.needs();
+    needs.client_state["private"] = local_.network().layout().row();
+    needs.personal = true;
+    return needs;
   }
 
   void init(ServerState& server) const override { optimizer_.init(server); }
@@ -94,7 +97,6 @@ class Fml final : public Algorithm {
     optimizer_.step(server, sum.delta);
   }
 
-  bool personal() const override { return true; }
   std::vector<PersonalModel> personalize(ClientGroup& group, const GlobalModel&) const override {
     return one_model_each(private_rows(group));
   }

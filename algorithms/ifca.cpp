@@ -43,8 +43,13 @@ class Ifca final : public Algorithm {
             .family = "personalisation"};
   }
 
-  int64_t models() const override { return clusters_; }
-  bool distinct_models() const override { return true; }
+  Needs needs() const override {
+    Needs needs = local_.needs();
+    needs.models = clusters_;
+    needs.distinct_models = true;
+    needs.personal = true;
+    return needs;
+  }
 
   void init(ServerState& server) const override { optimizer_.init(server); }
 
@@ -60,7 +65,6 @@ class Ifca final : public Algorithm {
     }
   }
 
-  bool personal() const override { return true; }
   std::vector<PersonalModel> personalize(ClientGroup& group,
                                          const GlobalModel& global) const override {
     return as_personal(global, best_models(full_, group, global, clusters_));

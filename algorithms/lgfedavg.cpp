@@ -31,8 +31,11 @@ class LgFedAvg final : public Algorithm {
         .family = "personalisation"};
   }
 
-  VectorSizes client_state() const override { return body_.client_state(); }
-  RowPart not_sent() const override { return body_.part(); }
+  Needs needs() const override {
+    Needs needs = local_.needs();
+    body_.add_to(needs);
+    return needs;
+  }
 
   void init(ServerState& server) const override { optimizer_.init(server); }
 
@@ -47,7 +50,6 @@ class LgFedAvg final : public Algorithm {
     optimizer_.step(server, sum.delta);
   }
 
-  bool personal() const override { return true; }
   std::vector<PersonalModel> personalize(ClientGroup& group, const GlobalModel&) const override {
     return body_.personalize(group);
   }

@@ -24,10 +24,13 @@ class LocalOnly final : public Algorithm {
             .family = "baseline"};
   }
 
-  VectorSizes client_state() const override { return {{"model", local_.network().layout().row()}}; }
-
-  RowPart not_sent() const override {
-    return RowPart().complement(local_.network().layout());  // all of it
+  Needs needs() const override {
+    Needs needs = local_.needs();
+    const ParameterLayout& layout = local_.network().layout();
+    needs.client_state["model"] = layout.row();
+    needs.not_sent = RowPart().complement(layout);  // all of it
+    needs.personal = true;
+    return needs;
   }
 
   Update train(ClientGroup& group, const GlobalModel& global) const override {
@@ -37,7 +40,7 @@ class LocalOnly final : public Algorithm {
     const torch::Tensor moved =
         (group.rows - before).narrow(1, 0, local_.trainable()).norm(2, 1).to(torch::kFloat64).cpu();
     for (int64_t k = 0; k < group.size(); ++k) {
-      update.delta_norm[static_cast<size_t>(k)] = moved[k].item<double>();
+      update.clients[static_cast<size_t>(k)].delta_norm = moved[k].item<double>();
     }
     update.delta.zero_();
     update.state["model"] = group.rows;
@@ -45,8 +48,6 @@ class LocalOnly final : public Algorithm {
   }
 
   void aggregate(ServerState&, const Sum&) const override {}
-
-  bool personal() const override { return true; }
 
   std::vector<PersonalModel> personalize(ClientGroup& group, const GlobalModel&) const override {
     take_own_models(group);

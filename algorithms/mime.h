@@ -48,7 +48,7 @@ class MimeStatistics {
     update.delta = torch::zeros_like(group.rows);
     update.delta.narrow(1, 0, trainable_).copy_(full_.gradients(group, group.rows, global.round));
     for (const int64_t id : group.ids)
-      update.samples_seen.push_back(group.data.partition->size(id));
+      update.clients.emplace_back().samples_seen = group.data.partition->size(id);
     return update;
   }
   void keep_gradient(ServerState& server, const Sum& sum) const {

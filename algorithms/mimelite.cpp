@@ -27,7 +27,11 @@ class MimeLite final : public Algorithm {
             .family = "global"};
   }
 
-  int64_t exchanges() const override { return 2; }
+  Needs needs() const override {
+    Needs needs = local_.needs();
+    needs.exchanges = 2;
+    return needs;
+  }
 
   void init(ServerState& server) const override {
     optimizer_.init(server);

@@ -47,8 +47,10 @@ class Moon final : public Algorithm {
   }
 
   // The local model of the client's last round.
-  VectorSizes client_state() const override {
-    return {{"previous", local_.network().layout().row()}};
+  Needs needs() const override {
+    Needs needs = local_.needs();
+    needs.client_state["previous"] = local_.network().layout().row();
+    return needs;
   }
 
   void init(ServerState& server) const override { optimizer_.init(server); }

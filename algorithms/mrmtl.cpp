@@ -40,8 +40,11 @@ class MrMtl final : public Algorithm {
         .family = "personalisation"};
   }
 
-  VectorSizes client_state() const override {
-    return {{"personal", local_.network().layout().row()}};
+  Needs needs() const override {
+    Needs needs = local_.needs();
+    needs.client_state["personal"] = local_.network().layout().row();
+    needs.personal = true;
+    return needs;
   }
 
   void init(ServerState& server) const override { optimizer_.init(server); }
@@ -59,7 +62,6 @@ class MrMtl final : public Algorithm {
     optimizer_.step(server, sum.delta);
   }
 
-  bool personal() const override { return true; }
   std::vector<PersonalModel> personalize(ClientGroup& group, const GlobalModel&) const override {
     return one_model_each(own_rows(group, "personal", group.rows));
   }

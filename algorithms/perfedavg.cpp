@@ -63,6 +63,12 @@ class PerFedAvg final : public Algorithm {
         .family = "personalisation"};
   }
 
+  Needs needs() const override {
+    Needs needs = local_.needs();
+    needs.personal = true;
+    return needs;
+  }
+
   void init(ServerState& server) const override { optimizer_.init(server); }
 
   Update train(ClientGroup& group, const GlobalModel& global) const override {
@@ -89,7 +95,6 @@ class PerFedAvg final : public Algorithm {
     optimizer_.step(server, sum.delta);
   }
 
-  bool personal() const override { return true; }
   std::vector<PersonalModel> personalize(ClientGroup& group,
                                          const GlobalModel& global) const override {
     // The step is taken here, and the local optimizer left without a rate: an adaptation has

@@ -18,9 +18,6 @@ class Pwfl final : public Algorithm {
       : models_(setup.job.get<int64_t>("pwfl.models")),
         merge_(setup.job.get<std::string>("pwfl.merge")),
         distinct_(setup.job.get<std::string>("pwfl.init") == "different"),
-        keeps_momentum_(setup.job.get<std::string>("local.optimizer") == "sgd" &&
-                        setup.job.get<bool>("local.keep-momentum")),
-        trainable_(setup.network.layout().trainable()),
         job_(job_of_one_model(setup)) {
     if (merge_ != "none") merge_every_ = setup.job.get<int64_t>("pwfl.merge-every");
     const auto file = setup.job.get<std::string>("init");
@@ -38,9 +35,10 @@ class Pwfl final : public Algorithm {
       FL_CHECK(!refused, "pwfl.inner is ", name, ", which ", reason,
                " (choose another algorithm, such as fedavg)");
     };
-    refuse(inner_->models() > 1 || inner_->lanes() > 1, "has several models of its own");
-    refuse(inner_->keeps_deltas(), "compares the clients of the whole cohort with one another");
-    refuse(inner_->pooled(), "has no clients");
+    const Needs inner = inner_->needs();
+    refuse(inner.models > 1 || inner.lanes > 1, "has several models of its own");
+    refuse(inner.keeps_deltas, "compares the clients of the whole cohort with one another");
+    refuse(inner.pooled, "has no clients");
   }
 
   static PluginInfo describe() {
@@ -83,23 +81,16 @@ class Pwfl final : public Algorithm {
         .family = "parallel"};
   }
 
-  int64_t models() const override { return models_; }
-  int64_t lanes() const override { return models_; }
-  bool distinct_models() const override { return distinct_; }
-  int64_t exchanges() const override { return inner_->exchanges(); }
-  VectorSizes additive() const override { return inner_->additive(); }
-  std::vector<std::string> scalars() const override { return inner_->scalars(); }
-
-  VectorSizes client_state() const override {
-    const VectorSizes one = inner_->client_state();
-    VectorSizes all;
+  Needs needs() const override {
+    Needs needs = inner_->needs();
+    needs.models = needs.lanes = models_;
+    needs.distinct_models = distinct_;
+    const VectorSizes one = std::exchange(needs.client_state, {});
     for (int64_t model = 0; model < models_; ++model) {
-      for (const auto& [name, size] : one) all[own(model, name)] = size;
-      // The engine declares that of model 0 itself.
-      if (keeps_momentum_ && model > 0) all[own(model, kMomentumState)] = trainable_;
+      for (const auto& [name, size] : one) needs.client_state[own(model, name)] = size;
     }
-    if (!one.empty()) all[kKnown] = models_;  // 1 where there is a state
-    return all;
+    if (!one.empty()) needs.client_state[kKnown] = models_;  // 1 where there is a state
+    return needs;
   }
 
   void init(ServerState& server) const override {
@@ -113,7 +104,7 @@ class Pwfl final : public Algorithm {
     ClientGroup view = view_of(group, model);
     Update update = inner_->train(view, view_of(global, model));
     State state;
-    for (const auto& [name, tensor] : update.state) state[of_client(model, name)] = tensor;
+    for (const auto& [name, tensor] : update.state) state[own(model, name)] = tensor;
     const auto known = group.state.find(kKnown);
     if (!state.empty() && known != group.state.end()) {
       state[kKnown] = known->second.clone();
@@ -140,7 +131,6 @@ class Pwfl final : public Algorithm {
 
   // A client's own model is the mixture of those that the inner algorithm has for it, one for each
   // global model, as the global one is the mixture of these.
-  bool personal() const override { return inner_->personal(); }
   std::vector<std::string> warnings() const override { return inner_->warnings(); }
 
   std::vector<PersonalModel> personalize(ClientGroup& group,
@@ -180,11 +170,6 @@ class Pwfl final : public Algorithm {
   static std::string own(int64_t model, const std::string& name) {
     return message(model, "/", name);
   }
-  // The name of what a client keeps for a model.
-  static std::string of_client(int64_t model, const std::string& name) {
-    return model == 0 && name == kMomentumState ? name : own(model, name);
-  }
-
   // One model's part, under the inner algorithm's names.
   static State part_of(const State& all, int64_t model) {
     const std::string prefix = own(model, "");
@@ -206,8 +191,6 @@ class Pwfl final : public Algorithm {
     ClientGroup view = group;
     view.model = 0;
     view.state = part_of(group.state, model);
-    const auto momentum = group.state.find(kMomentumState);
-    if (model == 0 && momentum != group.state.end()) view.state.insert(*momentum);
     const auto known = group.state.find(kKnown);
     if (known == group.state.end()) return view;
     const torch::Tensor flags = known->second.select(1, model).cpu();
@@ -274,8 +257,7 @@ class Pwfl final : public Algorithm {
   int64_t models_;
   std::string merge_;
   int64_t merge_every_ = 0;  // 0: never
-  bool distinct_, keeps_momentum_;
-  int64_t trainable_;
+  bool distinct_;
   Job job_;
   std::unique_ptr<Algorithm> inner_;
 };

@@ -46,7 +46,11 @@ class Qffl final : public Algorithm {
         .family = "fairness"};
   }
 
-  std::vector<std::string> scalars() const override { return {"h", "objective"}; }
+  Needs needs() const override {
+    Needs needs = local_.needs();
+    needs.scalars = {"h", "objective"};
+    return needs;
+  }
 
   // Losses are divided by the last round's mean, which cancels, so that F_k^q stays in the range of
   // the exact sum.
@@ -61,15 +65,15 @@ class Qffl final : public Algorithm {
     Update update = local_.train(group, global);
     const double L = 1 / local_.learning_rate(global.round);
     const double scale = global.shared.at("scale").item<double>();
-    std::vector<double> h;
     for (int64_t k = 0; k < group.size(); ++k) {
       const auto i = static_cast<size_t>(k);
       losses[i] += 1e-10;  // a loss of 0 would have no power q - 1
-      const double factor = std::pow(losses[i] / scale, q_), moved = L * update.delta_norm[i];
+      ClientOutcome& client = update.clients[i];
+      const double factor = std::pow(losses[i] / scale, q_), moved = L * client.delta_norm;
       update.delta[k].narrow(0, 0, local_.trainable()).mul_(factor);
-      h.push_back(q_ * factor / losses[i] * moved * moved + L * factor);
+      client.scalars[0] = q_ * factor / losses[i] * moved * moved + L * factor;
+      client.scalars[1] = losses[i];
     }
-    update.scalars = {{"h", std::move(h)}, {"objective", std::move(losses)}};
     return update;
   }
 

@@ -52,8 +52,12 @@ class Scaffold final : public Algorithm {
         .family = "global"};
   }
 
-  VectorSizes client_state() const override { return {{"control", local_.trainable()}}; }
-  VectorSizes additive() const override { return {{"control_change", local_.trainable()}}; }
+  Needs needs() const override {
+    Needs needs = local_.needs();
+    needs.client_state["control"] = local_.trainable();
+    needs.additive["control_change"] = local_.trainable();
+    return needs;
+  }
 
   void init(ServerState& server) const override {
     optimizer_.init(server);
@@ -71,8 +75,8 @@ class Scaffold final : public Algorithm {
     const double lr = local_.learning_rate(global.round);
     torch::Tensor change = torch::zeros_like(control);
     for (int64_t k = 0; k < group.size(); ++k) {
-      const double weight = niid_order_ ? static_cast<double>(update.steps[static_cast<size_t>(k)])
-                                        : update.step_weight[static_cast<size_t>(k)];
+      const ClientOutcome& client = update.clients[static_cast<size_t>(k)];
+      const double weight = niid_order_ ? static_cast<double>(client.steps) : client.step_weight;
       if (weight == 0) continue;
       const torch::Tensor drift = update.delta[k].narrow(0, 0, local_.trainable());  // w_k - w
       change[k].sub_(global.shared.at("control")).sub_(drift, 1 / (lr * weight));

@@ -60,7 +60,7 @@ void measure(Communicator& comm, const std::string& model, const std::string& al
     for (const PlannedGroup& planned : plan.groups) {
       ClientGroup group{.ids = planned.ids, .data = client_data, .seed = 0};
       group.rows = global.weights.expand({group.size(), -1}).clone();
-      for (const auto& [name, size] : e.algorithm->client_state())
+      for (const auto& [name, size] : e.algorithm->needs().client_state)
         group.state[name] = torch::zeros({group.size(), size});
       const double before = processor_seconds();
       e.algorithm->train(group, global);

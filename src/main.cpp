@@ -127,7 +127,7 @@ int run(const std::vector<std::string>& arguments, Communicator& comm) {
         former.resumed + (former.resumed.empty() ? "" : " ") + std::to_string(former.round);
   if (!former.lost_ranks.empty()) origin["lost_ranks"] = former.lost_ranks;
   results->set_job(job.text(), job.values());
-  results->set_scalars(experiment.algorithm->scalars());
+  results->set_scalars(experiment.algorithm->needs().scalars);
   results->set_partition(experiment.partition, skew,
                          {.validation = experiment.validation,
                           .test = experiment.test,

@@ -21,8 +21,7 @@ class Ruined final : public Algorithm {
          bool delta, double value)
       : algorithm_(std::move(algorithm)), who_(std::move(who)), delta_(delta), value_(value) {}
 
-  VectorSizes client_state() const override { return algorithm_->client_state(); }
-  VectorSizes additive() const override { return algorithm_->additive(); }
+  Needs needs() const override { return algorithm_->needs(); }
   void init(ServerState& server) const override { algorithm_->init(server); }
   Update train(ClientGroup& group, const GlobalModel& global) const override {
     Update update = algorithm_->train(group, global);

@@ -65,7 +65,7 @@ TEST(Experiment, ACohortIsAtMostAllClients) {
 TEST(Experiment, PooledTrainingHasNoClientsViews) {
   EXPECT_ERROR(experiment("algorithm = centralized\npartitioner = feature-noise"),
                "each client sees its samples in its own way");
-  EXPECT_TRUE(experiment("algorithm = centralized\naugment.noise = 0.1").algorithm->pooled());
+  EXPECT_TRUE(experiment("algorithm = centralized\naugment.noise = 0.1").algorithm->needs().pooled);
 }
 
 // Proves that in a run every other client trains and none that is held out does: with full

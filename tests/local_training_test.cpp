@@ -96,7 +96,7 @@ class Stacks : public testing::TestWithParam<Stack> {
     algorithm->init(server);
     torch::manual_seed(5);
     State state;  // as after some rounds
-    for (const auto& [name, size] : algorithm->client_state()) {
+    for (const auto& [name, size] : algorithm->needs().client_state) {
       state[name] = torch::randn({n, size}, world.global.weights.options()) / 10;
     }
     for (auto& [name, tensor] : server.shared) tensor.normal_().div_(10);

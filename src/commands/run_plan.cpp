@@ -141,7 +141,7 @@ Trial Probe::run(int64_t steps) {
   if (first_) forget_peak();
   Trial trial;
   Traffic traffic;
-  for (int64_t exchange = 0; exchange < e_.algorithm->exchanges(); ++exchange) {
+  for (int64_t exchange = 0; exchange < e_.algorithm->needs().exchanges; ++exchange) {
     RoundPlan plan = server.next();
     model.round = plan.round;
     model.exchange = plan.exchange;
@@ -150,7 +150,7 @@ Trial Probe::run(int64_t steps) {
     plan.groups.clear();
     for (auto& [lane, groups] : lanes) {
       plan.groups.push_back(groups[groups.size() / 2]);
-      if (e_.algorithm->pooled() && steps > 0) plan.groups.back().limits = {steps};
+      if (e_.algorithm->needs().pooled && steps > 0) plan.groups.back().limits = {steps};
     }
     host.begin(plan);
     const auto start = Clock::now();
@@ -161,8 +161,8 @@ Trial Probe::run(int64_t steps) {
       for (const int64_t client : group.ids) {
         trial.steps += static_cast<double>(
             steps > 0 ? steps
-                      : (e_.algorithm->pooled() ? group.limits[0]
-                                                : local.steps_of(e_.partition.size(client))));
+                      : (e_.algorithm->needs().pooled ? group.limits[0]
+                                                      : local.steps_of(e_.partition.size(client))));
       }
     }
     trial.seconds += seconds_since(start);
@@ -191,7 +191,7 @@ Trial Probe::run(int64_t steps) {
     measured_.weights = static_cast<int64_t>(model.weights.nbytes());
     measured_.shared = bytes_of(model.shared);
     measured_.hidden = bytes_of(model.hidden);
-    for (int64_t lane = 0; lane < e_.algorithm->lanes(); ++lane)
+    for (int64_t lane = 0; lane < e_.algorithm->needs().lanes; ++lane)
       measured_.sum += static_cast<int64_t>(host.sum(lane).buffer().nbytes());
     weights_ = model.weights;
     const RoundPlan plan = server.next();
@@ -307,7 +307,7 @@ class RunPlan {
     Server server(e_, 1, nullptr, nullptr);
     const RoundPlan plan = server.next();
     for (const int64_t clients : plan.clients) cohort_ += clients;
-    rows_ = e_.algorithm->pooled() ? std::ssize(plan.groups) : cohort_;
+    rows_ = e_.algorithm->needs().pooled ? std::ssize(plan.groups) : cohort_;
     groups_ = std::ssize(plan.groups);
     rounds_ = e_.job.get<int64_t>("rounds");
     for (const auto& [name, size] : state_sizes(e_))
@@ -386,8 +386,9 @@ std::map<int64_t, RunPlan::Load> RunPlan::first_deal(int ranks) const {
     for (size_t i = 0; i < group.ids.size(); ++i) {
       const int64_t limit = group.limits.empty() ? 0 : group.limits[i];
       ++load.clients;
-      load.steps +=
-          e_.algorithm->pooled() ? limit : local.steps_of(e_.partition.size(group.ids[i]), limit);
+      load.steps += e_.algorithm->needs().pooled
+                        ? limit
+                        : local.steps_of(e_.partition.size(group.ids[i]), limit);
     }
   }
   return loads;
@@ -400,11 +401,11 @@ RunPlan::Pace RunPlan::pace(int ranks) const {
   double work = 0, span = 0;
   for (int64_t round = 0; round < rounds; ++round) {
     RoundPlan plan;
-    for (int64_t exchange = 0; exchange < e_.algorithm->exchanges(); ++exchange)
+    for (int64_t exchange = 0; exchange < e_.algorithm->needs().exchanges; ++exchange)
       plan = server.next();  // the same groups in each
     for (const PlannedGroup& group : plan.groups) work += group.seconds;
     double last = 0;
-    for (int64_t lane = 0; lane < e_.algorithm->lanes(); ++lane)
+    for (int64_t lane = 0; lane < e_.algorithm->needs().lanes; ++lane)
       last = std::max(last, server.expected_seconds(lane));
     span += last;
   }
@@ -476,7 +477,7 @@ RunPlan::Need RunPlan::need(int ranks, bool serves, bool trains) const {
   }
   if (trains) {
     add("training", m_.training_memory);
-    if (e_.algorithm->keeps_deltas()) add("updates of a round", per_host * m_.weights);
+    if (e_.algorithm->needs().keeps_deltas) add("updates of a round", per_host * m_.weights);
     int64_t states = (clients_with_state_ + hosts - 1) / hosts * state_;
     const int64_t limit = e_.job.get<int64_t>("state-memory") << 20;
     if (limit > 0) states = std::min(states, limit);

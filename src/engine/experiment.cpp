@@ -287,7 +287,7 @@ void build_parts(Experiment& e) {
   e.sampler = make<Sampler>(sampler, {e.job, clients});
   e.algorithm =
       make<Algorithm>(e.job.get<std::string>("algorithm"), {e.job, *e.network, clients, samples});
-  FL_CHECK(!e.algorithm->pooled() || !e.input_changes.by_client(), "algorithm ",
+  FL_CHECK(!e.algorithm->needs().pooled || !e.input_changes.by_client(), "algorithm ",
            e.job.get<std::string>("algorithm"),
            " trains on everybody's samples at once, but under ", "partitioner ",
            e.job.get<std::string>("partitioner"),
@@ -313,7 +313,7 @@ void check_client_evaluation(const Experiment& e) {
       message("no client keeps samples for that (set ", key,
               ", such as 0.2; a client needs two samples or more to keep one)");
   if (held_back.indices.empty()) {
-    FL_CHECK(!e.algorithm->personal(), "algorithm ", algorithm,
+    FL_CHECK(!e.algorithm->needs().personal, "algorithm ", algorithm,
              " gives clients models of their own, which only they can evaluate, but ", help);
     FL_CHECK(e.job.get<double>("evaluate-clients") == 0, "evaluate-clients is ",
              e.job.get<std::string>("evaluate-clients"), ", but ", help);

@@ -21,7 +21,8 @@ constexpr double kLongestDelta = 46000;
 // The delta first, then the algorithm's further vectors by name.
 std::vector<int64_t> sum_sizes(const Experiment& e) {
   std::vector<int64_t> sizes = {e.network->layout().row()};
-  for (const auto& [name, size] : e.algorithm->additive()) sizes.push_back(size);
+  const Needs needs = e.algorithm->needs();
+  for (const auto& [name, size] : needs.additive) sizes.push_back(size);
   return sizes;
 }
 
@@ -67,14 +68,7 @@ std::string state_directory(const Job& job) {
 
 }  // namespace
 
-VectorSizes state_sizes(const Experiment& e) {
-  VectorSizes sizes = e.algorithm->client_state();
-  if (e.job.get<std::string>("local.optimizer") == "sgd" &&
-      e.job.get<bool>("local.keep-momentum")) {
-    sizes[kMomentumState] = e.network->layout().trainable();
-  }
-  return sizes;
-}
+VectorSizes state_sizes(const Experiment& e) { return e.algorithm->needs().client_state; }
 
 Host::Host(const Experiment& experiment, Communicator& comm,
            const std::vector<Communicator*>& lanes, bool trains)
@@ -82,13 +76,13 @@ Host::Host(const Experiment& experiment, Communicator& comm,
       comm_(comm),
       state_sizes_(state_sizes(experiment)),
       can_roll_back_(state_sizes_.empty() || e_.job.get<int64_t>("state-memory") == 0),
-      extra_sizes_(e_.algorithm->additive()),
-      scalars_(e_.algorithm->scalars()),
+      extra_sizes_(e_.algorithm->needs().additive),
+      scalars_(e_.algorithm->needs().scalars),
       seed_(static_cast<uint64_t>(e_.job.get<int64_t>("seed"))),
       weighting_(e_.job.get<std::string>("weighting") == "uniform" ? Weighting::kUniform
                  : e_.job.get<std::string>("weighting") == "loss"  ? Weighting::kLoss
                                                                    : Weighting::kSamples),
-      pooled_(e_.algorithm->pooled()),
+      pooled_(e_.algorithm->needs().pooled),
       data_{{}, e_.data.scale, e_.data.shift, &e_.partition, &e_.input_changes},
       held_back_(e_.job.get<std::string>("evaluate-split") == "test" ? &e_.test : &e_.validation),
       store_(trains && !state_sizes_.empty() ? state_directory(e_.job) : "", state_memory(e_.job),
@@ -102,7 +96,7 @@ Host::Host(const Experiment& experiment, Communicator& comm,
   for (const auto& [name, size] : state_sizes_) state_length_ += size;
   const SumKind kind =
       e_.job.get<std::string>("sum") == "exact" ? SumKind::kExact : SumKind::kFloat;
-  const int64_t models = e_.algorithm->models() / e_.algorithm->lanes();
+  const int64_t models = e_.algorithm->needs().models_in_lane();
   for (size_t lane = 0; lane < lanes.size(); ++lane) {
     if (lanes[lane] == nullptr) continue;
     WeightedSum& sum = sums_
@@ -189,7 +183,7 @@ void Host::keep_state(int64_t client, const State& old, const State& state, int6
 }
 
 bool Host::finite_state(const State& state, int64_t row) const {
-  if (!e_.algorithm->personal()) return true;  // then nothing but the delta is trained
+  if (!e_.algorithm->needs().personal) return true;  // then nothing but the delta is trained
   return std::all_of(state.begin(), state.end(), [&](const auto& entry) {
     return torch::isfinite(entry.second[row]).all().template item<bool>();
   });
@@ -210,7 +204,7 @@ ClientGroup Host::make_group(const PlannedGroup& planned, const GlobalModel& glo
                     .data = data_,
                     .seed = seed_,
                     .limits = planned.limits,
-                    .model = e_.algorithm->lanes() > 1 ? planned.lane : 0};
+                    .model = e_.algorithm->needs().lanes > 1 ? planned.lane : 0};
   group.rows = global.model(group.model).expand({group.size(), -1}).clone();
   load_state(group);
   return group;
@@ -239,21 +233,19 @@ void Host::train(const PlannedGroup& planned, const GlobalModel& global) {
     good[i] = !refused_.contains(planned.ids[i]);
   }
   const int64_t trained = e_.network->layout().trainable();
-  const auto value = [](const auto& values, size_t i, auto missing) {
-    return values.empty() ? missing : values.at(i);
-  };
   for (size_t i = 0; i < planned.ids.size(); ++i) {
     const auto row = static_cast<int64_t>(i);
-    const int64_t client = planned.ids[i], model = value(update.model, i, int64_t{0});
-    const double loss = value(update.loss, i, kNotMeasured);
-    double weight = weight_of(client, planned.lane);
-    if (!update.weight.empty()) weight = update.weight[i];
-    if (weighting_ == Weighting::kLoss && std::isfinite(loss)) weight /= 1 + std::max(0.0, loss);
+    const int64_t client = planned.ids[i];
+    const ClientOutcome& outcome = update.clients[i];
+    double weight = outcome.weight;
+    if (std::isnan(weight)) weight = weight_of(client, planned.lane);
+    if (weighting_ == Weighting::kLoss && std::isfinite(outcome.loss))
+      weight /= 1 + std::max(0.0, outcome.loss);
     ClientStatus status = ClientStatus::kDiverged;
     if (good[i]) {
       std::vector<torch::Tensor> vectors = {update.delta[row]};
       for (const auto& [name, size] : extra_sizes_) vectors.push_back(update.extra.at(name)[row]);
-      sums_.at(planned.lane).add(vectors, static_cast<float>(weight), model);
+      sums_.at(planned.lane).add(vectors, static_cast<float>(weight), outcome.model);
       status = group.limit(row) > 0 && !pooled_ ? ClientStatus::kPartial : ClientStatus::kTrained;
       if (finite_state(update.state, row)) {
         keep_state(client, group.state, update.state, row);
@@ -261,27 +253,18 @@ void Host::train(const PlannedGroup& planned, const GlobalModel& global) {
         status = ClientStatus::kPersonalDiverged;
       }
       // Products of larger ones do not fit; what grew so long is about to diverge.
-      if (e_.algorithm->keeps_deltas() && value(update.delta_norm, i, 0.0) < kLongestDelta)
+      if (e_.algorithm->needs().keeps_deltas && outcome.delta_norm < kLongestDelta)
         deltas_[client] = update.delta[row].narrow(0, 0, trained).clone();
     }
-    ClientRecord record{.round = global.round,
-                        .client = client,
-                        .rank = comm_.rank(),
-                        .samples = data_.partition->size(client),
-                        .steps = value(update.steps, i, int64_t{0}),
-                        .samples_seen = value(update.samples_seen, i, int64_t{0}),
-                        .status = static_cast<int64_t>(status),
-                        .weight = static_cast<float>(weight),
-                        .loss = loss,
-                        .loss_before = value(update.loss_before, i, kNotMeasured),
-                        .loss_after = value(update.loss_after, i, kNotMeasured),
-                        .delta_norm = value(update.delta_norm, i, kNotMeasured),
-                        .model = e_.algorithm->lanes() > 1 ? planned.lane : model,
-                        .step_weight = value(update.step_weight, i, 0.0)};
-    for (size_t s = 0; s < scalars_.size(); ++s) {
-      const auto found = update.scalars.find(scalars_[s]);
-      if (found != update.scalars.end()) record.scalars[s] = found->second.at(i);
-    }
+    ClientRecord record;
+    static_cast<ClientOutcome&>(record) = outcome;
+    record.round = global.round;
+    record.client = client;
+    record.rank = comm_.rank();
+    record.samples = data_.partition->size(client);
+    record.status = static_cast<int64_t>(status);
+    record.weight = static_cast<float>(weight);
+    if (e_.algorithm->needs().lanes > 1) record.model = planned.lane;
     records_.emplace_back(planned.lane, record);
   }
   hooks.slow_down(comm_.rank(), seconds_since(start));
@@ -298,7 +281,7 @@ void Host::evaluate(const PlannedGroup& planned, const GlobalModel& global) {
   const auto start = Clock::now();
   ClientGroup group = make_group(planned, global);
   std::vector<PersonalModel> own;
-  if (e_.algorithm->personal()) own = e_.algorithm->personalize(group, global);
+  if (e_.algorithm->needs().personal) own = e_.algorithm->personalize(group, global);
   torch::NoGradGuard no_grad;
   const auto score = [&](int64_t client, std::span<const int64_t> indices,
                          const torch::Tensor& models, const std::vector<double>& weights) {

@@ -40,20 +40,24 @@ std::vector<int64_t> hosts_among(int ranks) {
 
 Traffic client_traffic(const Experiment& e, const GlobalModel& model) {
   const ParameterLayout& layout = e.network->layout();
-  const int64_t one_model = e.algorithm->not_sent().complement(layout).numbers(layout);
+  const Needs needs = e.algorithm->needs();
+  const int64_t one_model = needs.not_sent.complement(layout).numbers(layout);
   // Vectors as long as the model, or as its trainable part, have its gaps.
   const auto numbers = [&](int64_t size) {
     if (size == layout.trainable()) return layout.count();
     return size == layout.row() ? RowPart().complement(layout).numbers(layout) : size;
   };
-  Traffic each{.down = e.algorithm->models_received() * one_model, .up = one_model};
+  Traffic each{
+      .down =
+          (needs.models_received > 0 ? needs.models_received : needs.models_in_lane()) * one_model,
+      .up = one_model};
   int64_t shared = 0;
   for (const auto& [name, tensor] : model.shared) {
     shared +=
         tensor.dim() == 2 ? tensor.size(0) * numbers(tensor.size(1)) : numbers(tensor.numel());
   }
-  each.down += shared / e.algorithm->lanes();  // a lane's clients need what belongs to their model
-  for (const auto& [name, size] : e.algorithm->additive()) each.up += numbers(size);
+  each.down += shared / needs.lanes;  // a lane's clients need what belongs to their model
+  for (const auto& [name, size] : needs.additive) each.up += numbers(size);
   const auto bytes = static_cast<int64_t>(c10::elementSize(e.dtype));
   return {.down = each.down * bytes, .up = each.up * bytes};
 }
@@ -65,8 +69,8 @@ Server::Server(const Experiment& experiment, int ranks, Results* results, Progre
       rounds_(e_.job.get<int64_t>("rounds")),
       evaluate_every_(e_.job.get<int64_t>("evaluate-every")),
       checkpoint_every_(e_.job.get<int64_t>("checkpoint-every")),
-      exchanges_(e_.algorithm->exchanges()),
-      lanes_(e_.algorithm->lanes()),
+      exchanges_(e_.algorithm->needs().exchanges),
+      lanes_(e_.algorithm->needs().lanes),
       seed_(static_cast<uint64_t>(e_.job.get<int64_t>("seed"))),
       target_accuracy_(e_.job.get<double>("target-accuracy")),
       evaluate_clients_(e_.job.get<double>("evaluate-clients")),
@@ -215,13 +219,14 @@ RoundPlan Server::plan_training(int64_t round) {
     for (const int64_t client : parts[lane]) {
       samples += e_.partition.size(client);
       if (late.contains(client) || lost.contains(client)) {
-        underway_.absent.push_back(
-            {.round = round,
-             .client = client,
-             .samples = e_.partition.size(client),
-             .status = static_cast<int64_t>(lost.contains(client) ? ClientStatus::kLost
-                                                                  : ClientStatus::kStraggler),
-             .model = static_cast<int64_t>(lane)});
+        ClientRecord& absent = underway_.absent.emplace_back();
+        absent.weight = 0;
+        absent.round = round;
+        absent.client = client;
+        absent.samples = e_.partition.size(client);
+        absent.status = static_cast<int64_t>(lost.contains(client) ? ClientStatus::kLost
+                                                                   : ClientStatus::kStraggler);
+        absent.model = static_cast<int64_t>(lane);
         underway_.absent_lane.push_back(static_cast<int64_t>(lane));
       } else {
         trains.push_back(client);
@@ -230,7 +235,7 @@ RoundPlan Server::plan_training(int64_t round) {
     }
     plan.clients.push_back(std::ssize(parts[lane]));
     plan.samples.push_back(samples);
-    if (e_.algorithm->pooled()) {
+    if (e_.algorithm->needs().pooled) {
       PlannedGroup pool{.ids = {0}, .limits = {all_steps}};
       pool.seconds = times_.seconds(all_steps);
       if (all_steps > 0) plan.groups.push_back(std::move(pool));
@@ -332,7 +337,7 @@ void Server::update(ServerState& model, int64_t lane, const WeightedSum& total,
   // Of all lanes together: in one lane's records the other lanes' hosts did nothing.
   underway_.measured.insert(underway_.measured.end(), records.begin(), records.end());
   for (size_t i = 0; i < underway_.absent.size(); ++i) {
-    if (underway_.absent_lane[i] == lane && !e_.algorithm->pooled())
+    if (underway_.absent_lane[i] == lane && !e_.algorithm->needs().pooled)
       records.push_back(underway_.absent[i]);
   }
   std::sort(records.begin(), records.end(),
@@ -352,7 +357,8 @@ void Server::update(ServerState& model, int64_t lane, const WeightedSum& total,
 
   Sum sum{.lane = lane, .delta = {}, .weight = total.weights(), .extra = {}};
   int64_t index = 0;
-  for (const std::string& name : e_.algorithm->scalars()) sum.scalar_index[name] = index++;
+  const Needs needs = e_.algorithm->needs();
+  for (const std::string& name : needs.scalars) sum.scalar_index[name] = index++;
   for (const ClientRecord& record : records) {
     sum.clients += record.counts() ? 1 : 0;
     sum.samples += record.counts() ? record.samples : 0;
@@ -363,9 +369,9 @@ void Server::update(ServerState& model, int64_t lane, const WeightedSum& total,
     std::vector<torch::Tensor> means = total.means(e_.dtype);
     sum.delta = means[0];
     size_t next = 1;
-    for (const auto& [name, size] : e_.algorithm->additive()) sum.extra[name] = means[next++];
+    for (const auto& [name, size] : needs.additive) sum.extra[name] = means[next++];
     torch::NoGradGuard no_grad;
-    if (e_.algorithm->keeps_deltas()) {
+    if (needs.keeps_deltas) {
       std::vector<int64_t> clients;
       if (e_.algorithm->wants_products(model, sum)) {
         for (const ClientRecord& record : records) clients.push_back(record.client);
@@ -373,7 +379,7 @@ void Server::update(ServerState& model, int64_t lane, const WeightedSum& total,
       sum.products = products(clients);
     }
     e_.algorithm->aggregate(model, sum);
-  } else if (e_.algorithm->keeps_deltas()) {
+  } else if (needs.keeps_deltas) {
     products({});
   }
   new_model_ = true;

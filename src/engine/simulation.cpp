@@ -61,7 +61,7 @@ Simulation::Simulation(const Experiment& experiment, Communicator& comm, Results
                        Progress* progress)
     : e_(experiment),
       comm_(comm),
-      lanes_(comm, e_.algorithm->lanes()),
+      lanes_(comm, e_.algorithm->needs().lanes),
       host_(experiment, comm, lanes_.all, comm.rank() != 0 || comm.size() == 1),
       faults_(Faults::parse(e_.job.get<std::string>("inject"))) {
   if (comm_.rank() == 0) server_.emplace(e_, comm_.size(), results, progress);
@@ -71,8 +71,8 @@ Simulation::Simulation(const Experiment& experiment, Communicator& comm, Results
     if (lane != nullptr) lane->on_look([this] { attend(); });
   }
   std::vector<torch::Tensor> rows;
-  for (int64_t model = 0; model < e_.algorithm->models(); ++model) {
-    const bool drawn = server_ && (model == 0 || e_.algorithm->distinct_models());
+  for (int64_t model = 0; model < e_.algorithm->needs().models; ++model) {
+    const bool drawn = server_ && (model == 0 || e_.algorithm->needs().distinct_models);
     rows.push_back(drawn     ? initial_row(e_, model)
                    : server_ ? rows[0]
                              : torch::zeros({e_.network->layout().row()}));
@@ -421,7 +421,7 @@ bool Simulation::collect(int64_t lane, bool complete) {
   std::string own = bytes_of(host_.records(lane));
   own.push_back(complete ? '+' : '-');
   std::vector<std::string> parts = comm.gather(own);
-  const bool compares = e_.algorithm->keeps_deltas();
+  const bool compares = e_.algorithm->needs().keeps_deltas;
   if (!server_) {
     if (compares) products({});
     return complete;

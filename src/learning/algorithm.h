@@ -34,8 +34,8 @@ using VectorSizes = std::map<std::string, int64_t>;
 // What clients receive.
 struct GlobalModel {
   int64_t round = 0;      // the round that is under way: 1, 2, ...
-  int64_t exchange = 0;   // and which of its exchanges, see Algorithm::exchanges()
-  torch::Tensor weights;  // [M, P]; M is 1 unless Algorithm::models() says otherwise
+  int64_t exchange = 0;   // and which of its exchanges, see Needs::exchanges
+  torch::Tensor weights;  // [M, P]; M is 1 unless Needs::models says otherwise
   State shared;           // further tensors for the clients
 
   torch::Tensor model(int64_t index) const { return weights.narrow(0, index, 1); }  // [1, P]
@@ -44,6 +44,33 @@ struct GlobalModel {
 // With it, what the server keeps to itself.
 struct ServerState : GlobalModel {
   State hidden;
+};
+
+// What an algorithm asks of the engine. A wrapper copies that of the algorithm inside as a whole
+// and changes what it changes.
+struct Needs {
+  // Names and lengths n of the vectors that a client keeps between rounds, and of those that it
+  // returns beside the delta, to be summed.
+  VectorSizes client_state = {}, additive = {};
+  // Names of numbers that a client returns, ClientOutcome::scalars: columns of /clients.
+  std::vector<std::string> scalars = {};
+  // How many times in a round clients and server talk: train() and aggregate() are called for each,
+  // with GlobalModel::exchange 0, 1, ...; the model and `shared` are sent again before each.
+  int64_t exchanges = 1;
+  int64_t models = 1;            // M, the number of global models
+  bool distinct_models = false;  // they start with different random weights
+  // Cohorts of a round that train apart, each with ranks of its own and a sum of its own, so that
+  // the server aggregates one while the others train. With more than one, lane i trains model i.
+  int64_t lanes = 1;
+  // For the count of bytes: how many of the models a client receives (0: those of its lane), and
+  // what of a model it keeps to itself, which is neither sent nor returned.
+  int64_t models_received = 0;
+  RowPart not_sent = {};
+  bool pooled = false;    // one client with everybody's samples trains, as long as the cohort would
+  bool personal = false;  // clients have models of their own, see Algorithm::personalize()
+  bool keeps_deltas = false;  // hosts keep the round's deltas until aggregate()
+
+  int64_t models_in_lane() const { return models / lanes; }
 };
 
 // Every client's samples, on the device where it trains.
@@ -70,7 +97,7 @@ struct ClientGroup {
   // Stragglers: at most so many local epochs (or steps, if the job counts in steps), 0 for as many
   // as the job says. Empty: there are none.
   std::vector<int64_t> limits = {};
-  // Which of the global models the clients were dealt: 0 but in lanes, see Algorithm::lanes().
+  // Which of the global models the clients were dealt: 0 but in lanes, see Needs::lanes.
   int64_t model = 0;
 
   int64_t size() const { return static_cast<int64_t>(ids.size()); }
@@ -81,26 +108,11 @@ struct ClientGroup {
 struct Update {
   // [G, P], trained - received, buffers included. What a client keeps to itself is 0.
   torch::Tensor delta;
-  // Further vectors to be summed, as additive() declares them.
-  State extra = {};
-  // The clients' new state, as client_state() declares it; kept only if the update is accepted.
+  State extra = {};  // further vectors to be summed: all that Needs::additive declares
+  // The clients' new state, of what Needs::client_state declares; kept only if the update is
+  // accepted. What is not returned stays as it was.
   State state = {};
-  // Numbers per client for the server and the results, as scalars() declares them.
-  std::map<std::string, std::vector<double>> scalars = {};
-  // Which global model each client trained; empty: the group's.
-  std::vector<int64_t> model = {};
-  // The clients' weights, if the algorithm sets them; all of a cohort's must sum to at most 1.
-  // Empty: the job's weighting.
-  std::vector<double> weight = {};
-
-  // Of local training, per client; losses as in ClientRecord. step_weight is the sum of the weights
-  // that a client's gradients have in its delta, ||a_k||_1 (Wang et al. 2020): K_k without
-  // momentum.
-  std::vector<int64_t> steps = {};
-  std::vector<double> step_weight = {};
-  std::vector<double> loss = {}, loss_before = {}, loss_after = {};
-  std::vector<int64_t> samples_seen = {};
-  std::vector<double> delta_norm = {};  // l2 of the trainable part, as trained
+  std::vector<ClientOutcome> clients = {};  // [G]
 };
 
 // What the server gets: means over the accepted clients, weighted by p_k.
@@ -112,7 +124,7 @@ struct Sum {
   int64_t clients = 0;                     // accepted
   int64_t samples = 0;                     // that they hold
   std::vector<ClientRecord> records = {};  // of the whole cohort, in its order
-  std::map<std::string, int64_t> scalar_index = {};  // name -> column of ClientRecord::scalars
+  std::map<std::string, int64_t> scalar_index = {};  // name -> place in ClientOutcome::scalars
   // [m, m] float64: inner products of the trainable parts of the clients' deltas, in the order of
   // records, 0 for clients that were not accepted; defined if wants_products() asked for it.
   torch::Tensor products = {};
@@ -141,32 +153,8 @@ class Algorithm {
 
   virtual ~Algorithm() = default;
 
-  // The vectors of length n that a client keeps, and those that it returns beside the delta.
-  virtual VectorSizes client_state() const { return {}; }
-  virtual VectorSizes additive() const { return {}; }
-
-  // Numbers that a client returns, at most ClientRecord::kScalars: columns of /clients.
-  virtual std::vector<std::string> scalars() const { return {}; }
-
-  // How many times in a round clients and server talk: train() and aggregate() are called for each,
-  // with GlobalModel::exchange 0, 1, ...; the model and `shared` are sent again before each.
-  virtual int64_t exchanges() const { return 1; }
-
-  // M, the number of global models, and whether they start with different random weights.
-  virtual int64_t models() const { return 1; }
-  virtual bool distinct_models() const { return false; }
-
-  // For the count of bytes: how many of the models a client receives, and what of a model it keeps
-  // to itself, which is neither sent nor returned.
-  virtual int64_t models_received() const { return models() / lanes(); }
-  virtual RowPart not_sent() const { return {}; }
-
-  // Cohorts of a round that train apart, each with ranks of its own and a sum of its own, so that
-  // the server aggregates one while the others train. With more than one, lane i trains model i.
-  virtual int64_t lanes() const { return 1; }
-
-  // Whether one client with everybody's samples trains, as many steps as the cohort would.
-  virtual bool pooled() const { return false; }
+  // What it asks of the engine: the same whenever it is asked.
+  virtual Needs needs() const { return {}; }
 
   // On every rank before round 1: makes the tensors of `shared` and `hidden`, of the shape and type
   // of the weights, whose values are there on rank 0 only.
@@ -183,17 +171,15 @@ class Algorithm {
     (void)server, (void)records;
   }
 
-  // Whether hosts keep the round's deltas until aggregate(), and whether the server then wants
-  // their inner products (Sum::products), which costs a second exchange of all deltas.
-  virtual bool keeps_deltas() const { return false; }
+  // Where deltas are kept (Needs::keeps_deltas): whether the server wants their inner products
+  // (Sum::products), which costs a second exchange of all deltas.
   virtual bool wants_products(const ServerState& server, const Sum& sum) const {
     (void)server, (void)sum;
     return false;
   }
 
-  // Whether clients have models of their own, and which, for evaluation: of each client of a group,
-  // whose rows are copies of the global model. Nothing that is kept may change.
-  virtual bool personal() const { return false; }
+  // Where clients have models of their own (Needs::personal): those of each client of a group,
+  // whose rows are copies of the global model, for evaluation. Nothing that is kept may change.
   virtual std::vector<PersonalModel> personalize(ClientGroup& group,
                                                  const GlobalModel& global) const {
     (void)group, (void)global;

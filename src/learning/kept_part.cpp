@@ -8,9 +8,10 @@ namespace fl_sim {
 KeptPart::KeptPart(RowPart part, std::string name, const ParameterLayout& layout)
     : part_(std::move(part)), name_(std::move(name)), trainable_(layout.trainable()) {}
 
-VectorSizes KeptPart::client_state() const {
-  if (part_.empty()) return {};
-  return {{name_, part_.size()}};
+void KeptPart::add_to(Needs& needs) const {
+  if (!part_.empty()) needs.client_state[name_] = part_.size();
+  needs.not_sent = part_;
+  needs.personal = true;
 }
 
 void KeptPart::restore(ClientGroup& group) const {
@@ -29,7 +30,7 @@ void KeptPart::withhold(const ClientGroup& group, Update& update) const {
   const torch::Tensor norms =
       update.delta.narrow(1, 0, trainable_).norm(2, 1).to(torch::kFloat64).cpu();
   for (int64_t k = 0; k < group.size(); ++k) {
-    update.delta_norm[static_cast<size_t>(k)] = norms[k].item<double>();
+    update.clients[static_cast<size_t>(k)].delta_norm = norms[k].item<double>();
   }
 }
 

@@ -21,8 +21,9 @@ class KeptPart {
   // `name` of the clients' state. An empty part keeps nothing.
   KeptPart(RowPart part, std::string name, const ParameterLayout& layout);
 
-  VectorSizes client_state() const;
-  const RowPart& part() const { return part_; }
+  // Adds what it asks of the engine: the clients' state, what is not sent, models of their own.
+  void add_to(Needs& needs) const;
+  bool empty() const { return part_.empty(); }
 
   // Puts what clients have kept into the group's rows; the others' stay as they were received.
   void restore(ClientGroup& group) const;

@@ -36,6 +36,7 @@ ClientGroup reordered(const ClientGroup& group, const std::vector<int64_t>& from
   ClientGroup result{.ids = {}, .data = group.data, .seed = group.seed, .model = group.model};
   for (const int64_t i : from) {
     result.ids.push_back(group.ids[static_cast<size_t>(i)]);
+    if (!group.fresh.empty()) result.fresh.push_back(group.fresh[static_cast<size_t>(i)]);
     result.limits.push_back(group.limit(i));
   }
   result.rows = group.rows.index_select(0, index);
@@ -74,6 +75,12 @@ LocalTraining::LocalTraining(const Algorithm::Setup& setup)
   if (schedule_ == "step") lr_step_ = setup.job.get<int64_t>("local.lr-step");
   FL_CHECK(!keep_momentum_ || optimizer_.momentum() > 0,
            "local.keep-momentum is on, but local.momentum is 0 (there is nothing to keep)");
+}
+
+Needs LocalTraining::needs() const {
+  Needs needs;
+  if (keep_momentum_) needs.client_state[kMomentumState] = trainable();
+  return needs;
 }
 
 double LocalTraining::learning_rate(int64_t round) const {
@@ -141,12 +148,9 @@ Update LocalTraining::run(ClientGroup& group, const GlobalModel& global, const L
   group.rows.copy_(sorted.rows.index_select(0, index));
   done.delta = done.delta.index_select(0, index);
   for (auto& [name, tensor] : done.state) tensor = tensor.index_select(0, index);
-  const auto restore = [&](auto& values) {
-    auto old = values;
-    for (size_t i = 0; i < back.size(); ++i) values[i] = old[static_cast<size_t>(back[i])];
-  };
-  restore(done.steps), restore(done.step_weight), restore(done.loss), restore(done.loss_before);
-  restore(done.loss_after), restore(done.samples_seen), restore(done.delta_norm);
+  std::vector<ClientOutcome> clients;
+  for (const int64_t place : back) clients.push_back(done.clients[static_cast<size_t>(place)]);
+  done.clients = std::move(clients);
   return done;
 }
 
@@ -161,9 +165,10 @@ Update LocalTraining::run_sorted(ClientGroup& group, const GlobalModel& global,
   const bool hooked = rule.gradient || rule.at || rule.loss || rule.frozen != nullptr ||
                       rule.displacement.defined();
   Update update;
-  update.steps = steps;
   for (const int64_t n : steps) {
-    update.step_weight.push_back(optimizer_.step_weight(n, lr * affine.pull));
+    ClientOutcome& client = update.clients.emplace_back();
+    client.steps = n;
+    client.step_weight = optimizer_.step_weight(n, lr * affine.pull);
   }
 
   std::vector<BatchPass> passes;  // none if nobody has a step to do
@@ -193,8 +198,10 @@ Update LocalTraining::run_sorted(ClientGroup& group, const GlobalModel& global,
   torch::Tensor gradients, kept;
   if (!(plain || folded)) gradients = torch::zeros({clients, trained}, options);
   LocalOptimizer::Memory memory = optimizer_.start(clients, trained, options);
-  const bool keeps =
-      keep_momentum_ && rule.batches == "shuffle" && group.state.contains(kMomentumState);
+  const bool keeps = keep_momentum_ && rule.batches == "shuffle";
+  FL_CHECK(!keeps || group.state.contains(kMomentumState),
+           "local.keep-momentum is on, but the algorithm does not keep it (its needs() must begin "
+           "with those of its LocalTraining)");
   if (keeps) memory.velocity.copy_(group.state.at(kMomentumState));
   RowPart frozen;  // of the gradients
   if (rule.frozen != nullptr) {
@@ -265,11 +272,14 @@ Update LocalTraining::run_sorted(ClientGroup& group, const GlobalModel& global,
       total += loss_log[step * clients + c] * static_cast<double>(count);
       seen += count;
     }
-    update.samples_seen.push_back(seen);
-    update.loss.push_back(own > 0 ? total / static_cast<double>(seen) : kNotMeasured);
-    update.loss_before.push_back(own > 0 ? loss_log[c] : kNotMeasured);
-    update.loss_after.push_back(own > 0 ? loss_log[(own - 1) * clients + c] : kNotMeasured);
-    update.delta_norm.push_back(norms[c].item<double>());
+    ClientOutcome& client = update.clients[static_cast<size_t>(c)];
+    client.samples_seen = seen;
+    if (own > 0) {
+      client.loss = total / static_cast<double>(seen);
+      client.loss_before = loss_log[c];
+      client.loss_after = loss_log[(own - 1) * clients + c];
+    }
+    client.delta_norm = norms[c].item<double>();
   }
   return update;
 }

@@ -103,6 +103,10 @@ class LocalTraining {
   Update train(ClientGroup& group, const GlobalModel& global, const LocalRule& rule = {}) const;
   Update train(ClientGroup& group, const GlobalModel& global, const AffineCorrection& affine) const;
 
+  // The velocities that clients keep, if the job says so (local.keep-momentum): where an
+  // algorithm's own needs begin.
+  Needs needs() const;
+
   double learning_rate(int64_t round) const;  // by local.lr-schedule
   int64_t trainable() const { return network_.layout().trainable(); }
   const LocalPlan& plan() const { return plan_; }

@@ -24,13 +24,14 @@ Update train_models(const LocalTraining& local, ClientGroup& group, const Global
   const torch::Tensor received = global.weights.index_select(0, index);  // [G, P]
   group.rows.copy_(received);
   Update update = local.train(group, global);
-  update.model = models;
   torch::NoGradGuard no_grad;
   update.delta = group.rows - received;
   const torch::Tensor norms =
       update.delta.narrow(1, 0, local.trainable()).norm(2, 1).to(torch::kFloat64).cpu();
   for (int64_t k = 0; k < group.size(); ++k) {
-    update.delta_norm[static_cast<size_t>(k)] = norms[k].item<double>();
+    ClientOutcome& client = update.clients[static_cast<size_t>(k)];
+    client.model = models[static_cast<size_t>(k)];
+    client.delta_norm = norms[k].item<double>();
   }
   return update;
 }

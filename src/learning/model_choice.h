@@ -16,7 +16,7 @@ std::vector<int64_t> best_models(const FullPass& full, const ClientGroup& group,
                                  const GlobalModel& global, int64_t count);
 
 // Trains each client from the global model that is named for it: LocalTraining::train() with the
-// deltas from these models, and Update::model.
+// deltas from these models, and ClientOutcome::model.
 Update train_models(const LocalTraining& local, ClientGroup& group, const GlobalModel& global,
                     const std::vector<int64_t>& models);
 

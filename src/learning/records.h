@@ -24,27 +24,41 @@ enum class ClientStatus : int64_t {
   kPersonalDiverged = 5
 };
 
-// One client's part in one round.
-struct ClientRecord {
-  int64_t round = 0;
-  int64_t client = 0;
-  int64_t rank = 0;
-  int64_t samples = 0;                // training samples that it holds
-  int64_t steps = 0;                  // local optimiser steps
-  int64_t samples_seen = 0;           // processed in this round, over all its steps
-  int64_t status = 0;                 // ClientStatus
-  double weight = 0;                  // p_k over the planned cohort
+// What a client's training came to, beside tensors.
+struct ClientOutcome {
+  // Of its update: p_k over the planned cohort. An algorithm that sets the weights itself says so
+  // here, all of a cohort's summing to at most 1; not measured: the job's weighting.
+  double weight = kNotMeasured;
+  int64_t model = 0;         // which of the group's global models it trained
+  int64_t steps = 0;         // local optimiser steps
+  int64_t samples_seen = 0;  // processed in this round, over all its steps
+  // The sum of the weights that its gradients have in its delta, ||a_k||_1 (Wang et al. 2020): its
+  // number of steps without momentum.
+  double step_weight = 0;
   double loss = kNotMeasured;         // mean over all samples seen
   double loss_before = kNotMeasured;  // on its first batch, with the weights it received
   double loss_after = kNotMeasured;   // on its last batch, before the last step
-  double delta_norm = kNotMeasured;   // l2 norm of the trainable part of its delta
-  double seconds = 0;                 // its share of the time that its group took
-  int64_t model = 0;                  // which global model it trained
-  double step_weight = 0;             // ||a_k||_1, see Update
+  double delta_norm = kNotMeasured;   // l2 norm of the trainable part of its delta, as trained
 
-  // What the algorithm returns beside: Algorithm::scalars(), in their order.
-  static constexpr int64_t kScalars = 4;
-  std::array<double, kScalars> scalars = {kNotMeasured, kNotMeasured, kNotMeasured, kNotMeasured};
+  // Numbers of the algorithm and the transforms, as Needs::scalars names them.
+  static constexpr int64_t kScalars = 8;
+  using Scalars = std::array<double, kScalars>;
+  static constexpr Scalars no_scalars() {
+    Scalars none;
+    none.fill(kNotMeasured);
+    return none;
+  }
+  Scalars scalars = no_scalars();
+};
+
+// One client's part in one round.
+struct ClientRecord : ClientOutcome {
+  int64_t round = 0;
+  int64_t client = 0;
+  int64_t rank = 0;
+  int64_t samples = 0;  // training samples that it holds
+  int64_t status = 0;   // ClientStatus
+  double seconds = 0;   // its share of the time that its group took
 
   bool is(ClientStatus what) const { return status == static_cast<int64_t>(what); }
   bool counts() const {  // in the sum

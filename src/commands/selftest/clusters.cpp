@@ -561,7 +561,11 @@ class ProductsOf final : public Algorithm {
   Update train(ClientGroup& group, const GlobalModel& global) const override {
     return local_.train(group, global);
   }
-  bool keeps_deltas() const override { return true; }
+  Needs needs() const override {
+    Needs needs = local_.needs();
+    needs.keeps_deltas = true;
+    return needs;
+  }
   bool wants_products(const ServerState&, const Sum&) const override { return true; }
   void aggregate(ServerState&, const Sum& sum) const override { products_ = sum.products; }
 

@@ -532,7 +532,8 @@ FL_SELFTEST("finetune", "equals", "0 epochs are the inner algorithm, bit for bit
     results.push_back(same(a, b));
     results.back().note = inner;
     results.push_back(compare(losses_of(a, false), losses_of(b, false), 0));
-    results.push_back(compare(losses_of(a, true), losses_of(b, alone.algorithm->personal()), 0));
+    results.push_back(
+        compare(losses_of(a, true), losses_of(b, alone.algorithm->needs().personal), 0));
     results.push_back(require(losses_of(a, true).size() == 24, "not every client evaluates"));
   }
   return all_of(results);
