@@ -424,9 +424,9 @@ Trained train_three_ways(const std::string& lines, const AffineCorrection* affin
   const Update autograd = train("\nthreads = 2", false);
   result.autograd = autograd.delta;
   result.hooked = train("", true).delta;
-  EXPECT_NEAR(result.update.loss[0], autograd.loss[0], 1e-5);
-  EXPECT_NEAR(result.update.loss_after[0], autograd.loss_after[0], 1e-5);
-  EXPECT_EQ(result.update.samples_seen, autograd.samples_seen);
+  EXPECT_NEAR(result.update.clients[0].loss, autograd.clients[0].loss, 1e-5);
+  EXPECT_NEAR(result.update.clients[0].loss_after, autograd.clients[0].loss_after, 1e-5);
+  EXPECT_EQ(result.update.clients[0].samples_seen, autograd.clients[0].samples_seen);
   return result;
 }
 

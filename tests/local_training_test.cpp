@@ -129,15 +129,15 @@ class Stacks : public testing::TestWithParam<Stack> {
       for (const auto& [name, tensor] : alone.state)
         near(stacked.state.at(name)[i], tensor[0], "state");
       const double tolerance = dtype == torch::kFloat64 ? 1e-10 : 1e-4;
-      EXPECT_EQ(stacked.steps[at], alone.steps[0]);
-      EXPECT_EQ(stacked.samples_seen[at], alone.samples_seen[0]);
-      EXPECT_EQ(stacked.step_weight[at], alone.step_weight[0]);
-      EXPECT_NEAR(stacked.loss[at], alone.loss[0], tolerance);
-      EXPECT_NEAR(stacked.loss_before[at], alone.loss_before[0], tolerance);
-      EXPECT_NEAR(stacked.loss_after[at], alone.loss_after[0], tolerance);
+      EXPECT_EQ(stacked.clients[at].steps, alone.clients[0].steps);
+      EXPECT_EQ(stacked.clients[at].samples_seen, alone.clients[0].samples_seen);
+      EXPECT_EQ(stacked.clients[at].step_weight, alone.clients[0].step_weight);
+      EXPECT_NEAR(stacked.clients[at].loss, alone.clients[0].loss, tolerance);
+      EXPECT_NEAR(stacked.clients[at].loss_before, alone.clients[0].loss_before, tolerance);
+      EXPECT_NEAR(stacked.clients[at].loss_after, alone.clients[0].loss_after, tolerance);
     }
     if (lines.find("steps") != std::string::npos) return;
-    EXPECT_GT(stacked.steps.front(), stacked.steps.back());
+    EXPECT_GT(stacked.clients.front().steps, stacked.clients.back().steps);
   }
 };
 
@@ -226,7 +226,7 @@ TEST(LocalTraining, EqualsTorchOptimSgd) {
             "\nlocal.weight-decay = ", c.weight_decay, "\nlocal.clip-norm = ", c.clip,
             "\nlocal.nesterov = ", c.nesterov ? "true" : "false"));
     const Update update = world.train({0});
-    EXPECT_EQ(update.steps[0], 12);  // of 4, 4, 4, 4, 4, 2 samples, twice
+    EXPECT_EQ(update.clients[0].steps, 12);  // of 4, 4, 4, 4, 4, 2 samples, twice
 
     torch::nn::BatchNorm1d norm(6);
     torch::nn::Linear fc(6, 3);
@@ -350,12 +350,15 @@ TEST(LocalTraining, StepWeightIsTheDisplacementOfUnitGradients) {
                       message(lines, "\nlocal.batch-size = 4\nlocal.lr = 0.5"));
     const Update update = world.train({0, 1}, [](LocalStep& step) { step.gradients.fill_(1); });
     const torch::Tensor moved = update.delta.narrow(1, 0, world.network->layout().trainable());
-    EXPECT_EQ(update.steps, (std::vector<int64_t>{7, 3}));
+    EXPECT_EQ(update.clients[0].steps, 7);
+    EXPECT_EQ(update.clients[1].steps, 3);
     for (int64_t i = 0; i < 2; ++i) {
-      EXPECT_LT(largest(moved[i] / -0.5 - update.step_weight[static_cast<size_t>(i)]), 1e-12);
+      EXPECT_LT(largest(moved[i] / -0.5 - update.clients[static_cast<size_t>(i)].step_weight),
+                1e-12);
     }
     if (lines[0] == 0) {
-      EXPECT_EQ(update.step_weight, (std::vector<double>{7, 3}));
+      EXPECT_EQ(update.clients[0].step_weight, 7);
+      EXPECT_EQ(update.clients[1].step_weight, 3);
     }
   }
 }
@@ -392,10 +395,10 @@ TEST(LocalTraining, LossesAreThoseOfTheWeightsBeforeEachStep) {
       loss += (p.curvature * (w - p.a) * (w - p.a)).sum() / 16;
     losses.push_back(loss);
   }
-  EXPECT_NEAR(update.loss_before[0], losses[0], 1e-12);
-  EXPECT_NEAR(update.loss_after[0], losses[2], 1e-12);
-  EXPECT_NEAR(update.loss[0], (losses[0] + losses[1] + losses[2]) / 3, 1e-12);
-  EXPECT_EQ(update.samples_seen[0], 24);
+  EXPECT_NEAR(update.clients[0].loss_before, losses[0], 1e-12);
+  EXPECT_NEAR(update.clients[0].loss_after, losses[2], 1e-12);
+  EXPECT_NEAR(update.clients[0].loss, (losses[0] + losses[1] + losses[2]) / 3, 1e-12);
+  EXPECT_EQ(update.clients[0].samples_seen, 24);
 }
 
 // A client without samples takes no step, alone or at the end of a stack, and returns a delta of 0.

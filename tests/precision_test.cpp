@@ -69,7 +69,7 @@ TEST(Precision, TrainingKeepsFloat32Weights) {
   EXPECT_GT(largest(rows - rows.to(torch::kBFloat16).to(torch::kFloat32)), 1e-5);
   EXPECT_GT(largest(bf16.delta - exact.delta), 1e-5);
   EXPECT_LT(largest(bf16.delta - exact.delta), 0.1 * largest(exact.delta));
-  EXPECT_NEAR(bf16.loss_after[0], exact.loss_after[0], 0.02);
+  EXPECT_NEAR(bf16.clients[0].loss_after, exact.clients[0].loss_after, 0.02);
 }
 
 TEST(Precision, WhatCannotBeHadIsRefused) {

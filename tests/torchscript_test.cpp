@@ -128,7 +128,7 @@ TEST(TorchScript, TrainsLikeOurOwnLayers) {
         << name;
     EXPECT_GT(tensor.norm().item<double>(), 0.01) << name;
   }
-  EXPECT_NEAR(ours.loss[0], theirs.loss[0], 1e-5);
+  EXPECT_NEAR(ours.clients[0].loss, theirs.clients[0].loss, 1e-5);
 
   // Evaluation uses the running statistics and leaves them, also after training.
   const torch::Tensor x = torch::randn({7, 6}), before = row.clone();
