@@ -35,7 +35,8 @@ class Dirichlet final : public Partitioner {
                          "concentration: 0.1 is strongly skewed, 100 nearly IID",
                          more_than(0)},
                         {"balanced", Option::Type::kFlag, "true",
-                         "leave out clients that already have their equal share of samples"}}};
+                         "leave out clients that already have their equal share of samples"}},
+            .reads = {"partition.min-samples", "partition.retries"}};
   }
 
   Partition split(const PartitionRequest& request, Rng& rng) const override {

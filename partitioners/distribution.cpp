@@ -10,7 +10,6 @@
 
 #include "base/check.h"
 #include "data/dealing.h"
-#include "data/own_clients.h"
 #include "data/partitioner.h"
 
 namespace fl_sim {
@@ -48,7 +47,7 @@ Matrix read_matrix(const std::string& path) {
   return matrix;
 }
 
-class Distribution final : public Partitioner, public KnowsClients {
+class Distribution final : public Partitioner {
  public:
   explicit Distribution(const Setup& setup)
       : preset_(setup.job.get<std::string>("distribution.preset") == "fedprox"),
@@ -90,7 +89,7 @@ class Distribution final : public Partitioner, public KnowsClients {
              {"distribution.preset", {"none"}}}}};
   }
 
-  int64_t own_clients(std::span<const int64_t>) const override {
+  std::optional<int64_t> own_clients(std::span<const int64_t>) const override {
     return preset_ ? 1000 : std::ssize(read_matrix(file_)[0]);
   }
 

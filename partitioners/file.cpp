@@ -1,13 +1,12 @@
 // A partition that was saved: by this program, or as JSON by NIID-Bench, Flower and their like.
 #include "base/check.h"
-#include "data/own_clients.h"
 #include "data/partition_file.h"
 #include "data/partitioner.h"
 
 namespace fl_sim {
 namespace {
 
-class File final : public Partitioner, public KnowsClients {
+class File final : public Partitioner {
  public:
   explicit File(const Setup& setup) : path_(setup.job.get<std::string>("file.path")) {}
 
@@ -26,7 +25,7 @@ class File final : public Partitioner, public KnowsClients {
         .options = {{"path", Option::Type::kText, {}, "the file"}}};
   }
 
-  int64_t own_clients(std::span<const int64_t>) const override {
+  std::optional<int64_t> own_clients(std::span<const int64_t>) const override {
     return read_partition(path_).partition.clients();
   }
 

@@ -33,20 +33,21 @@ class Lognormal final : public Partitioner {
             "all = false a client gets partition.min-samples and exp(mu + sigma z) more, rounded "
             "down, as FedProx's synthetic sets have it (4, 2 and 50); the rest is nobody's. Which "
             "samples these are is random.",
-        .options = {
-            {"sigma",
-             Option::Type::kNumber,
-             {},
-             "standard deviation of the logarithm of a size: 0 is equal sizes, 2 strongly skewed",
-             between(0, 20)},
-            {"all", Option::Type::kFlag, "true", "deal out the whole training set"},
-            {"mu",
-             Option::Type::kNumber,
-             {},
-             "mean of the logarithm of a size",
-             between(-50, 50),
-             {},
-             {"lognormal.all", {"false"}}}}};
+        .options =
+            {{"sigma",
+              Option::Type::kNumber,
+              {},
+              "standard deviation of the logarithm of a size: 0 is equal sizes, 2 strongly skewed",
+              between(0, 20)},
+             {"all", Option::Type::kFlag, "true", "deal out the whole training set"},
+             {"mu",
+              Option::Type::kNumber,
+              {},
+              "mean of the logarithm of a size",
+              between(-50, 50),
+              {},
+              {"lognormal.all", {"false"}}}},
+        .reads = {"partition.min-samples"}};
   }
 
   Partition split(const PartitionRequest& request, Rng& rng) const override {

@@ -3,13 +3,12 @@
 #include <algorithm>
 
 #include "base/check.h"
-#include "data/own_clients.h"
 #include "data/partitioner.h"
 
 namespace fl_sim {
 namespace {
 
-class Natural final : public Partitioner, public KnowsClients {
+class Natural final : public Partitioner {
  public:
   explicit Natural(const Setup& setup) : group_(setup.job.get<int64_t>("natural.group")) {}
 
@@ -24,8 +23,8 @@ class Natural final : public Partitioner, public KnowsClients {
                          at_least(1)}}};
   }
 
-  int64_t own_clients(std::span<const int64_t> owners) const override {
-    if (owners.empty()) return 0;
+  std::optional<int64_t> own_clients(std::span<const int64_t> owners) const override {
+    if (owners.empty()) return {};
     const int64_t users = *std::max_element(owners.begin(), owners.end()) + 1;
     return (users - 1) / group_ + 1;
   }
@@ -34,7 +33,7 @@ class Natural final : public Partitioner, public KnowsClients {
     FL_CHECK(!request.owners.empty(),
              "natural: this data set does not say who owns a sample; choose another partitioner "
              "(fl_sim --list partitioners) or a data set with users");
-    const int64_t clients = own_clients(request.owners);
+    const int64_t clients = own_clients(request.owners).value();
     FL_CHECK(request.clients == clients, "natural: clients is ", request.clients, " (must be ",
              clients, ", the number of users in the data set",
              group_ > 1 ? message(" over natural.group, ", group_, ", rounded up") : "",

@@ -28,7 +28,8 @@ class Powerlaw final : public Partitioner {
                      Option::Type::kNumber,
                      {},
                      "the law's a: 0.2 is strongly skewed, 1 uniform weights",
-                     {.low = 0, .high = 100, .open_low = true}}}};
+                     {.low = 0, .high = 100, .open_low = true}}},
+        .reads = {"partition.min-samples"}};
   }
 
   Partition split(const PartitionRequest& request, Rng& rng) const override {

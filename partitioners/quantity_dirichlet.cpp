@@ -33,7 +33,8 @@ class QuantityDirichlet final : public Partitioner {
                          Option::Type::kNumber,
                          {},
                          "concentration: 0.5 is strongly skewed, 100 nearly equal sizes",
-                         more_than(0)}}};
+                         more_than(0)}},
+            .reads = {"partition.min-samples", "partition.retries"}};
   }
 
   Partition split(const PartitionRequest& request, Rng& rng) const override {

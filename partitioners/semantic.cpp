@@ -36,7 +36,8 @@ class Semantic final : public Partitioner {
                          Option::Type::kNumber,
                          {},
                          "concentration: 0.1 is strongly skewed, 100 nearly IID",
-                         more_than(0)}}};
+                         more_than(0)}},
+            .reads = {"partition.min-samples", "partition.retries"}};
   }
 
   Partition split(const PartitionRequest& request, Rng& rng) const override {

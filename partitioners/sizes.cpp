@@ -5,7 +5,6 @@
 
 #include "base/check.h"
 #include "data/dealing.h"
-#include "data/own_clients.h"
 #include "data/partitioner.h"
 
 namespace fl_sim {
@@ -40,7 +39,7 @@ std::vector<int64_t> parse_sizes(const std::string& text) {
   return sizes;
 }
 
-class Sizes final : public Partitioner, public KnowsClients {
+class Sizes final : public Partitioner {
  public:
   explicit Sizes(const Setup& setup)
       : sizes_(parse_sizes(setup.job.get<std::string>("sizes.list"))) {}
@@ -60,7 +59,9 @@ class Sizes final : public Partitioner, public KnowsClients {
                          "with 300 samples each"}}};
   }
 
-  int64_t own_clients(std::span<const int64_t>) const override { return std::ssize(sizes_); }
+  std::optional<int64_t> own_clients(std::span<const int64_t>) const override {
+    return std::ssize(sizes_);
+  }
 
   Partition split(const PartitionRequest& request, Rng& rng) const override {
     const int64_t n = std::ssize(request.labels);

@@ -22,6 +22,7 @@
 #include "engine/checkpoint_keeper.h"
 #include "engine/experiment.h"
 #include "engine/rank_loss.h"
+#include "engine/set_up.h"
 #include "network/arithmetic.h"
 #include "process/communicator.h"
 #include "process/interruption.h"

@@ -1,4 +1,5 @@
 // What plug-ins say of themselves: complete, true, and enough for the page of all algorithms.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -49,6 +50,23 @@ TEST(Catalogue, EveryKeyHasOneMeaning) {
   for (const Option& option : all_options()) {
     EXPECT_TRUE(seen.insert(option.name).second) << option.name;
   }
+}
+
+// Proves that what plug-ins say they read are keys of the engine that their kind may read, and that
+// each such key has a reader.
+TEST(Catalogue, WhatPlugInsReadAreKeysOfTheEngine) {
+  std::set<std::pair<std::string, std::string>> by_plugins, by_engine;
+  for (const auto& [kind, plugins] : catalog()) {
+    for (const auto& [name, info] : plugins) {
+      for (const std::string& key : info.reads) by_plugins.emplace(kind, key);
+    }
+  }
+  for (const Option& option : engine_options()) {
+    if (!option.read_by.empty()) by_engine.emplace(option.read_by, option.name);
+  }
+  EXPECT_EQ(by_plugins, by_engine);
+  EXPECT_THAT(readers("partitioner", "partition.retries"),
+              testing::ElementsAre("dirichlet", "quantity-dirichlet", "semantic"));
 }
 
 // Proves that what a plug-in sets for the engine are keys of the engine, with values that it takes.

@@ -170,7 +170,7 @@ TEST(Hdf5Table, KeepsRowsWhereTheyWerePut) {
   }
   const Hdf5File file = Hdf5File::open(path);
   std::vector<double> rows(4);
-  file.read_rows("/a/t", 3, rows);
+  file.read_rows("/a/t", 3, std::span(rows));
   EXPECT_THAT(rows, ElementsAre(6, 7, 8, 9));
   EXPECT_THAT(file.read_doubles("/a/t"), ElementsAre(0, 1, 0, 0, 0, 0, 6, 7, 8, 9));
   fs::remove(path);

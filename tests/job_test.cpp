@@ -202,18 +202,19 @@ TEST(Job, PlugInsHaveDefaultsOfTheirOwn) {
             "samples");
 }
 
-// An algorithm that is known to the catalogue for one test.
+// A plug-in that is known to the catalogue for one test.
 class Registered {
  public:
-  Registered(std::string name, PluginInfo info) : name_(std::move(name)) {
-    catalog()["algorithm"].emplace(name_, std::move(info));
+  Registered(std::string name, PluginInfo info, std::string kind = "algorithm")
+      : kind_(std::move(kind)), name_(std::move(name)) {
+    catalog()[kind_].emplace(name_, std::move(info));
   }
-  ~Registered() { catalog()["algorithm"].erase(name_); }
+  ~Registered() { catalog()[kind_].erase(name_); }
   Registered(const Registered&) = delete;
   Registered& operator=(const Registered&) = delete;
 
  private:
-  std::string name_;
+  std::string kind_, name_;
 };
 
 // An algorithm around another one, which "<name>.inner" names.
@@ -290,6 +291,120 @@ TEST(Job, TheCommandLineMayChooseAnotherInnerAlgorithm) {
   EXPECT_EQ(file.parse({"--algorithm", "fedprox"}).get<double>("fedprox.mu"), 1);
   EXPECT_ERROR(file.parse({"--wrap.inner", "scaffold", "--fedprox.mu", "2"}),
                "fedprox.mu is set, but algorithm is wrap, wrap.inner is scaffold");
+}
+
+// Proves that a key which only some plug-ins read is refused with others, and that a partitioner
+// that the engine has never heard of may be one of those.
+TEST(Job, PlugInsSayWhichKeysOfTheEngineTheyRead) {
+  EXPECT_ERROR(Job::from_text("partition.retries = 5\n" + kComplete),
+               "partition.retries is set, but partitioner is iid, which does not read it (remove "
+               "it, or choose dirichlet, quantity-dirichlet, semantic)");
+  EXPECT_FALSE(Job::from_text(kComplete).values().contains("partition.retries"));
+  const Registered redraws("redraws", {.summary = "redraws", .reads = {"partition.retries"}},
+                           "partitioner");
+  const std::string base = "partitioner = redraws\n" + kComplete;
+  EXPECT_EQ(Job::from_text("partition.retries = 5\n" + base).get<int64_t>("partition.retries"), 5);
+  EXPECT_EQ(Job::from_text(base).get<int64_t>("partition.retries"), 1000);
+  EXPECT_ERROR(Job::from_text("partition.min-samples = 5\n" + base),
+               "partition.min-samples is set, but partitioner is redraws");
+  const JobFile file("partition.retries = 5\n" + base);
+  EXPECT_FALSE(file.parse({"--partitioner", "iid"}).values().contains("partition.retries"));
+}
+
+// Samplers that a key lists, and an algorithm with such a key.
+class JobListTest : public testing::Test {
+ protected:
+  static PluginInfo listing() {
+    return {.summary = "an algorithm with a list of samplers",
+            .options = {{.name = "steps",
+                         .default_value = "none",
+                         .meaning = "samplers, one after the other",
+                         .plugin_kind = "sampler",
+                         .several = true}}};
+  }
+  static PluginInfo step(const std::string& option, std::optional<std::string> value,
+                         std::map<std::string, std::string> defaults = {}) {
+    return {.summary = "a step",
+            .options = {{.name = option,
+                         .type = Option::Type::kNumber,
+                         .default_value = std::move(value),
+                         .meaning = "a number",
+                         .range = at_least(0)}},
+            .takes_argument = true,
+            .defaults = std::move(defaults)};
+  }
+  static Job job(const std::string& lines) {
+    return Job::from_text("algorithm = listing\n" + lines + kComplete);
+  }
+
+  const Registered listing_{"listing", listing()};
+  const Registered clip_{"clip", step("norm", std::nullopt, {{"server.lr", "0.5"}}), "sampler"};
+  const Registered noise_{"noise", step("scale", "1", {{"server.lr", "0.25"}}), "sampler"};
+};
+
+// Proves that a key names several plug-ins in their order, or none, that the job reads the options
+// of each, those it must say included, and that it reads back.
+TEST_F(JobListTest, AKeyNamesSeveralPlugIns) {
+  const Job none = job("");
+  EXPECT_EQ(none.get<std::string>("listing.steps"), "none");
+  EXPECT_THAT(none.names("listing.steps"), testing::IsEmpty());
+  EXPECT_FALSE(none.values().contains("noise.scale"));
+
+  const Job both = job("listing.steps = noise , clip:hard\nclip.norm = 3\n");
+  EXPECT_EQ(both.get<std::string>("listing.steps"), "noise,clip:hard");
+  EXPECT_THAT(both.names("listing.steps"), testing::ElementsAre("noise", "clip:hard"));
+  EXPECT_EQ(both.get<double>("noise.scale"), 1);
+  EXPECT_EQ(both.get<double>("clip.norm"), 3);
+  EXPECT_EQ(Job::from_text(both.text()).values(), both.values());
+
+  EXPECT_ERROR(job("listing.steps = noise,clip\n"), "the job does not say:\n  clip.norm");
+  EXPECT_ERROR(job("listing.steps = noise,clip\nclip.norm = -1\n"),
+               "clip.norm is -1 (must be at least 0)");
+}
+
+// Proves that each name must be a plug-in's, once, and takes only what it takes.
+TEST_F(JobListTest, EachNameMustBeAPlugIns) {
+  EXPECT_ERROR(job("listing.steps = noise,clp\n"),
+               "listing.steps is noise,clp: there is no sampler 'clp' (did you mean 'clip'?");
+  EXPECT_ERROR(job("listing.steps = noise,none\n"), "there is no sampler 'none'");
+  EXPECT_ERROR(job("listing.steps = noise,clip,noise\nclip.norm = 1\n"),
+               "listing.steps is 'noise,clip,noise', which names noise twice (keep one)");
+  EXPECT_ERROR(job("listing.steps = ,\n"),
+               "listing.steps is ',' (must be names with commas between them, or none)");
+  EXPECT_ERROR(job("listing.steps = noise,uniform:x\n"), "uniform takes nothing behind a colon");
+}
+
+// Proves that options of plug-ins which the list does not name are refused, and what is said then.
+TEST_F(JobListTest, OptionsOfOthersAreRefused) {
+  EXPECT_ERROR(job("listing.steps = noise,uniform\nclip.norm = 1\n"),
+               "clip.norm is set, but sampler is uniform, listing.steps is noise,uniform, which "
+               "does not read it (remove it, or choose sampler clip)");
+  EXPECT_ERROR(job("clip.norm = 1\n"),
+               "clip.norm is set, but sampler is uniform, which does not read it");
+}
+
+// Proves that of two defaults for one key of the engine the first plug-in's counts.
+TEST_F(JobListTest, DefaultsOfTheFirstCount) {
+  EXPECT_EQ(job("listing.steps = noise\n").get<double>("server.lr"), 0.25);
+  EXPECT_EQ(job("listing.steps = noise,clip\nclip.norm = 1\n").get<double>("server.lr"), 0.25);
+  EXPECT_EQ(job("listing.steps = clip,noise\nclip.norm = 1\n").get<double>("server.lr"), 0.5);
+}
+
+// Proves that the command line may choose another list than the file, or none, and that the
+// options of those that it leaves out are then none of the job's.
+TEST_F(JobListTest, TheCommandLineMayChooseAnotherList) {
+  const JobFile file("algorithm = listing\nlisting.steps = clip,noise\nclip.norm = 2\n" +
+                     kComplete);
+  EXPECT_EQ(file.parse().get<double>("clip.norm"), 2);
+  const Job one = file.parse({"--listing.steps", "noise"});
+  EXPECT_THAT(one.names("listing.steps"), testing::ElementsAre("noise"));
+  EXPECT_FALSE(one.values().contains("clip.norm"));
+  const Job none = file.parse({"--listing.steps", "none"});
+  EXPECT_FALSE(none.values().contains("clip.norm"));
+  EXPECT_FALSE(none.values().contains("noise.scale"));
+  EXPECT_EQ(file.parse({"--listing.steps", "noise,clip"}).get<double>("clip.norm"), 2);
+  EXPECT_ERROR(file.parse({"--listing.steps", "noise", "--clip.norm", "2"}),
+               "clip.norm is set, but");
 }
 
 // Proves that keys which only some optimisers and schedules read are refused with the others.

@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "any_job.h"
-#include "data/own_clients.h"
 #include "data/partitioner.h"
 
 namespace fl_sim {
@@ -55,13 +54,11 @@ inline std::vector<std::vector<int64_t>> histogram(const Partition& partition,
   return counts;
 }
 
-// What the partitioner says of `clients = auto`; -1 if it is not one of those that know.
+// What the partitioner says of `clients = auto`; -1 if it does not know.
 inline int64_t own_clients(const std::string& name, const std::string& lines,
                            const std::vector<int64_t>& owners = {}) {
   const Job job = any_job("partitioner = " + name + "\n" + lines);
-  const auto partitioner = make<Partitioner>(name, {job});
-  const auto* knows = dynamic_cast<const KnowsClients*>(partitioner.get());
-  return knows == nullptr ? -1 : knows->own_clients(owners);
+  return make<Partitioner>(name, {job})->own_clients(owners).value_or(-1);
 }
 
 inline int64_t empty_classes(const std::vector<int64_t>& counts) {

@@ -572,7 +572,7 @@ TEST(Natural, MergesUsers) {
   EXPECT_EQ(own_clients("natural", "natural.group = 2", owners), 3);
   EXPECT_EQ(own_clients("natural", "natural.group = 5", owners), 1);
   EXPECT_EQ(own_clients("natural", "", owners), 5);
-  EXPECT_EQ(own_clients("natural", "", {}), 0);
+  EXPECT_EQ(own_clients("natural", "", {}), -1);
 }
 
 std::unique_ptr<Sampler> uniform(int64_t cohort, int64_t clients) {

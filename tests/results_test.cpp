@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -117,6 +118,93 @@ TEST(Results, EveryColumnOfATableIsThereAndOfOneLength) {
   EXPECT_THAT(file.read_integers("/clients/status"), ElementsAre(0, 1, 0, 1));
   EXPECT_THAT(file.read_text_attribute("/clients/status", "codes"),
               testing::StartsWith("0 trained, 1 diverged, 2 straggler"));
+}
+
+// Proves that what plug-ins measure in a round is a column of its own, NaN in rounds without it,
+// and comes back with the others when the run is continued.
+TEST(Results, FiguresOfPlugInsAreColumns) {
+  const std::string path = fresh_directory("figures") + "/run.h5";
+  {
+    Results results(path, false);
+    for (const auto& figures : {std::map<std::string, double>{{"clip.share", 0.25}},
+                                {},
+                                {{"clip.share", 0.5}, {"privacy.epsilon", 1.5}}}) {
+      RoundRecord round = example_round(std::ssize(results.rounds()) + 1);
+      round.figures = figures;
+      results.add_round(round);
+    }
+    results.save(true);
+  }
+  const auto is = [](std::initializer_list<double> values) {
+    return testing::Pointwise(testing::NanSensitiveDoubleEq(), std::vector<double>(values));
+  };
+  const auto expect_columns = [&](const std::string& what) {
+    SCOPED_TRACE(what);
+    const Hdf5File file = Hdf5File::open(path);
+    EXPECT_THAT(file.read_doubles("/rounds/clip.share"), is({0.25, kNotMeasured, 0.5}));
+    EXPECT_THAT(file.read_doubles("/rounds/privacy.epsilon"),
+                is({kNotMeasured, kNotMeasured, 1.5}));
+    EXPECT_EQ(file.names("/rounds").size(), 14u);
+  };
+  expect_columns("as written");
+  {
+    Results again(path, true);
+    again.load(3);
+    EXPECT_EQ(again.rounds()[0].figures.at("clip.share"), 0.25);
+    EXPECT_TRUE(std::isnan(again.rounds()[1].figures.at("clip.share")));
+    EXPECT_EQ(again.rounds()[2].figures.at("privacy.epsilon"), 1.5);
+    EXPECT_EQ(again.rounds()[2].figures.size(), 2u);  // no column of ours is taken for one
+    again.save(true);
+  }
+  expect_columns("as read and written again");
+}
+
+// Proves that a figure cannot stand where a column of ours does, be that one written or not, and
+// that names which HDF5 cannot have are refused.
+TEST(Results, FiguresAndScalarsHaveNamesOfTheirOwn) {
+  Results results(fresh_directory("figure_names") + "/run.h5", false);
+  const auto figure = [&](const std::string& name) {
+    RoundRecord round = example_round(1);
+    round.figures[name] = 1;
+    return error_of([&] { results.add_round(round); });
+  };
+  for (const std::string name : {"bytes_up", "personal_accuracy_p10", "test_auc",
+                                 "test_class_accuracy", "model_test_loss"}) {
+    EXPECT_THAT(figure(name), HasSubstr("figure is named '" + name + "', but /rounds has a column"))
+        << name;
+  }
+  for (const std::string name : {"", ".", "clip/share"})
+    EXPECT_THAT(figure(name), HasSubstr("figure is named '" + name + "' (must not be"));
+  EXPECT_THAT(results.rounds(), testing::IsEmpty());
+  EXPECT_ERROR(results.set_scalars({"h", "loss_after"}), "is named 'loss_after', but /clients");
+  EXPECT_ERROR(results.set_scalars({"h", "h"}), "is named 'h', but /clients");
+}
+
+// Proves that an algorithm may return as many numbers per client as a record holds, each a column.
+TEST(Results, ClientsHaveEightNumbersOfTheAlgorithm) {
+  const std::string path = fresh_directory("scalars") + "/run.h5";
+  const std::vector<std::string> names = {"a", "b", "c", "d", "e", "f", "g", "h"};
+  ASSERT_EQ(std::ssize(names), ClientRecord::kScalars);
+  {
+    Results results(path, false);
+    results.set_scalars(names);
+    results.add_round(example_round(1));
+    std::vector<ClientRecord> clients = {example_client(1, 0), example_client(1, 1)};
+    for (size_t i = 0; i < names.size(); ++i) clients[1].scalars[i] = 0.5 * static_cast<double>(i);
+    results.add_clients(clients);
+    results.save(true);
+  }
+  Results again(path, true);
+  again.set_scalars(names);
+  again.load(1);
+  const std::vector<ClientRecord> clients = again.clients();
+  ASSERT_EQ(clients.size(), 2u);
+  for (size_t i = 0; i < names.size(); ++i) {
+    EXPECT_TRUE(std::isnan(clients[0].scalars[i])) << i;
+    EXPECT_EQ(clients[1].scalars[i], 0.5 * static_cast<double>(i)) << i;
+    EXPECT_THAT(Hdf5File::open(path).read_doubles("/clients/" + names[i]),
+                ElementsAre(testing::IsNan(), 0.5 * static_cast<double>(i)));
+  }
 }
 
 // Proves that rows which do not stay in memory are in the file and can be continued, be they added

@@ -6,14 +6,21 @@ namespace {
 
 using Type = Option::Type;
 
+// Where files lie, what is shown, when to save.
+Option same_results(Option option) {
+  option.changes_results = false;
+  return option;
+}
+
 std::vector<Option> make_engine_options() {
   const std::vector<std::string> adaptive = {"adagrad", "adam", "yogi"};
   const std::vector<std::string> shifts = {"labels", "rotation", "intensity"};
   return {
       {"algorithm", Type::kText, "fedavg", "federated algorithm (--list algorithms)"},
       {"dataset", Type::kText, {}, "training and test data (--list datasets)"},
-      {"data-dir", Type::kText, "auto",
-       "folder of data files; auto: $FL_SIM_DATA, ./data, then where Debian's packages put them"},
+      same_results({"data-dir", Type::kText, "auto",
+                    "folder of data files; auto: $FL_SIM_DATA, ./data, then where Debian's "
+                    "packages put them"}),
       {"model",
        Type::kText,
        {},
@@ -64,12 +71,12 @@ std::vector<Option> make_engine_options() {
        "exact: the same bits for every number of ranks; float: plain float sums",
        {},
        {"exact", "float"}},
-      {"gpu-comm",
-       Type::kText,
-       "auto",
-       "how device tensors reach MPI: through host memory, or directly if it can",
-       {},
-       {"auto", "host", "direct"}},
+      same_results({"gpu-comm",
+                    Type::kText,
+                    "auto",
+                    "how device tensors reach MPI: through host memory, or directly if it can",
+                    {},
+                    {"auto", "host", "direct"}}),
       {"objective",
        Type::kText,
        "auto",
@@ -103,51 +110,58 @@ std::vector<Option> make_engine_options() {
        "a client with a non-finite update: leave it out, or stop the run",
        {},
        {"skip", "stop"}},
-      {"state-dir", Type::kText, "none",
-       "folder for client state beyond state-memory; none: all of it stays in memory"},
-      {"state-memory", Type::kInteger, "0",
-       "client state that a rank keeps in memory, in MiB; 0: unlimited", at_least(0)},
-      {"checkpoint-every", Type::kInteger, "0",
-       "rounds between checkpoints, from which --resume goes on; 0: only when a signal (SIGUSR1, "
-       "SIGTERM, SIGINT) stops the run",
-       at_least(0)},
-      {"checkpoint-dir", Type::kText, "auto",
-       "folder for checkpoints, which all ranks see; auto: where the results file is"},
-      {"resume",
-       Type::kText,
-       "no",
-       "go on from this job's checkpoint: auto, if there is one (a job that is complete stays as "
-       "it "
-       "is); must, or else it is an error",
-       {},
-       {"no", "auto", "must"}},
-      {"grace", Type::kNumber, "60",
-       "seconds after a signal for the round under way to end in; then it is dropped (unless "
-       "state-memory limits what is remembered of it). Clients' evaluation is always finished",
-       between(0, 1e8)},
-      {"stall-timeout", Type::kNumber, "900",
-       "seconds without progress after which a rank is named and the run ended; 0: never",
-       between(0, 1e8)},
-      {"on-rank-loss",
-       Type::kText,
-       "end",
-       "what the others do when a rank dies: end, or go on without it, with the same bits "
-       "(continue: Open MPI 5, and mpirun --with-ft ulfm)",
-       {},
-       {"end", "continue"}},
+      same_results(
+          {"state-dir", Type::kText, "none",
+           "folder for client state beyond state-memory; none: all of it stays in memory"}),
+      same_results({"state-memory", Type::kInteger, "0",
+                    "client state that a rank keeps in memory, in MiB; 0: unlimited", at_least(0)}),
+      same_results({"checkpoint-every", Type::kInteger, "0",
+                    "rounds between checkpoints, from which --resume goes on; 0: only when a "
+                    "signal (SIGUSR1, "
+                    "SIGTERM, SIGINT) stops the run",
+                    at_least(0)}),
+      same_results(
+          {"checkpoint-dir", Type::kText, "auto",
+           "folder for checkpoints, which all ranks see; auto: where the results file is"}),
+      same_results({"resume",
+                    Type::kText,
+                    "no",
+                    "go on from this job's checkpoint: auto, if there is one (a job that is "
+                    "complete stays as "
+                    "it "
+                    "is); must, or else it is an error",
+                    {},
+                    {"no", "auto", "must"}}),
+      same_results(
+          {"grace", Type::kNumber, "60",
+           "seconds after a signal for the round under way to end in; then it is dropped (unless "
+           "state-memory limits what is remembered of it). Clients' evaluation is always finished",
+           between(0, 1e8)}),
+      same_results(
+          {"stall-timeout", Type::kNumber, "900",
+           "seconds without progress after which a rank is named and the run ended; 0: never",
+           between(0, 1e8)}),
+      same_results(
+          {"on-rank-loss",
+           Type::kText,
+           "end",
+           "what the others do when a rank dies: end, or go on without it, with the same bits "
+           "(continue: Open MPI 5, and mpirun --with-ft ulfm)",
+           {},
+           {"end", "continue"}}),
       {"inject", Type::kText, "none",
        "faults to suffer, with commas between them: client-crash@ROUND:CLIENT, nan-update@ROUND:"
        "CLIENT, slow-client@ROUND:CLIENT:SECONDS, rank-crash@ROUND:RANK, rank-stall@ROUND:RANK, "
        "slow-rank@ROUND:RANK:FACTOR"},
-      {"output", Type::kText, "auto", "results file (HDF5); auto: results/<job>.h5"},
-      {"overwrite", Type::kFlag, "false", "replace an existing results file"},
-      {"quiet", Type::kFlag, "false", "print warnings and errors only"},
-      {"log-level",
-       Type::kText,
-       "info",
-       "least important messages that are shown",
-       {},
-       {"error", "warning", "info", "debug"}},
+      same_results({"output", Type::kText, "auto", "results file (HDF5); auto: results/<job>.h5"}),
+      same_results({"overwrite", Type::kFlag, "false", "replace an existing results file"}),
+      same_results({"quiet", Type::kFlag, "false", "print warnings and errors only"}),
+      same_results({"log-level",
+                    Type::kText,
+                    "info",
+                    "least important messages that are shown",
+                    {},
+                    {"error", "warning", "info", "debug"}}),
       {"local.epochs",
        Type::kInteger,
        "1",
@@ -266,22 +280,21 @@ std::vector<Option> make_engine_options() {
        more_than(0),
        {},
        {"server.optimizer", adaptive}},
-      {"partition.min-samples",
-       Type::kInteger,
-       "10",
-       "fewest samples a client may hold",
-       at_least(1),
-       {},
-       {"partitioner", {"dirichlet", "quantity-dirichlet", "semantic", "lognormal", "powerlaw"}}},
-      {"partition.retries",
-       Type::kInteger,
-       "1000",
-       "draws before a random split gives up",
-       at_least(1),
-       {},
-       {"partitioner", {"dirichlet", "quantity-dirichlet", "semantic"}}},
-      {"partition.save", Type::kText, "none",
-       "file (HDF5) to keep the partition in, for partitioner `file`; none: only in the results"},
+      {.name = "partition.min-samples",
+       .type = Type::kInteger,
+       .default_value = "10",
+       .meaning = "fewest samples a client may hold",
+       .range = at_least(1),
+       .read_by = "partitioner"},
+      {.name = "partition.retries",
+       .type = Type::kInteger,
+       .default_value = "1000",
+       .meaning = "draws before a random split gives up",
+       .range = at_least(1),
+       .read_by = "partitioner"},
+      same_results({"partition.save", Type::kText, "none",
+                    "file (HDF5) to keep the partition in, for partitioner `file`; none: only in "
+                    "the results"}),
       {"partition.test-fraction", Type::kNumber, "0",
        "share of a client's samples that it keeps for testing", from_below(0, 1)},
       {"partition.validation-fraction", Type::kNumber, "0",

@@ -119,6 +119,20 @@ Id make_space(const std::vector<int64_t>* shape) {
   return Id(H5Screate_simple(static_cast<int>(sizes.size()), sizes.data(), nullptr), H5Sclose);
 }
 
+// Of a C++ number here and in a file.
+template <class Number>
+hid_t memory_type() {
+  if constexpr (std::is_same_v<Number, double>) return H5T_NATIVE_DOUBLE;
+  if constexpr (std::is_same_v<Number, float>) return H5T_NATIVE_FLOAT;
+  if constexpr (std::is_same_v<Number, int64_t>) return H5T_NATIVE_INT64;
+}
+template <class Number>
+hid_t file_type() {
+  if constexpr (std::is_same_v<Number, double>) return H5T_IEEE_F64LE;
+  if constexpr (std::is_same_v<Number, float>) return H5T_IEEE_F32LE;
+  if constexpr (std::is_same_v<Number, int64_t>) return H5T_STD_I64LE;
+}
+
 void write_dataset(const std::string& file, hid_t id, const std::string& path, hid_t file_type,
                    hid_t memory_type, const void* data, int64_t count, std::vector<int64_t> shape) {
   if (shape == std::vector<int64_t>{-1}) shape = {count};
@@ -220,19 +234,20 @@ void transfer_rows(const std::string& file, hid_t id, const std::string& path, i
           file, problem);
 }
 
-template <class Value>
-std::vector<Value> read_numbers(const std::string& file, hid_t id, const std::string& path,
-                                hid_t memory_type, bool integers_only) {
+// double and float: any numbers, converted.
+template <class Number>
+std::vector<Number> read_numbers(const std::string& file, hid_t id, const std::string& path) {
+  constexpr bool integers_only = std::is_integral_v<Number>;
   const Id dataset = open_dataset(file, id, path);
   const Id type(H5Dget_type(dataset), H5Tclose);
   require(type, file, "cannot read " + path);
   const H5T_class_t kind = H5Tget_class(type);
   FL_CHECK(kind == H5T_INTEGER || (kind == H5T_FLOAT && !integers_only), file, ": ", path,
            " does not hold ", integers_only ? "integers" : "numbers");
-  std::vector<Value> values(count_of(file, dataset, path));
+  std::vector<Number> values(count_of(file, dataset, path));
   if (!values.empty()) {
-    require(H5Dread(dataset, memory_type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()), file,
-            "cannot read " + path);
+    require(H5Dread(dataset, memory_type<Number>(), H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()),
+            file, "cannot read " + path);
   }
   return values;
 }
@@ -292,25 +307,12 @@ Hdf5File::~Hdf5File() {
   if (id_ >= 0) H5Fclose(id_);
 }
 
-void Hdf5File::write(const std::string& path, std::span<const double> data,
-                     const std::vector<int64_t>& shape) {
+template <class Number>
+void Hdf5File::write_numbers(const std::string& path, std::span<const Number> data,
+                             const std::vector<int64_t>& shape) {
   const Turn turn;
-  write_dataset(path_, id_, path, H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, data.data(), std::ssize(data),
-                shape);
-}
-
-void Hdf5File::write(const std::string& path, std::span<const float> data,
-                     const std::vector<int64_t>& shape) {
-  const Turn turn;
-  write_dataset(path_, id_, path, H5T_IEEE_F32LE, H5T_NATIVE_FLOAT, data.data(), std::ssize(data),
-                shape);
-}
-
-void Hdf5File::write(const std::string& path, std::span<const int64_t> data,
-                     const std::vector<int64_t>& shape) {
-  const Turn turn;
-  write_dataset(path_, id_, path, H5T_STD_I64LE, H5T_NATIVE_INT64, data.data(), std::ssize(data),
-                shape);
+  write_dataset(path_, id_, path, file_type<Number>(), memory_type<Number>(), data.data(),
+                std::ssize(data), shape);
 }
 
 void Hdf5File::write(const std::string& path, std::span<const std::string> data) {
@@ -331,9 +333,9 @@ void Hdf5File::write(const std::string& path, const std::string& text) {
 void Hdf5File::make(const std::string& path, const std::vector<int64_t>& shape, Numbers numbers) {
   const Turn turn;
   const std::string problem = "cannot make " + path;
-  const hid_t type = numbers == Numbers::kIntegers  ? H5T_STD_I64LE
-                     : numbers == Numbers::kDoubles ? H5T_IEEE_F64LE
-                                                    : H5T_IEEE_F32LE;
+  const hid_t type = numbers == Numbers::kIntegers  ? file_type<int64_t>()
+                     : numbers == Numbers::kDoubles ? file_type<double>()
+                                                    : file_type<float>();
   const Id space = make_space(&shape);
   require(space, path_, problem);
   const Id links = link_list(path_);
@@ -350,35 +352,29 @@ void Hdf5File::make_column(const std::string& path, int64_t rows, Numbers type) 
   make(path, {rows}, type);
 }
 
-void Hdf5File::write_rows(const std::string& path, int64_t first, std::span<const float> data) {
+template <class Number>
+void Hdf5File::write_rows(const std::string& path, int64_t first, std::span<const Number> data) {
   const Turn turn;
-  transfer_rows(path_, id_, path, first, std::ssize(data), H5T_NATIVE_FLOAT, data.data(), nullptr);
+  transfer_rows(path_, id_, path, first, std::ssize(data), memory_type<Number>(), data.data(),
+                nullptr);
 }
 
-void Hdf5File::write_rows(const std::string& path, int64_t first, std::span<const double> data) {
+template <class Number>
+void Hdf5File::read_rows(const std::string& path, int64_t first, std::span<Number> data) const {
   const Turn turn;
-  transfer_rows(path_, id_, path, first, std::ssize(data), H5T_NATIVE_DOUBLE, data.data(), nullptr);
+  transfer_rows(path_, id_, path, first, std::ssize(data), memory_type<Number>(), nullptr,
+                data.data());
 }
 
-void Hdf5File::write_rows(const std::string& path, int64_t first, std::span<const int64_t> data) {
-  const Turn turn;
-  transfer_rows(path_, id_, path, first, std::ssize(data), H5T_NATIVE_INT64, data.data(), nullptr);
-}
-
-void Hdf5File::read_rows(const std::string& path, int64_t first, std::span<int64_t> data) const {
-  const Turn turn;
-  transfer_rows(path_, id_, path, first, std::ssize(data), H5T_NATIVE_INT64, nullptr, data.data());
-}
-
-void Hdf5File::read_rows(const std::string& path, int64_t first, std::span<float> data) const {
-  const Turn turn;
-  transfer_rows(path_, id_, path, first, std::ssize(data), H5T_NATIVE_FLOAT, nullptr, data.data());
-}
-
-void Hdf5File::read_rows(const std::string& path, int64_t first, std::span<double> data) const {
-  const Turn turn;
-  transfer_rows(path_, id_, path, first, std::ssize(data), H5T_NATIVE_DOUBLE, nullptr, data.data());
-}
+#define FL_HDF5_NUMBERS(Number)                                                             \
+  template void Hdf5File::write_numbers(const std::string&, std::span<const Number>,        \
+                                        const std::vector<int64_t>&);                       \
+  template void Hdf5File::write_rows(const std::string&, int64_t, std::span<const Number>); \
+  template void Hdf5File::read_rows(const std::string&, int64_t, std::span<Number>) const;
+FL_HDF5_NUMBERS(double)
+FL_HDF5_NUMBERS(float)
+FL_HDF5_NUMBERS(int64_t)
+#undef FL_HDF5_NUMBERS
 
 void Hdf5File::write_attribute(const std::string& path, const std::string& name,
                                const std::string& text) {
@@ -390,12 +386,12 @@ void Hdf5File::write_attribute(const std::string& path, const std::string& name,
 
 void Hdf5File::write_attribute(const std::string& path, const std::string& name, double value) {
   const Turn turn;
-  write_attribute_of(path_, id_, path, name, H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, &value);
+  write_attribute_of(path_, id_, path, name, file_type<double>(), memory_type<double>(), &value);
 }
 
 void Hdf5File::write_attribute(const std::string& path, const std::string& name, int64_t value) {
   const Turn turn;
-  write_attribute_of(path_, id_, path, name, H5T_STD_I64LE, H5T_NATIVE_INT64, &value);
+  write_attribute_of(path_, id_, path, name, file_type<int64_t>(), memory_type<int64_t>(), &value);
 }
 
 bool Hdf5File::has(const std::string& path) const {
@@ -443,17 +439,17 @@ bool Hdf5File::holds_floats(const std::string& path) const {
 
 std::vector<double> Hdf5File::read_doubles(const std::string& path) const {
   const Turn turn;
-  return read_numbers<double>(path_, id_, path, H5T_NATIVE_DOUBLE, false);
+  return read_numbers<double>(path_, id_, path);
 }
 
 std::vector<float> Hdf5File::read_floats(const std::string& path) const {
   const Turn turn;
-  return read_numbers<float>(path_, id_, path, H5T_NATIVE_FLOAT, false);
+  return read_numbers<float>(path_, id_, path);
 }
 
 std::vector<int64_t> Hdf5File::read_integers(const std::string& path) const {
   const Turn turn;
-  return read_numbers<int64_t>(path_, id_, path, H5T_NATIVE_INT64, true);
+  return read_numbers<int64_t>(path_, id_, path);
 }
 
 std::string Hdf5File::read_text(const std::string& path) const {

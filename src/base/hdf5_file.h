@@ -2,12 +2,20 @@
 #pragma once
 
 #include <cstdint>
+#include <ranges>
 #include <span>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
 namespace fl_sim {
+
+template <class Data>
+concept Hdf5Numbers = std::ranges::contiguous_range<Data> &&
+    (std::is_same_v<std::ranges::range_value_t<Data>, double> ||
+     std::is_same_v<std::ranges::range_value_t<Data>, float> ||
+     std::is_same_v<std::ranges::range_value_t<Data>, int64_t>);
 
 // An open file; closed by the destructor. Threads may work on different files. Every failure throws
 // Error with the file's name and the path inside it. Paths are absolute ("/rounds/loss"); groups on
@@ -23,13 +31,12 @@ class Hdf5File {
   Hdf5File& operator=(Hdf5File&&) = delete;
   ~Hdf5File();
 
-  // Datasets. `shape` by default: one dimension of the data's size; empty: a scalar.
-  void write(const std::string& path, std::span<const double> data,
-             const std::vector<int64_t>& shape = {-1});
-  void write(const std::string& path, std::span<const float> data,
-             const std::vector<int64_t>& shape = {-1});
-  void write(const std::string& path, std::span<const int64_t> data,
-             const std::vector<int64_t>& shape = {-1});
+  // Datasets: double, float or int64_t, one behind the other in memory. `shape` by default: one
+  // dimension of the data's size; empty: a scalar.
+  template <Hdf5Numbers Data>
+  void write(const std::string& path, const Data& data, const std::vector<int64_t>& shape = {-1}) {
+    write_numbers(path, std::span<const std::ranges::range_value_t<Data>>(data), shape);
+  }
   void write(const std::string& path, std::span<const std::string> data);  // [n] UTF-8 strings
   void write(const std::string& path, const std::string& text);            // a scalar UTF-8 string
 
@@ -38,12 +45,10 @@ class Hdf5File {
   enum class Numbers { kFloats, kDoubles, kIntegers };
   void make_table(const std::string& path, int64_t rows, int64_t columns, bool doubles);
   void make_column(const std::string& path, int64_t rows, Numbers type);
-  void write_rows(const std::string& path, int64_t first, std::span<const float> data);
-  void write_rows(const std::string& path, int64_t first, std::span<const double> data);
-  void write_rows(const std::string& path, int64_t first, std::span<const int64_t> data);
-  void read_rows(const std::string& path, int64_t first, std::span<float> data) const;
-  void read_rows(const std::string& path, int64_t first, std::span<double> data) const;
-  void read_rows(const std::string& path, int64_t first, std::span<int64_t> data) const;
+  template <class Number>
+  void write_rows(const std::string& path, int64_t first, std::span<const Number> data);
+  template <class Number>
+  void read_rows(const std::string& path, int64_t first, std::span<Number> data) const;
 
   // Attributes of a group or dataset that exists, or of a group that is made.
   void write_attribute(const std::string& path, const std::string& name, const std::string& text);
@@ -69,6 +74,9 @@ class Hdf5File {
  private:
   Hdf5File(std::string path, int64_t id) : path_(std::move(path)), id_(id) {}
   void make(const std::string& path, const std::vector<int64_t>& shape, Numbers type);
+  template <class Number>
+  void write_numbers(const std::string& path, std::span<const Number> data,
+                     const std::vector<int64_t>& shape);
 
   std::string path_;
   int64_t id_;  // hid_t; -1 once closed

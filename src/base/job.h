@@ -30,6 +30,13 @@ class Job {
   template <class T>
   T get(const std::string& key) const;
 
+  // The plug-ins that a key lists (Option::several), in their order; none for "none". What stands
+  // behind a colon is part of them.
+  std::vector<std::string> names(const std::string& key) const;
+
+  // The key "seed", as random streams want it.
+  uint64_t seed() const;
+
   // Replaces a value: how "auto" is resolved.
   void set(const std::string& key, const std::string& value);
 

@@ -91,6 +91,15 @@ std::pair<std::string, std::string> split_name(const std::string& value) {
   return {value.substr(0, colon), value.substr(colon + 1)};
 }
 
+std::vector<std::string> readers(const std::string& kind, const std::string& key) {
+  std::vector<std::string> names;
+  for (const auto& [name, info] : catalog()[kind]) {
+    if (std::find(info.reads.begin(), info.reads.end(), key) != info.reads.end())
+      names.push_back(name);
+  }
+  return names;
+}
+
 const PluginInfo& plugin_info(const std::string& kind, const std::string& name) {
   const auto& known = catalog()[kind];
   const auto found = known.find(name);

@@ -49,6 +49,14 @@ struct Option {
   // The kind of plug-in that the value names ("algorithm"): a job with this option reads the named
   // plug-in's options too. Empty: the value names none. Such an option is always read.
   std::string plugin_kind = {};
+  // The value names several of them in their order, "clip,gaussian", each once, or "none".
+  bool several = false;
+  // A key of the engine that only those plug-ins of this kind read that say so (PluginInfo::reads);
+  // refused in jobs without one. Empty: it does not depend on that.
+  std::string read_by = {};
+  // False: a run that goes on from a checkpoint may have another value, and runs that differ in it
+  // are the same experiment.
+  bool changes_results = true;
 };
 
 struct PluginInfo {
@@ -59,6 +67,7 @@ struct PluginInfo {
   bool takes_argument = false;       // is named with one, "torchscript:net.pt"
   // Of engine keys, where they differ for this plug-in.
   std::map<std::string, std::string> defaults = {};
+  std::vector<std::string> reads = {};  // engine keys with Option::read_by that it reads
   std::string elsewhere = {};  // where papers and frameworks have other defaults; may have lines
   // A minimal job: the command line's options beside those that every job says.
   std::string example = {};
@@ -75,7 +84,8 @@ Catalog& catalog();
 // Ends the program at start-up: two files claim one name.
 [[noreturn]] void duplicate_plugin(const std::string& kind, const std::string& name);
 
-// The keys of a job that name plug-ins, in the order in which --list shows them.
+// The kinds of plug-ins that a job names, in the order in which --list shows them. The engine's key
+// for one is called like it, or says so by its `plugin_kind`.
 const std::vector<std::string>& plugin_kinds();
 
 // "more than 0", "1 to 5"; empty where everything is allowed.
@@ -89,6 +99,9 @@ std::string nearest(const std::string& word, const std::vector<std::string>& can
 
 // Splits "torchscript:net.pt" into name and argument.
 std::pair<std::string, std::string> split_name(const std::string& value);
+
+// The plug-ins of a kind that read an engine's key with Option::read_by.
+std::vector<std::string> readers(const std::string& kind, const std::string& key);
 
 // What describe() says of a plug-in. Throws Error, naming the nearest known one, if there is none.
 const PluginInfo& plugin_info(const std::string& kind, const std::string& name);

@@ -1,8 +1,11 @@
 // Numbers and words as people read them.
 #pragma once
 
+#include <charconv>
 #include <cstddef>
 #include <string>
+#include <system_error>
+#include <vector>
 
 namespace fl_sim {
 
@@ -11,5 +14,17 @@ std::string fixed(double value, int digits);
 
 // Columns that UTF-8 text takes on a terminal, one a code point.
 size_t width_of(const std::string& text);
+
+// Whether all of the text is a number, which then is `value`.
+template <class Number>
+bool read_number(const std::string& text, Number& value) {
+  const char* begin = text.data() + (text.starts_with('+') ? 1 : 0);
+  const char* end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(begin, end, value);
+  return error == std::errc() && stop == end;
+}
+
+// "a, b" is {"a", "b"}: what stands between commas, less blanks; "none" is {}.
+std::vector<std::string> split_list(const std::string& text);
 
 }  // namespace fl_sim

@@ -8,7 +8,7 @@
 #include "commands/partition_picture.h"
 #include "commands/progress.h"
 #include "commands/questions.h"
-#include "engine/experiment.h"
+#include "engine/planned_partition.h"
 
 namespace fl_sim {
 namespace {

@@ -43,6 +43,7 @@ std::string value_name(const Option& option) {
     for (const std::string& choice : option.choices) out += (out.empty() ? "" : "|") + choice;
     return out;
   }
+  if (option.several) return option.plugin_kind + ",...|none";
   if (!option.plugin_kind.empty()) return option.plugin_kind;
   switch (option.type) {
     case Type::kInteger:
@@ -64,7 +65,14 @@ std::string described(const Option& option) {
   if (!range.empty()) text += " (" + range + ")";
   const auto& [condition, values] = option.only_with;
   if (!condition.empty()) text += "; only with " + condition + " " + list_of(values);
-  if (!option.plugin_kind.empty()) text += "; a job with it has that one's options too";
+  if (!option.read_by.empty()) {
+    text += "; only with " + option.read_by + " " + list_of(readers(option.read_by, option.name));
+  }
+  if (option.several) {
+    text += "; a job with it has their options too";
+  } else if (!option.plugin_kind.empty()) {
+    text += "; a job with it has that one's options too";
+  }
   return text;
 }
 

@@ -10,8 +10,8 @@
 
 #include "base/check.h"
 #include "base/checksum.h"
+#include "base/files.h"
 #include "base/hdf5_file.h"
-#include "storage/results.h"
 
 namespace fl_sim {
 namespace {
@@ -166,25 +166,22 @@ void save_partition(const std::string& path, const SavedPartition& saved, bool o
   }
   const fs::path folder = fs::path(path).parent_path();
   if (!folder.empty()) fs::create_directories(folder, error);
-  const std::string temporary = message(path, ".tmp.", getpid());
-  try {
-    Hdf5File file = Hdf5File::create(temporary);
-    file.write("/partition/offsets", saved.partition.offsets);
-    file.write("/partition/indices", saved.partition.indices);
-    file.write("/partition/samples", std::vector<int64_t>{saved.samples}, {});
-    file.write_attribute("/partition", "checksum", partition_checksum(saved.partition));
-    file.write_attribute("/partition", "label_checksum", saved.label_checksum);
-    file.write_attribute("/partition", "partitioner", saved.partitioner);
-    file.write_attribute("/partition", "options", saved.options);
-    file.write_attribute("/partition", "seed", saved.seed);
-    file.close();
-  } catch (...) {
-    fs::remove(temporary, error);
-    throw;
-  }
-  fs::rename(temporary, path, error);
-  FL_CHECK(!error, path, " cannot be written (", error.message(),
-           "); choose another --partition.save");
+  // Several runs may save the same one at a time.
+  replace_file(
+      path,
+      [&](const std::string& temporary) {
+        Hdf5File file = Hdf5File::create(temporary);
+        file.write("/partition/offsets", saved.partition.offsets);
+        file.write("/partition/indices", saved.partition.indices);
+        file.write("/partition/samples", std::vector<int64_t>{saved.samples}, {});
+        file.write_attribute("/partition", "checksum", partition_checksum(saved.partition));
+        file.write_attribute("/partition", "label_checksum", saved.label_checksum);
+        file.write_attribute("/partition", "partitioner", saved.partitioner);
+        file.write_attribute("/partition", "options", saved.options);
+        file.write_attribute("/partition", "seed", saved.seed);
+        file.close();
+      },
+      message(".tmp.", getpid()), "; choose another --partition.save");
 }
 
 }  // namespace fl_sim

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -82,6 +83,13 @@ class Partitioner {
 
   // Throws Error that says why a request cannot be met and what would work; never loops for ever.
   virtual Partition split(const PartitionRequest& request, Rng& rng) const = 0;
+
+  // How many clients it makes of data with these owners, where it knows: what `clients = auto` is.
+  // `owners` as in a PartitionRequest.
+  virtual std::optional<int64_t> own_clients(std::span<const int64_t> owners) const {
+    (void)owners;
+    return {};
+  }
 
   // A sample's shape is `shape`.
   virtual ClientView view(int64_t client, int64_t clients,

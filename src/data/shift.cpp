@@ -30,7 +30,7 @@ torch::Tensor byte_table(int64_t group) {
 std::vector<int64_t> shift_groups(const Job& job, int64_t clients) {
   if (job.get<std::string>("shift.kind") == "none") return {};
   const auto groups = job.get<int64_t>("shift.groups");
-  Rng rng(static_cast<uint64_t>(job.get<int64_t>("seed")), "shift");
+  Rng rng(job.seed(), "shift");
   std::vector<int64_t> group(static_cast<size_t>(clients));
   int64_t next = 0;
   for (const int64_t client : rng.permutation(clients))

@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "base/version.h"
+#include "engine/set_up.h"
 #include "storage/results.h"
 
 namespace fl_sim {

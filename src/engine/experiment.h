@@ -14,7 +14,6 @@
 #include "learning/algorithm.h"
 #include "learning/sampler.h"
 #include "network/network.h"
-#include "process/communicator.h"
 
 namespace fl_sim {
 
@@ -36,29 +35,17 @@ struct Experiment {
   std::vector<std::string> notes;             // on rank 0: what a user should know, a line each
 };
 
-// Who holds what in a job, before clients keep samples back: nothing else is built.
-struct PlannedPartition {
-  Job job;  // clients made definite
-  Dataset data;
-  std::vector<int64_t> labels;  // [training samples] as partitioners see them
-  Partition partition;
-  std::vector<std::string> notes;  // what a user should know, a line each
-};
-
-// Reads the data and splits them, on one rank. Throws Error.
-PlannedPartition make_partition_of(Job job);
-
 // Makes job.clients etc. definite and builds what the job names on top of `data`: on one rank,
 // without communication. Throws Error for everything that can be wrong with a job. A shift changes
 // the samples in place.
 Experiment make_experiment(Job job, Dataset data);
 
-// The experiment that rank 0's `job` describes, on every rank. Rank 0 checks everything before the
-// others begin, so that an error is reported once.
-Experiment set_up(const Job& job, Communicator& comm);
+// The same but for the shift of the samples, which is left to shift_samples().
+Experiment prepare_experiment(Job job, Dataset data);
+void shift_samples(Experiment& experiment);
 
-// Sizes and checksums of training and test samples.
-std::string data_fingerprint(const Dataset& data);
+// The job's model for these data: of the training samples' shape, number of positions and classes.
+std::unique_ptr<Network> build_network(const Job& job, const Dataset& data);
 
 // Builds the parts that job and data determine, given the partition.
 void build_parts(Experiment& experiment);

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdint>
 #include <limits>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -121,6 +122,9 @@ struct RoundRecord {
   int64_t bytes_down = 0;   // what a real server would send to the cohort: model and shared state
   int64_t bytes_up = 0;     // what those who answer send back: deltas and further vectors
   int64_t bytes_state = 0;  // client state that moved between ranks; depends on their number
+  // What plug-ins measure, by the names of their columns: "clip.share". Other rounds may have
+  // others.
+  std::map<std::string, double> figures = {};
 };
 
 // Where one rank's time went, in seconds from the first round (of this process: a run that was

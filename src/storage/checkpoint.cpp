@@ -1,6 +1,5 @@
 #include "storage/checkpoint.h"
 
-#include <fcntl.h>
 #include <unistd.h>
 #include <zlib.h>
 
@@ -20,7 +19,6 @@
 #include "base/hdf5_file.h"
 #include "base/version.h"
 #include "process/interruption.h"
-#include "storage/snapshot.h"
 
 namespace fl_sim {
 namespace {
@@ -62,22 +60,6 @@ CheckpointFile measure(const std::string& folder, const std::string& name) {
   return result;
 }
 
-// `write` makes <path>.tmp, which becomes <path> once it is on the disk.
-template <class Write>
-void replace(const std::string& path, const Write& write) {
-  const std::string temporary = path + ".tmp";
-  std::error_code error;
-  try {
-    write(temporary);
-    sync(temporary);
-  } catch (...) {
-    fs::remove(temporary, error);
-    throw;
-  }
-  fs::rename(temporary, path, error);
-  FL_CHECK(!error, path, " cannot be written (", error.message(), ")");
-}
-
 // Rounds of the folders there, the latest first.
 std::vector<int64_t> rounds_in(const std::string& folder) {
   std::vector<int64_t> rounds;
@@ -91,6 +73,81 @@ std::vector<int64_t> rounds_in(const std::string& folder) {
   }
   std::sort(rounds.rbegin(), rounds.rend());
   return rounds;
+}
+
+// A slash in a name would make a group.
+std::string plain(std::string name) {
+  std::replace(name.begin(), name.end(), '/', '|');
+  return name;
+}
+std::string original(std::string name) {
+  std::replace(name.begin(), name.end(), '|', '/');
+  return name;
+}
+
+void write_tensor(Hdf5File& file, const std::string& path, const torch::Tensor& tensor) {
+  const torch::Tensor values = tensor.detach().cpu().contiguous();
+  const auto n = static_cast<size_t>(values.numel());
+  const std::vector<int64_t> shape = values.sizes().vec();
+  switch (values.scalar_type()) {
+    case torch::kFloat32:
+      file.write(path, std::span(values.data_ptr<float>(), n), shape);
+      break;
+    case torch::kFloat64:
+      file.write(path, std::span<const double>(values.data_ptr<double>(), n), shape);
+      break;
+    case torch::kInt64:
+      file.write(path, std::span<const int64_t>(values.data_ptr<int64_t>(), n), shape);
+      break;
+    default:
+      throw Error(message(path, " is of type ", values.scalar_type(),
+                          " (state must be float32, float64 or int64)"));
+  }
+  file.write_attribute(path, "type", std::string(c10::toString(values.scalar_type())));
+}
+
+torch::Tensor read_tensor(const Hdf5File& file, const std::string& path) {
+  const std::string type = file.read_text_attribute(path, "type");
+  const std::vector<int64_t> shape = file.shape(path);
+  const auto tensor = [&](auto values, torch::ScalarType scalar_type) {
+    return torch::from_blob(values.data(), shape, scalar_type).clone();
+  };
+  if (type == c10::toString(torch::kFloat32))
+    return tensor(file.read_floats(path), torch::kFloat32);
+  if (type == c10::toString(torch::kFloat64))
+    return tensor(file.read_doubles(path), torch::kFloat64);
+  FL_CHECK(type == c10::toString(torch::kInt64), path, " has type '", type,
+           "' (must be Float, Double or Long)");
+  return tensor(file.read_integers(path), torch::kInt64);
+}
+
+void write_state(Hdf5File& file, const std::string& group, const State& state) {
+  file.write_attribute(group, "tensors", std::ssize(state));
+  for (const auto& [name, tensor] : state) write_tensor(file, group + "/" + plain(name), tensor);
+}
+
+State read_state(const Hdf5File& file, const std::string& group) {
+  State state;
+  for (const std::string& name : file.names(group))
+    state[original(name)] = read_tensor(file, group + "/" + name);
+  return state;
+}
+
+void write_server(Hdf5File& file, const ServerState& server) {
+  const std::vector<int64_t> round = {server.round};
+  file.write("/server/round", std::span(round));
+  write_tensor(file, "/server/weights", server.weights);
+  write_state(file, "/server/shared", server.shared);
+  write_state(file, "/server/hidden", server.hidden);
+}
+
+ServerState read_server(const Hdf5File& file) {
+  ServerState server;
+  server.round = file.read_integers("/server/round").at(0);
+  server.weights = read_tensor(file, "/server/weights");
+  server.shared = read_state(file, "/server/shared");
+  server.hidden = read_state(file, "/server/hidden");
+  return server;
 }
 
 // So many rows at a time pass through memory.
@@ -141,11 +198,10 @@ std::string round_folder(const std::string& folder, int64_t round) {
 }
 
 bool may_differ(const std::string& key) {
-  static const std::set<std::string> keys = {
-      "output",   "overwrite", "quiet",         "log-level",        "data-dir",
-      "gpu-comm", "state-dir", "state-memory",  "checkpoint-every", "checkpoint-dir",
-      "resume",   "grace",     "stall-timeout", "partition.save",   "on-rank-loss"};
-  return keys.contains(key);
+  const std::vector<Option>& options = engine_options();
+  const auto found = std::find_if(options.begin(), options.end(),
+                                  [&](const Option& option) { return option.name == key; });
+  return found != options.end() && !found->changes_results;
 }
 
 std::vector<std::string> differences(const std::map<std::string, std::string>& there,
@@ -240,7 +296,7 @@ void verify(const Manifest& manifest, const CheckpointFile& file) {
 
 CheckpointFile write_server_file(const std::string& folder, const ServerState& server) {
   fs::create_directories(folder);
-  replace(folder + "/" + kServer, [&](const std::string& path) {
+  replace_file(folder + "/" + kServer, [&](const std::string& path) {
     Hdf5File file = Hdf5File::create(path);
     write_server(file, server);
     file.close();
@@ -288,7 +344,7 @@ void commit(const Manifest& manifest) {
                      {"data", manifest.data},    {"job", manifest.job},
                      {"files", std::move(files)}};
   const std::string body = json.dump(1);
-  replace(manifest.folder + "/" + kManifest, [&](const std::string& path) {
+  replace_file(manifest.folder + "/" + kManifest, [&](const std::string& path) {
     std::ofstream file(path, std::ios::binary | std::ios::trunc);
     file << body << "\ncrc32 " << crc_of(body) << "\n";
     file.close();
@@ -321,11 +377,9 @@ void prepare_checkpoints(const std::string& folder) {
   FL_CHECK(!error, "checkpoint-dir: ", folder, " cannot be made (", error.message(),
            "); choose another one");
   const std::string trial = message(folder, "/try.", getpid());
-  const int descriptor = open(trial.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
-  FL_CHECK(descriptor >= 0, "checkpoint-dir: ", trial, " cannot be written (", std::strerror(errno),
+  error = try_file(trial);
+  FL_CHECK(!error, "checkpoint-dir: ", trial, " cannot be written (", error.message(),
            "); choose another one");
-  close(descriptor);
-  fs::remove(trial, error);
 }
 
 struct CheckpointWriter::Task {
@@ -347,7 +401,7 @@ void CheckpointWriter::start(const std::string& folder, int rank, int64_t round,
     const std::string name = message("rank-", rank, ".h5");
     try {
       fs::create_directories(folder);
-      replace(folder + "/" + name, [&](const std::string& path) {
+      replace_file(folder + "/" + name, [&](const std::string& path) {
         Hdf5File file = Hdf5File::create(path);
         std::vector<int64_t> ids;
         for (const ClientStore::Saved& saved : states) ids.push_back(saved.client);

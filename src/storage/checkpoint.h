@@ -1,6 +1,8 @@
 // Checkpoints: what a run needs to go on after a round with the same bits, on any number of ranks.
 //
-//   <folder>/round-<r>/server.h5     the server's state, see snapshot.h
+//   <folder>/round-<r>/server.h5     the server's state: /server/round, after which it was taken;
+//                                    /server/weights, /server/shared/..., /server/hidden/...,
+//                                    tensors, each with its `type`
 //   <folder>/round-<r>/rank-<k>.h5   of the clients whose state rank k held: /clients/id [n] and
 //                                    /clients/state [n, length]
 //   <folder>/round-<r>/manifest      what belongs to it, with sizes and checksums, and the job
@@ -48,7 +50,7 @@ std::string checkpoint_folder(const Job& job);
 
 std::string round_folder(const std::string& folder, int64_t round);
 
-// What a job that goes on may have otherwise: where files lie, what is shown, when to save.
+// What a job that goes on may have otherwise: Option::changes_results says no.
 bool may_differ(const std::string& key);
 
 // Lines "key: there ..., here ...", of keys that may not differ.

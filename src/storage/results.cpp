@@ -1,15 +1,9 @@
 #include "storage/results.h"
 
-#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cmath>
-#include <cstdio>
-#include <cstring>
 #include <filesystem>
-#include <functional>
 #include <span>
 #include <utility>
 
@@ -17,240 +11,12 @@
 #include "base/checksum.h"
 #include "base/files.h"
 #include "base/hdf5_file.h"
+#include "storage/columns.h"
 
 namespace fl_sim {
 namespace {
 
 namespace fs = std::filesystem;
-
-// So many rows at a time pass through memory.
-constexpr int64_t kBlock = 1 << 14;
-
-// Columns of records, written to a file or read from one: the list of them is the same for both.
-class Writer {
- public:
-  static constexpr bool kReads = false;
-  explicit Writer(Hdf5File& file) : file_(file) {}
-  // The records are rows `first` and following of `rows`.
-  Writer(Hdf5File& file, int64_t first, int64_t rows) : file_(file), first_(first), rows_(rows) {}
-
-  // `field`: of a record, a member or a function that gives a reference to one.
-  template <class Record, class Field>
-  void column(const std::string& path, std::vector<Record>& records, const Field& field) {
-    using Value = std::decay_t<decltype(std::invoke(field, records[0]))>;
-    std::vector<Value> values;
-    values.reserve(records.size());
-    for (Record& record : records) values.push_back(std::invoke(field, record));
-    if (rows_ < 0) {
-      file_.write(path, values);
-      return;
-    }
-    constexpr bool kDouble = std::is_same_v<Value, double>;
-    using Numbers = Hdf5File::Numbers;
-    if (first_ == 0)
-      file_.make_column(path, rows_, kDouble ? Numbers::kDoubles : Numbers::kIntegers);
-    file_.write_rows(path, first_, std::span<const Value>(values));
-  }
-
-  // [records, numbers of each], where some have numbers; NaN for those that have none.
-  template <class Record, class Field>
-  void table(const std::string& path, std::vector<Record>& records, const Field& field) {
-    size_t width = 0;
-    for (Record& record : records) width = std::max(width, std::invoke(field, record).size());
-    if (width == 0) return;
-    std::vector<double> values;
-    for (Record& record : records) {
-      const std::vector<double>& numbers = std::invoke(field, record);
-      for (size_t i = 0; i < width; ++i)
-        values.push_back(i < numbers.size() ? numbers[i] : kNotMeasured);
-    }
-    file_.write(path, values, {std::ssize(records), static_cast<int64_t>(width)});
-  }
-
- private:
-  Hdf5File& file_;
-  int64_t first_ = 0, rows_ = -1;  // -1: the records are all
-};
-
-// Into records of the right number. A column that is not there leaves them as they are.
-class Reader {
- public:
-  static constexpr bool kReads = true;
-  explicit Reader(const Hdf5File& file) : file_(file) {}
-  Reader(const Hdf5File& file, int64_t first, int64_t rows)
-      : file_(file), first_(first), rows_(rows) {}
-
-  template <class Record, class Field>
-  void column(const std::string& path, std::vector<Record>& records, const Field& field) {
-    if (!file_.has(path)) return;
-    using Value = std::decay_t<decltype(std::invoke(field, records[0]))>;
-    const int64_t rows = rows_ < 0 ? std::ssize(records) : rows_;
-    const std::vector<int64_t> shape = file_.shape(path);
-    FL_CHECK(shape.size() == 1 && shape[0] == rows, path, " has ", shape.empty() ? 1 : shape[0],
-             " rows, others ", rows);
-    std::vector<Value> values(records.size());
-    file_.read_rows(path, first_, std::span<Value>(values));
-    for (size_t i = 0; i < values.size(); ++i) std::invoke(field, records[i]) = values[i];
-  }
-
-  template <class Record, class Field>
-  void table(const std::string& path, std::vector<Record>& records, const Field& field) {
-    if (!file_.has(path)) return;
-    const std::vector<double> values = file_.read_doubles(path);
-    const size_t width = records.empty() ? 0 : values.size() / records.size();
-    FL_CHECK(values.size() == width * records.size(), path, " has ", values.size(), " numbers for ",
-             records.size(), " rows");
-    for (size_t i = 0; i < records.size(); ++i) {
-      const auto row = values.begin() + static_cast<std::ptrdiff_t>(i * width);
-      std::invoke(field, records[i]).assign(row, row + static_cast<std::ptrdiff_t>(width));
-    }
-  }
-
- private:
-  const Hdf5File& file_;
-  int64_t first_ = 0, rows_ = -1;
-};
-
-// A model that several clients' evaluations are of: /rounds/<prefix>_<figure>.
-template <class Io>
-void summary_columns(Io& io, const std::string& prefix, std::vector<RoundRecord>& rounds,
-                     EvaluationSummary RoundRecord::*summary) {
-  const auto measured = [&](const RoundRecord& round) { return (round.*summary).clients > 0; };
-  if (!Io::kReads && std::none_of(rounds.begin(), rounds.end(), measured)) return;
-  const auto column = [&](const std::string& name, auto EvaluationSummary::*member) {
-    io.column(
-        "/rounds/" + prefix + "_" + name,
-        rounds, [=](RoundRecord & round) -> auto& { return round.*summary.*member; });
-  };
-  column("evaluated", &EvaluationSummary::clients);
-  column("loss", &EvaluationSummary::loss);
-  column("accuracy", &EvaluationSummary::accuracy);
-  column("mean_loss", &EvaluationSummary::mean_loss);
-  column("mean_accuracy", &EvaluationSummary::mean_accuracy);
-  column("accuracy_variance", &EvaluationSummary::variance);
-  column("accuracy_worst_10", &EvaluationSummary::worst_tenth);
-  column("accuracy_best_10", &EvaluationSummary::best_tenth);
-  column("accuracy_p10", &EvaluationSummary::percentile_10);
-  column("accuracy_p50", &EvaluationSummary::percentile_50);
-  column("accuracy_p90", &EvaluationSummary::percentile_90);
-}
-
-// /rounds/test_<metric>, those that the job asks for.
-template <class Io>
-void metric_columns(Io& io, std::vector<RoundRecord>& rounds) {
-  const auto column = [&](const std::string& name, double Metrics::*member) {
-    const auto measured = [&](const RoundRecord& r) { return !std::isnan(r.metrics.*member); };
-    if (!Io::kReads && std::none_of(rounds.begin(), rounds.end(), measured)) return;
-    io.column("/rounds/test_" + name, rounds,
-              [=](RoundRecord& round) -> double& { return round.metrics.*member; });
-  };
-  column("balanced_accuracy", &Metrics::balanced_accuracy);
-  column("auc", &Metrics::area_under_curve);
-  column("perplexity", &Metrics::perplexity);
-  io.table(
-      "/rounds/test_class_accuracy", rounds,
-      [](RoundRecord & round) -> auto& { return round.metrics.class_accuracy; });
-}
-
-template <class Io>
-void round_columns(Io& io, std::vector<RoundRecord>& rounds) {
-  io.column("/rounds/round", rounds, &RoundRecord::round);
-  io.column("/rounds/seconds", rounds, &RoundRecord::seconds);
-  io.column("/rounds/idle_share", rounds, &RoundRecord::idle_share);
-  io.column("/rounds/train_loss", rounds, &RoundRecord::train_loss);
-  io.column("/rounds/test_loss", rounds, &RoundRecord::test_loss);
-  io.column("/rounds/test_accuracy", rounds, &RoundRecord::test_accuracy);
-  io.column("/rounds/cohort", rounds, &RoundRecord::cohort);
-  io.column("/rounds/failed", rounds, &RoundRecord::failed);
-  io.column("/rounds/samples", rounds, &RoundRecord::samples);
-  io.column("/rounds/bytes_down", rounds, &RoundRecord::bytes_down);
-  io.column("/rounds/bytes_up", rounds, &RoundRecord::bytes_up);
-  io.column("/rounds/bytes_state", rounds, &RoundRecord::bytes_state);
-  summary_columns(io, "clients", rounds, &RoundRecord::clients);
-  summary_columns(io, "personal", rounds, &RoundRecord::personal);
-  summary_columns(io, "holdout", rounds, &RoundRecord::holdout_clients);
-  summary_columns(io, "holdout_personal", rounds, &RoundRecord::holdout_personal);
-  io.table("/rounds/model_test_loss", rounds, &RoundRecord::model_loss);
-  io.table("/rounds/model_test_accuracy", rounds, &RoundRecord::model_accuracy);
-  metric_columns(io, rounds);
-}
-
-template <class Io>
-void evaluation_columns(Io& io, std::vector<ClientEvaluation>& evaluations) {
-  io.column("/evaluations/round", evaluations, &ClientEvaluation::round);
-  io.column("/evaluations/client", evaluations, &ClientEvaluation::client);
-  io.column("/evaluations/rank", evaluations, &ClientEvaluation::rank);
-  io.column("/evaluations/samples", evaluations, &ClientEvaluation::samples);
-  io.column("/evaluations/holdout", evaluations, &ClientEvaluation::holdout);
-  io.column("/evaluations/loss", evaluations, &ClientEvaluation::loss);
-  io.column("/evaluations/accuracy", evaluations, &ClientEvaluation::accuracy);
-  io.column("/evaluations/personal_loss", evaluations, &ClientEvaluation::personal_loss);
-  io.column("/evaluations/personal_accuracy", evaluations, &ClientEvaluation::personal_accuracy);
-  io.column("/evaluations/seconds", evaluations, &ClientEvaluation::seconds);
-}
-
-template <class Io>
-void client_columns(Io& io, std::vector<ClientRecord>& clients,
-                    const std::vector<std::string>& scalars) {
-  io.column("/clients/round", clients, &ClientRecord::round);
-  io.column("/clients/client", clients, &ClientRecord::client);
-  io.column("/clients/rank", clients, &ClientRecord::rank);
-  io.column("/clients/samples", clients, &ClientRecord::samples);
-  io.column("/clients/steps", clients, &ClientRecord::steps);
-  io.column("/clients/samples_seen", clients, &ClientRecord::samples_seen);
-  io.column("/clients/status", clients, &ClientRecord::status);
-  io.column("/clients/weight", clients, &ClientRecord::weight);
-  io.column("/clients/loss", clients, &ClientRecord::loss);
-  io.column("/clients/loss_before", clients, &ClientRecord::loss_before);
-  io.column("/clients/loss_after", clients, &ClientRecord::loss_after);
-  io.column("/clients/delta_norm", clients, &ClientRecord::delta_norm);
-  io.column("/clients/seconds", clients, &ClientRecord::seconds);
-  io.column("/clients/model", clients, &ClientRecord::model);
-  for (size_t i = 0; i < scalars.size(); ++i) {
-    io.column("/clients/" + scalars[i], clients,
-              [i](ClientRecord& client) -> double& { return client.scalars[i]; });
-  }
-}
-
-// All of a log, block by block: without rows, empty columns.
-template <class Record, class Columns>
-void write_blocks(Hdf5File& file, const RecordLog<Record>& log, const Columns& columns) {
-  int64_t first = 0;
-  do {
-    std::vector<Record> block = log.read(first, std::min(kBlock, log.size() - first));
-    Writer io(file, first, log.size());
-    columns(io, block);
-    first += std::ssize(block);
-  } while (first < log.size());
-}
-
-// The same into an empty one.
-template <class Record, class Columns>
-void read_blocks(const Hdf5File& file, int64_t rows, RecordLog<Record>& log,
-                 const Columns& columns) {
-  for (int64_t first = 0; first < rows; first += kBlock) {
-    std::vector<Record> block(static_cast<size_t>(std::min(kBlock, rows - first)));
-    Reader io(file, first, rows);
-    columns(io, block);
-    log.add(block);
-  }
-}
-
-void write_ranks(Hdf5File& file, std::vector<RankRecord> ranks) {
-  std::vector<std::string> hosts, devices;
-  for (const RankRecord& rank : ranks) {
-    hosts.emplace_back(rank.host, strnlen(rank.host, sizeof rank.host));
-    devices.emplace_back(rank.device, strnlen(rank.device, sizeof rank.device));
-  }
-  Writer io(file);
-  io.column("/ranks/rank", ranks, &RankRecord::rank);
-  file.write("/ranks/host", hosts);
-  file.write("/ranks/device", devices);
-  io.column("/ranks/compute_seconds", ranks, &RankRecord::compute_seconds);
-  io.column("/ranks/wait_seconds", ranks, &RankRecord::wait_seconds);
-  io.column("/ranks/comm_seconds", ranks, &RankRecord::comm_seconds);
-  io.column("/ranks/evaluate_seconds", ranks, &RankRecord::evaluate_seconds);
-}
 
 // A measure of skew, one value a client, with its mean over clients that hold samples and its
 // maximum.
@@ -346,31 +112,20 @@ Results::Results(std::string path, bool overwrite)
   const std::string directory = directory_of(path_);
   fs::create_directories(directory, error);
   FL_CHECK(!error, directory, " cannot be made (", error.message(), "); choose another --output");
-  // Trying is the only test that holds for root, full quotas and read-only file systems.
   const std::string trial = message(path_, ".try.", getpid());
-  const int descriptor = open(trial.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
-  FL_CHECK(descriptor >= 0, trial, " cannot be written (", std::strerror(errno),
-           "); choose another --output");
-  close(descriptor);
-  fs::remove(trial, error);
+  error = try_file(trial);
+  FL_CHECK(!error, trial, " cannot be written (", error.message(), "); choose another --output");
 }
 
 // What is there already of a run that this one continues.
 void Results::load(int64_t last_round) {
   const Hdf5File file = Hdf5File::open(path_);
-  const auto rows = [&](const std::string& column) {
-    return file.has(column) ? file.shape(column).at(0) : 0;
-  };
-  rounds_.assign(static_cast<size_t>(rows("/rounds/round")), {});
   clients_.truncate(0);
   evaluations_.truncate(0);
   try {
-    Reader io(file);
-    round_columns(io, rounds_);
-    read_blocks(file, rows("/clients/round"), clients_,
-                [&](Reader& block, auto& records) { client_columns(block, records, scalars_); });
-    read_blocks(file, rows("/evaluations/round"), evaluations_,
-                [](Reader& block, auto& records) { evaluation_columns(block, records); });
+    rounds_ = read_rounds(file);
+    read_clients(file, scalars_, clients_);
+    read_evaluations(file, evaluations_);
   } catch (const Error& error) {
     throw Error(message(path_, ": cannot be continued (", error.what(), ")"));
   }
@@ -457,13 +212,19 @@ void Results::set_model(std::vector<NamedTensor> model) {
   model_ = std::move(model);
 }
 
-void Results::add_round(const RoundRecord& round) { rounds_.push_back(round); }
+void Results::add_round(const RoundRecord& round) {
+  check_figures(round.figures);
+  rounds_.push_back(round);
+}
 
 void Results::add_evaluations(const std::vector<ClientEvaluation>& evaluations) {
   evaluations_.add(evaluations);
 }
 
-void Results::set_scalars(std::vector<std::string> names) { scalars_ = std::move(names); }
+void Results::set_scalars(std::vector<std::string> names) {
+  check_scalars(names);
+  scalars_ = std::move(names);
+}
 
 void Results::add_clients(const std::vector<ClientRecord>& clients) { clients_.add(clients); }
 
@@ -475,10 +236,8 @@ void Results::save(bool force) {
   const std::string temporary = path_ + ".tmp";
   std::error_code error;
   try {
-    write(temporary);
-    sync(temporary);
+    make_file(temporary, [&](const std::string& path) { write(path); });
   } catch (const Error& problem) {
-    fs::remove(temporary, error);
     throw Error(message(problem.what(), "; ", path_,
                         fs::exists(path_, error) ? " is as it was written before" : " is not there",
                         " (make room, or choose another --output)"));
@@ -496,18 +255,9 @@ void Results::write(const std::string& path) {
   file.write("/job/text", job_text_);
   write_attributes(file, "/job", job_);
   write_attributes(file, "/provenance", provenance_);
-  Writer io(file);
-  round_columns(io, rounds_);
-  write_blocks(file, clients_,
-               [&](Writer& block, auto& records) { client_columns(block, records, scalars_); });
-  static_assert(static_cast<int64_t>(ClientStatus::kTrained) == 0 &&
-                static_cast<int64_t>(ClientStatus::kPersonalDiverged) == 5);
-  file.write_attribute("/clients/status", "codes",
-                       "0 trained, 1 diverged, 2 straggler left out, 3 straggler's part counted, "
-                       "4 lost, 5 trained but its own model diverged");
-  if (evaluations_.size() > 0)
-    write_blocks(file, evaluations_,
-                 [](Writer& block, auto& records) { evaluation_columns(block, records); });
+  write_rounds(file, rounds_);
+  write_clients(file, clients_, scalars_);
+  if (evaluations_.size() > 0) write_evaluations(file, evaluations_);
   write_ranks(file, ranks_);
   write_partition(file, partition_, skew_, extras_);
   write_model(file, model_);

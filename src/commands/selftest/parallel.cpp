@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "commands/selftest/experiments.h"
+#include "engine/set_up.h"
 
 namespace fl_sim::selftest {
 namespace {

@@ -17,8 +17,9 @@
 
 #include "base/check.h"
 #include "commands/selftest/experiments.h"
+#include "engine/set_up.h"
 #include "network/arithmetic.h"
-#include "storage/snapshot.h"
+#include "storage/checkpoint.h"
 
 extern char** environ;
 
@@ -229,11 +230,32 @@ Result same_for_all_ranks(const std::string& algorithm) {
   return {};
 }
 
+// What a run remembers, as a checkpoint in `folder`.
+void save(const std::string& folder, const ServerState& server, const ClientStore& clients) {
+  Manifest manifest{.round = server.round, .folder = round_folder(folder, server.round)};
+  std::vector<ClientStore::Saved> states = clients.capture();
+  const int64_t length = states.empty() ? 0 : states[0].size;
+  const torch::ScalarType type = states.empty() ? torch::kFloat32 : states[0].type;
+  CheckpointWriter writer;
+  writer.start(manifest.folder, 0, server.round, length, type, std::move(states));
+  const CheckpointWriter::Done done = writer.take(true).value();
+  FL_CHECK(done.error.empty(), done.error);
+  manifest.files = {write_server_file(manifest.folder, server), done.file};
+  commit(manifest);
+}
+
+// The server's part of it; the clients' goes into `clients`.
+ServerState restore(const std::string& folder, ClientStore& clients) {
+  const Manifest manifest = find_checkpoint(folder).value();
+  read_clients_file(manifest, manifest.files.at(1), clients);
+  return read_server_file(manifest);
+}
+
 // Two rounds, then the third in a simulation of its own, made from what the first has saved: an
 // algorithm that keeps something outside of its declared state would have lost it.
 Result survives_saving(const std::string& algorithm) {
-  const auto path =
-      std::filesystem::temp_directory_path() / message("fl_sim_selftest_", ::getpid(), ".state");
+  const std::string folder =
+      (std::filesystem::temp_directory_path() / message("fl_sim_selftest_", ::getpid())).string();
   std::vector<Result> results;
   for (const std::string& model : models_of(algorithm)) {
     Job job = small_job(algorithm, model, 3);
@@ -245,12 +267,12 @@ Result survives_saving(const std::string& algorithm) {
     {
       Simulation simulation(first, one_rank(), nullptr, nullptr);
       simulation.run();
-      save_snapshot(path.string(), simulation.server(), simulation.host().store());
+      save(folder, simulation.server(), simulation.host().store());
     }
     Experiment second = set_up(job, one_rank());
     Simulation simulation(second, one_rank(), nullptr, nullptr);
-    ServerState saved = load_snapshot(path.string(), simulation.host().store());
-    std::filesystem::remove(path);
+    ServerState saved = restore(folder, simulation.host().store());
+    remove_checkpoints(folder);
     saved.weights = saved.weights.to(second.device);
     for (State* state : {&saved.shared, &saved.hidden}) {
       for (auto& [name, tensor] : *state) tensor = tensor.to(second.device);

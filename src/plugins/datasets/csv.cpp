@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "base/text.h"
 #include "plugins/datasets/tabular.h"
 
 namespace fl_sim {

@@ -12,8 +12,7 @@ constexpr int64_t kParties = 4, kPerParty = 1000, kTest = 1000;
 
 class Fcube final : public DatasetSource {
  public:
-  explicit Fcube(const Setup& setup)
-      : seed_(static_cast<uint64_t>(setup.job.get<int64_t>("seed"))) {}
+  explicit Fcube(const Setup& setup) : seed_(setup.job.seed()) {}
 
   static PluginInfo describe() {
     return {

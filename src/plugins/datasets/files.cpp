@@ -253,7 +253,7 @@ std::string shape_text(torch::IntArrayRef sizes) {
 
 std::vector<bool> draw_test_samples(const Job& job, const std::string& path, int64_t n,
                                     double fraction, const std::vector<int64_t>& group) {
-  Rng rng(static_cast<uint64_t>(job.get<int64_t>("seed")), "test samples");
+  Rng rng(job.seed(), "test samples");
   const std::vector<int64_t> order = rng.permutation(n);
   const int64_t groups = group.empty() ? 1 : 1 + *std::max_element(group.begin(), group.end());
   std::vector<int64_t> wanted(static_cast<size_t>(groups));

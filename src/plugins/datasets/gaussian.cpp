@@ -11,7 +11,7 @@ namespace {
 class Gaussian final : public DatasetSource {
  public:
   explicit Gaussian(const Setup& setup)
-      : seed_(static_cast<uint64_t>(setup.job.get<int64_t>("seed"))),
+      : seed_(setup.job.seed()),
         classes_(setup.job.get<int64_t>("gaussian.classes")),
         features_(setup.job.get<int64_t>("gaussian.features")),
         samples_(setup.job.get<int64_t>("gaussian.samples")),

@@ -14,7 +14,7 @@ namespace {
 class Ifca final : public DatasetSource {
  public:
   explicit Ifca(const Setup& setup)
-      : seed_(static_cast<uint64_t>(setup.job.get<int64_t>("seed"))),
+      : seed_(setup.job.seed()),
         clusters_(setup.job.get<int64_t>("ifca-mixture.clusters")),
         users_(setup.job.get<int64_t>("ifca-mixture.users")),
         samples_(setup.job.get<int64_t>("ifca-mixture.samples")),

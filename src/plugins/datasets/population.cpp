@@ -17,7 +17,7 @@ constexpr double kScale = 1.0 / 32, kShift = -4;  // bytes stand for -4 to 4
 class Population final : public DatasetSource {
  public:
   explicit Population(const Setup& setup)
-      : seed_(static_cast<uint64_t>(setup.job.get<int64_t>("seed"))),
+      : seed_(setup.job.seed()),
         users_(setup.job.get<int64_t>("population.users")),
         samples_(setup.job.get<int64_t>("population.samples")),
         features_(setup.job.get<int64_t>("population.features")),

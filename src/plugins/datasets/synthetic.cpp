@@ -48,7 +48,7 @@ struct Rows {
 class Synthetic final : public DatasetSource {
  public:
   explicit Synthetic(const Setup& setup)
-      : seed_(static_cast<uint64_t>(setup.job.get<int64_t>("seed"))),
+      : seed_(setup.job.seed()),
         users_(setup.job.get<int64_t>("synthetic.users")),
         iid_(setup.job.get<bool>("synthetic.iid")),
         alpha_(iid_ ? 0 : setup.job.get<double>("synthetic.alpha")),

@@ -336,17 +336,4 @@ void standardise(Matrix& train, const std::vector<int64_t>& train_group, Matrix&
   apply(test, test_group);
 }
 
-std::vector<std::string> split_list(const std::string& text) {
-  std::vector<std::string> out;
-  if (text == "none") return out;
-  size_t begin = 0;
-  while (begin <= text.size()) {
-    const size_t end = std::min(text.find(',', begin), text.size());
-    const std::string_view part = trimmed(std::string_view(text).substr(begin, end - begin));
-    if (!part.empty()) out.emplace_back(part);
-    begin = end + 1;
-  }
-  return out;
-}
-
 }  // namespace fl_sim

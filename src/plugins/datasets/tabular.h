@@ -118,7 +118,4 @@ class Table {
 void standardise(Matrix& train, const std::vector<int64_t>& train_group, Matrix& test,
                  const std::vector<int64_t>& test_group, const std::string& name);
 
-// "a, b" -> {"a", "b"}; "none" -> {}
-std::vector<std::string> split_list(const std::string& text);
-
 }  // namespace fl_sim

@@ -1,0 +1,38 @@
+// The tables of a results file: which column holds what of a record. The list of columns is the
+// same for writing and for reading.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "base/hdf5_file.h"
+#include "learning/records.h"
+#include "storage/record_log.h"
+
+namespace fl_sim {
+
+// /rounds. RoundRecord::figures are columns beside the others, of the rounds that have them; NaN
+// elsewhere. A column that is not there leaves the records as they are.
+void write_rounds(Hdf5File& file, const std::vector<RoundRecord>& rounds);
+std::vector<RoundRecord> read_rounds(const Hdf5File& file);
+
+// /clients. `scalars`: what the columns of ClientRecord::scalars are called. Reading: into an empty
+// log.
+void write_clients(Hdf5File& file, const RecordLog<ClientRecord>& clients,
+                   const std::vector<std::string>& scalars);
+void read_clients(const Hdf5File& file, const std::vector<std::string>& scalars,
+                  RecordLog<ClientRecord>& clients);
+
+// /evaluations.
+void write_evaluations(Hdf5File& file, const RecordLog<ClientEvaluation>& evaluations);
+void read_evaluations(const Hdf5File& file, RecordLog<ClientEvaluation>& evaluations);
+
+// /ranks.
+void write_ranks(Hdf5File& file, const std::vector<RankRecord>& ranks);
+
+// Throw Error if a name cannot be that of a column, or is another column's.
+void check_figures(const std::map<std::string, double>& figures);
+void check_scalars(const std::vector<std::string>& scalars);
+
+}  // namespace fl_sim
