@@ -8,16 +8,16 @@
 
 namespace fl_sim {
 
-class FineTune final : public Algorithm {
+class FineTune final : public Wrapper {
  public:
   explicit FineTune(const Setup& setup)
-      : inner_(make<Algorithm>(setup.job.get<std::string>("finetune.inner"), setup)),
+      : Wrapper(make<Algorithm>(setup.job.get<std::string>("finetune.inner"), setup)),
         local_(setup),
         epochs_(setup.job.get<int64_t>("finetune.epochs")) {
-    const auto inner = setup.job.get<std::string>("finetune.inner");
-    FL_CHECK(inner_->needs().lanes == 1, "finetune.inner is ", inner,
+    const auto name = setup.job.get<std::string>("finetune.inner");
+    FL_CHECK(inner().needs().lanes == 1, "finetune.inner is ", name,
              ", which trains cohorts apart (let it be the outer algorithm, or choose another)");
-    FL_CHECK(!inner_->needs().pooled, "finetune.inner is ", inner,
+    FL_CHECK(!inner().needs().pooled, "finetune.inner is ", name,
              ", which has no clients that could fine-tune (choose another)");
     if (setup.job.get<std::string>("finetune.part") == "head") {
       frozen_ = head_of(setup.network).complement(setup.network.layout());
@@ -53,30 +53,16 @@ class FineTune final : public Algorithm {
   }
 
   Needs needs() const override {
-    Needs needs = inner_->needs();
+    Needs needs = inner().needs();
     needs.personal = true;
     return needs;
-  }
-
-  bool wants_products(const ServerState& server, const Sum& sum) const override {
-    return inner_->wants_products(server, sum);
-  }
-  void init(ServerState& server) const override { inner_->init(server); }
-  Update train(ClientGroup& group, const GlobalModel& global) const override {
-    return inner_->train(group, global);
-  }
-  void aggregate(ServerState& server, const Sum& sum) const override {
-    inner_->aggregate(server, sum);
-  }
-  void end_round(ServerState& server, const std::vector<ClientRecord>& records) const override {
-    inner_->end_round(server, records);
   }
 
   std::vector<PersonalModel> personalize(ClientGroup& group,
                                          const GlobalModel& global) const override {
     std::vector<PersonalModel> models;
-    if (inner_->needs().personal) {
-      models = inner_->personalize(group, global);
+    if (inner().needs().personal) {
+      models = inner().personalize(group, global);
     } else {
       models.assign(group.ids.size(), {.rows = global.weights.unbind(0), .weights = {}});
     }
@@ -99,10 +85,7 @@ class FineTune final : public Algorithm {
     return models;
   }
 
-  std::vector<std::string> warnings() const override { return inner_->warnings(); }
-
  private:
-  std::unique_ptr<Algorithm> inner_;
   LocalTraining local_;
   RowPart frozen_;
   int64_t epochs_;

@@ -110,7 +110,7 @@ int run(const std::vector<std::string>& arguments, Communicator& comm) {
   Interruption::get().set_grace(job.get<double>("grace"));
   const std::vector<std::string> places = comm.gather(host_name() + " " + experiment.device.str());
   if (comm.rank() != 0) {
-    return simulate(experiment, comm, from, nullptr, nullptr).paused ? Interruption::kExitCode : 0;
+    return simulate(experiment, comm, from).paused ? Interruption::kExitCode : 0;
   }
 
   const torch::Tensor labels = sample_labels(experiment.data.train);
@@ -128,7 +128,7 @@ int run(const std::vector<std::string>& arguments, Communicator& comm) {
         former.resumed + (former.resumed.empty() ? "" : " ") + std::to_string(former.round);
   if (!former.lost_ranks.empty()) origin["lost_ranks"] = former.lost_ranks;
   results->set_job(job.text(), job.values());
-  results->set_scalars(experiment.algorithm->needs().scalars);
+  results->set_scalars(scalar_names(experiment));
   results->set_partition(experiment.partition, skew,
                          {.validation = experiment.validation,
                           .test = experiment.test,
@@ -149,8 +149,17 @@ int run(const std::vector<std::string>& arguments, Communicator& comm) {
   if (!former.note.empty()) progress.note(former.note, LogLevel::kWarning);
   if (former.round > 0)
     progress.note(message("goes on after round ", former.round, ", from ", former.folder));
+  std::vector<std::unique_ptr<Tracker>> others;
+  Trackers trackers{.results = &*results, .all = {&*results, &progress}};
+  const std::vector<std::string> scalars = scalar_names(experiment);
+  for (const std::string& word : job.names("track")) {
+    const auto [name, argument] = split_name(word);
+    others.push_back(make<Tracker>(name, {job, argument}));
+    others.back()->begin({job, origin, scalars, former.round});
+    trackers.all.push_back(others.back().get());
+  }
   const auto start = std::chrono::steady_clock::now();
-  const Outcome outcome = simulate(experiment, comm, from, &*results, &progress);
+  const Outcome outcome = simulate(experiment, comm, from, trackers);
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   progress.finish();

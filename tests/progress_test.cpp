@@ -110,7 +110,7 @@ TEST(Progress, OnANarrowTerminalTheSpeedGivesWayFirst) {
 TEST(Progress, AwayFromATerminalThereIsNoControlCharacter) {
   const auto [out, err] = printed_by([] {
     Progress progress(false, false, LogLevel::kInfo, 25);
-    progress.round_done(example());
+    progress.round(example());
     progress.note("a message");
     progress.finish();
   });
@@ -121,7 +121,7 @@ TEST(Progress, AwayFromATerminalThereIsNoControlCharacter) {
 TEST(Progress, AMessageStandsAboveTheBar) {
   const auto [out, err] = printed_by([] {
     Progress progress(false, true, LogLevel::kInfo, 25);
-    progress.round_done(example());
+    progress.round(example());
     progress.note("a message");
     progress.finish();
   });
@@ -134,11 +134,11 @@ TEST(Progress, AMessageStandsAboveTheBar) {
 TEST(Progress, TheBarKeepsTheLatestAccuracy) {
   const auto [out, err] = printed_by([] {
     Progress progress(false, true, LogLevel::kInfo, 25);
-    progress.round_done(example());
+    progress.round(example());
     RoundRecord next = example();
     next.round = 8;
     next.test_accuracy = kNotMeasured;
-    progress.round_done(next);
+    progress.round(next);
   });
   EXPECT_THAT(out.substr(out.rfind('\r')),
               AllOf(HasSubstr("round  8/25"), HasSubstr("accuracy 0.7431")));
@@ -148,7 +148,7 @@ TEST(Progress, QuietShowsWarningsAndErrorsOnly) {
   for (const bool terminal : {false, true}) {
     const auto [out, err] = printed_by([&] {
       Progress progress(true, terminal, LogLevel::kDebug, 25);
-      progress.round_done(example());
+      progress.round(example());
       progress.note("a message");
       progress.note("careful", LogLevel::kWarning);
       progress.note("broken", LogLevel::kError);

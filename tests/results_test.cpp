@@ -72,8 +72,8 @@ void fill(Results& results) {
   skew.earth_mover = {0.25, 0.75};
   results.set_partition(Partition({0, 3, 4}, {0, 2, 5, 1}), skew);
   for (int64_t round = 1; round <= 2; ++round) {
-    results.add_round(example_round(round));
-    results.add_clients({example_client(round, 0), example_client(round, 1)});
+    results.round(example_round(round));
+    results.clients(std::vector<ClientRecord>{example_client(round, 0), example_client(round, 1)});
   }
   RankRecord rank;
   rank.rank = 1;
@@ -131,7 +131,7 @@ TEST(Results, FiguresOfPlugInsAreColumns) {
                                 {{"clip.share", 0.5}, {"privacy.epsilon", 1.5}}}) {
       RoundRecord round = example_round(std::ssize(results.rounds()) + 1);
       round.figures = figures;
-      results.add_round(round);
+      results.round(round);
     }
     results.save(true);
   }
@@ -166,7 +166,7 @@ TEST(Results, FiguresAndScalarsHaveNamesOfTheirOwn) {
   const auto figure = [&](const std::string& name) {
     RoundRecord round = example_round(1);
     round.figures[name] = 1;
-    return error_of([&] { results.add_round(round); });
+    return error_of([&] { results.round(round); });
   };
   for (const std::string name : {"bytes_up", "personal_accuracy_p10", "test_auc",
                                  "test_class_accuracy", "model_test_loss"}) {
@@ -188,16 +188,16 @@ TEST(Results, ClientsHaveEightNumbersOfTheAlgorithm) {
   {
     Results results(path, false);
     results.set_scalars(names);
-    results.add_round(example_round(1));
+    results.round(example_round(1));
     std::vector<ClientRecord> clients = {example_client(1, 0), example_client(1, 1)};
     for (size_t i = 0; i < names.size(); ++i) clients[1].scalars[i] = 0.5 * static_cast<double>(i);
-    results.add_clients(clients);
+    results.clients(clients);
     results.save(true);
   }
   Results again(path, true);
   again.set_scalars(names);
   again.load(1);
-  const std::vector<ClientRecord> clients = again.clients();
+  const std::vector<ClientRecord> clients = again.client_rows();
   ASSERT_EQ(clients.size(), 2u);
   for (size_t i = 0; i < names.size(); ++i) {
     EXPECT_TRUE(std::isnan(clients[0].scalars[i])) << i;
@@ -217,15 +217,15 @@ TEST(Results, ManyRowsAreAllThereAndContinued) {
     Results results(path, false);
     fill(results);
     results.set_scalars({"drift"});
-    expected = results.clients();
+    expected = results.client_rows();
     for (int64_t round = 3; std::ssize(expected) < 40'000; ++round) {
-      results.add_round(example_round(round));
+      results.round(example_round(round));
       std::vector<ClientRecord> rows;
       for (int64_t client = 0; client < (round % 2 == 0 ? 9001 : 700); ++client) {
         rows.push_back(example_client(round, client));
         rows.back().scalars[0] = static_cast<double>(round * client);
       }
-      results.add_clients(rows);
+      results.clients(rows);
       expected.insert(expected.end(), rows.begin(), rows.end());
     }
     for (const ClientRecord& row : expected) scalars.push_back(row.scalars[0]);
@@ -246,7 +246,7 @@ TEST(Results, ManyRowsAreAllThereAndContinued) {
   again.set_scalars({"drift"});
   again.load(last);
   std::erase_if(expected, [&](const ClientRecord& row) { return row.round > last; });
-  const std::vector<ClientRecord> found = again.clients();
+  const std::vector<ClientRecord> found = again.client_rows();
   ASSERT_EQ(found.size(), expected.size());
   for (size_t i = 0; i < found.size(); ++i) {
     EXPECT_EQ(found[i].round, expected[i].round) << i;
@@ -261,11 +261,11 @@ TEST(Results, ManyRowsAreAllThereAndContinued) {
   for (const int64_t round : {last - 1, int64_t{4}, int64_t{2}}) {
     again.forget_after(round);
     std::erase_if(expected, [&](const ClientRecord& row) { return row.round > round; });
-    EXPECT_EQ(again.clients().size(), expected.size());
-    EXPECT_EQ(again.clients().back().round, round);
-    again.add_clients({example_client(round + 1, 7)});
-    EXPECT_EQ(again.clients().back().client, 7);
-    EXPECT_EQ(again.clients()[expected.size() - 1].client, expected.back().client);
+    EXPECT_EQ(again.client_rows().size(), expected.size());
+    EXPECT_EQ(again.client_rows().back().round, round);
+    again.clients(std::vector<ClientRecord>{example_client(round + 1, 7)});
+    EXPECT_EQ(again.client_rows().back().client, 7);
+    EXPECT_EQ(again.client_rows()[expected.size() - 1].client, expected.back().client);
   }
 }
 
@@ -372,7 +372,7 @@ TEST(Results, AFailedWriteIsAnErrorAndKeepsTheOldFile) {
   fill(results);
   results.save(true);
   fs::create_directory(path + ".tmp");  // in the way
-  results.add_round(example_round(3));
+  results.round(example_round(3));
   EXPECT_THAT(error_of([&] { results.save(true); }), HasSubstr(path));
   EXPECT_THAT(Hdf5File::open(path).read_integers("/rounds/round"), ElementsAre(1, 2));
 }
@@ -395,11 +395,11 @@ TEST(Results, SavingWaitsAHundredTimesAsLongAsItTook) {
   const std::string path = fresh_directory("due") + "/run.h5";
   Results results(path, false);
   EXPECT_TRUE(results.due());
-  results.add_clients(
+  results.clients(
       std::vector<ClientRecord>(200'000));  // slow enough that the machine's load does not matter
   results.save(false);
   EXPECT_FALSE(results.due());
-  results.add_round(example_round(1));
+  results.round(example_round(1));
   results.save(false);
   EXPECT_THAT(Hdf5File::open(path).read_integers("/rounds/round"), ElementsAre());
   results.save(true);
@@ -421,8 +421,9 @@ TEST(Results, AKilledRunLeavesAReadableFile) {
         fill(results);
         for (int64_t round = 3;; ++round) {
           results.save(true);
-          results.add_round(example_round(round));
-          results.add_clients({example_client(round, 0), example_client(round, 1)});
+          results.round(example_round(round));
+          results.clients(
+              std::vector<ClientRecord>{example_client(round, 0), example_client(round, 1)});
         }
       } catch (...) {
         _exit(1);

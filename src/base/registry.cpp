@@ -19,8 +19,9 @@ void duplicate_plugin(const std::string& kind, const std::string& name) {
 }
 
 const std::vector<std::string>& plugin_kinds() {
-  static const std::vector<std::string> kinds = {"algorithm", "partitioner", "dataset", "model",
-                                                 "sampler"};
+  static const std::vector<std::string> kinds = {"algorithm",  "partitioner", "dataset",
+                                                 "model",      "sampler",     "transform",
+                                                 "aggregator", "tracker"};
   return kinds;
 }
 

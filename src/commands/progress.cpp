@@ -134,7 +134,7 @@ Progress::Progress(bool quiet, bool terminal, LogLevel level, int64_t rounds)
       terminal_(terminal),
       rounds_(rounds) {}
 
-void Progress::round_done(const RoundRecord& round) {
+void Progress::round(const RoundRecord& round) {
   ++rounds_done_;
   if (!shows(LogLevel::kInfo)) return;
   if (!terminal_) {

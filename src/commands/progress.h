@@ -7,11 +7,9 @@
 #include <string>
 
 #include "learning/records.h"
+#include "learning/tracker.h"
 
 namespace fl_sim {
-
-// Each level includes those before it. Rounds are shown from kInfo on.
-enum class LogLevel { kError, kWarning, kInfo, kDebug };
 
 // "error", "warning", "info" or "debug"; throws Error for anything else.
 LogLevel parse_log_level(const std::string& name);
@@ -30,17 +28,19 @@ std::string round_line(const RoundRecord& round, int64_t rounds);
 // the bar.
 std::string bar_line(const RoundRecord& round, int64_t rounds, double seconds_left, int columns);
 
-class Progress {
+class Progress final : public Tracker {
  public:
   // `rounds` is the last round's number. Construct it when the first round starts: the time left
   // counts from there.
   Progress(bool quiet, bool terminal, LogLevel level, int64_t rounds);
 
-  void round_done(const RoundRecord& round);
+  // Shown from LogLevel::kInfo on.
+  void round(const RoundRecord& record) override;
 
   // A message of its own line, above the bar if there is one. Below `level`, or quiet and not at
   // least a warning: not shown.
-  void note(const std::string& text, LogLevel level = LogLevel::kInfo);
+  void note(const std::string& text, LogLevel level) override;
+  void note(const std::string& text) { note(text, LogLevel::kInfo); }
 
   // Ends the bar's line. Nothing but note() may follow.
   void finish();

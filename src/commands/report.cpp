@@ -9,6 +9,7 @@
 
 #include "base/text.h"
 #include "base/version.h"
+#include "commands/progress.h"
 #include "commands/provenance.h"
 
 namespace fl_sim {

@@ -22,13 +22,16 @@
 #include "base/text.h"
 #include "commands/progress.h"
 #include "commands/questions.h"
+#include "engine/client_state.h"
 #include "engine/experiment.h"
 #include "engine/host.h"
 #include "engine/lanes.h"
 #include "engine/planned_partition.h"
+#include "engine/planner.h"
 #include "engine/server.h"
 #include "engine/set_up.h"
 #include "engine/simulation.h"
+#include "engine/traffic.h"
 #include "learning/evaluation.h"
 #include "network/arithmetic.h"
 
@@ -134,17 +137,18 @@ class Probe {
 Trial Probe::run(int64_t steps) {
   if (steps > 0) e_.job.set("local.steps", std::to_string(steps));
   build_parts(e_);
-  Simulation simulation(e_, comm_, nullptr, nullptr);
+  Simulation simulation(e_, comm_);
   Host& host = simulation.host();
   ServerState model = simulation.server();
-  Server server(e_, 1, nullptr, nullptr);
+  Planner planner(e_, 1);
+  Server server(e_);
   const LocalPlan local(e_.job);
   const Memory before = memory_now();
   if (first_) forget_peak();
   Trial trial;
   Traffic traffic;
   for (int64_t exchange = 0; exchange < e_.algorithm->needs().exchanges; ++exchange) {
-    RoundPlan plan = server.next();
+    RoundPlan plan = planner.next({}, model.memory);
     model.round = plan.round;
     model.exchange = plan.exchange;
     std::map<int64_t, std::vector<PlannedGroup>> lanes;
@@ -174,11 +178,16 @@ Trial Probe::run(int64_t steps) {
           std::max<int64_t>(0, (now.peak - now.files) - (before.resident - before.files));
     }
     const auto update = Clock::now();
+    std::vector<ClientRecord> trained;
     for (const auto& [lane, groups] : lanes) {
-      server.update(model, lane, host.sum(lane), host.records(lane),
-                    [&](const std::vector<int64_t>& clients) { return host.products(clients); });
+      std::vector<ClientRecord> records = host.records(lane);
+      trained.insert(trained.end(), records.begin(), records.end());
+      std::sort(records.begin(), records.end(),
+                [](const ClientRecord& a, const ClientRecord& b) { return a.client < b.client; });
+      server.step(model, host.meet(server.take(model, lane, host.sum(lane), std::move(records))));
     }
-    server.end_exchange(model, trial.seconds);
+    planner.end_exchange(trained);
+    if (planner.last_exchange()) server.end_round(model, trained);
     trial.update += seconds_since(update);
     const Traffic each = client_traffic(e_, model);
     traffic.down += each.down;
@@ -196,7 +205,7 @@ Trial Probe::run(int64_t steps) {
     for (int64_t lane = 0; lane < e_.algorithm->needs().lanes; ++lane)
       measured_.sum += static_cast<int64_t>(host.sum(lane).buffer().nbytes());
     weights_ = model.weights;
-    const RoundPlan plan = server.next();
+    const RoundPlan plan = planner.next({}, model.memory);
     if (plan.kind == RoundPlan::Kind::kEvaluate) evaluate_clients(host, plan, model);
   }
   first_ = false;
@@ -209,7 +218,7 @@ void Probe::evaluate_clients(Host& host, const RoundPlan& plan, const ServerStat
   host.begin(plan);
   const auto start = Clock::now();
   for (const PlannedGroup& group : plan.groups) {
-    host.evaluate(group, model);
+    host.evaluate(group, model, model.weights);
     clients += std::ssize(group.ids);
     if (seconds_since(start) > 0.5) break;
   }
@@ -306,14 +315,12 @@ class RunPlan {
   RunPlan(const Experiment& e, const Measured& measured, const Memory& at_start,
           int64_t reading_peak)
       : e_(e), m_(measured), at_start_(at_start), reading_peak_(reading_peak) {
-    Server server(e_, 1, nullptr, nullptr);
-    const RoundPlan plan = server.next();
+    const RoundPlan plan = Planner(e_, 1).next({}, sampler_memory(e_));
     for (const int64_t clients : plan.clients) cohort_ += clients;
     rows_ = e_.algorithm->needs().pooled ? std::ssize(plan.groups) : cohort_;
     groups_ = std::ssize(plan.groups);
     rounds_ = e_.job.get<int64_t>("rounds");
-    for (const auto& [name, size] : state_sizes(e_))
-      state_ += size * static_cast<int64_t>(c10::elementSize(e_.dtype));
+    state_ = state_layout(e_).length() * static_cast<int64_t>(c10::elementSize(e_.dtype));
     const auto clients =
         static_cast<double>(e_.trained.empty() ? e_.partition.clients() : std::ssize(e_.trained));
     const double share = std::min(1.0, static_cast<double>(cohort_) / clients);
@@ -381,8 +388,7 @@ std::map<int64_t, RunPlan::Load> RunPlan::first_deal(int ranks) const {
   std::map<int64_t, Load> loads;
   for (int rank = ranks == 1 ? 0 : 1; rank < ranks; ++rank) loads[rank];
   const LocalPlan local(e_.job);
-  Server server(e_, ranks, nullptr, nullptr);
-  for (const PlannedGroup& group : server.next().groups) {
+  for (const PlannedGroup& group : Planner(e_, ranks).next({}, sampler_memory(e_)).groups) {
     Load& load = loads[group.rank];
     ++load.groups;
     for (size_t i = 0; i < group.ids.size(); ++i) {
@@ -397,18 +403,24 @@ std::map<int64_t, RunPlan::Load> RunPlan::first_deal(int ranks) const {
 }
 
 RunPlan::Pace RunPlan::pace(int ranks) const {
-  Server server(e_, ranks, nullptr, nullptr);
-  server.expect(m_.start, m_.step);
+  Planner planner(e_, ranks);
+  planner.expect(m_.start, m_.step);
+  State memory = sampler_memory(e_);
   const int64_t rounds = std::min(rounds_, kSomeRounds);
   double work = 0, span = 0;
   for (int64_t round = 0; round < rounds; ++round) {
     RoundPlan plan;
     for (int64_t exchange = 0; exchange < e_.algorithm->needs().exchanges; ++exchange)
-      plan = server.next();  // the same groups in each
-    for (const PlannedGroup& group : plan.groups) work += group.seconds;
+      plan = planner.next({}, memory);  // the same groups in each
+    std::vector<ClientRecord> took_part;
+    for (const PlannedGroup& group : plan.groups) {
+      work += group.seconds;
+      for (const int64_t client : group.ids) took_part.emplace_back().client = client;
+    }
+    e_.sampler->learn(memory, took_part);
     double last = 0;
     for (int64_t lane = 0; lane < e_.algorithm->needs().lanes; ++lane)
-      last = std::max(last, server.expected_seconds(lane));
+      last = std::max(last, planner.expected_seconds(lane));
     span += last;
   }
   work /= static_cast<double>(rounds);

@@ -9,6 +9,7 @@
 #include "engine/planned_partition.h"
 #include "engine/resolve.h"
 #include "learning/evaluation.h"
+#include "learning/server_average.h"
 #include "network/arithmetic.h"
 #include "network/initial_weights.h"
 
@@ -86,6 +87,34 @@ void note_what_has_no_effect(Experiment& e) {
     e.notes.push_back("state-dir is set, but state-memory is 0 (unlimited): no state goes there");
 }
 
+// What cannot work with the algorithm is refused with the reason.
+void check_obstacle(const Experiment& e, const std::string& what, const std::string& obstacle) {
+  FL_CHECK(obstacle.empty(), what, " cannot work with algorithm ",
+           e.job.get<std::string>("algorithm"), ", ", obstacle, " (leave it out)");
+}
+
+void make_transforms(Experiment& e, const Needs& needs, int64_t clients) {
+  const ParameterLayout& layout = e.network->layout();
+  e.transforms.clear();
+  for (const std::string& name : e.job.names("transforms")) {
+    const RowPart sent = needs.not_sent.complement(layout).trainable(layout);
+    auto transform =
+        make<Transform>(name, {e.job, *e.network, sent, clients, std::ssize(scalar_names(e))});
+    check_obstacle(e, "transform " + name, transform->obstacle(needs));
+    e.transforms.push_back({name, std::move(transform)});
+  }
+  const std::vector<std::string> scalars = scalar_names(e);
+  FL_CHECK(std::ssize(scalars) <= ClientOutcome::kScalars, "algorithm and transforms return ",
+           scalars.size(), " numbers per client, ", list_of(scalars), " (must be at most ",
+           ClientOutcome::kScalars, ": leave a transform out)");
+}
+
+void make_aggregator(Experiment& e, const Needs& needs) {
+  const auto name = e.job.get<std::string>("aggregator");
+  e.aggregator = make<Aggregator>(name, {e.job, *e.network});
+  check_obstacle(e, "aggregator " + name, e.aggregator->obstacle(needs));
+}
+
 }  // namespace
 
 std::unique_ptr<Network> build_network(const Job& job, const Dataset& data) {
@@ -111,13 +140,28 @@ void build_parts(Experiment& e) {
   FL_CHECK(samples > 0, "no client has a training sample");
   const auto [sampler, unused] = split_name(e.job.get<std::string>("sampler"));
   e.sampler = make<Sampler>(sampler, {e.job, clients});
-  e.algorithm =
-      make<Algorithm>(e.job.get<std::string>("algorithm"), {e.job, *e.network, clients, samples});
-  FL_CHECK(!e.algorithm->needs().pooled || !e.input_changes.by_client(), "algorithm ",
+  e.algorithm = with_average(
+      make<Algorithm>(e.job.get<std::string>("algorithm"), {e.job, *e.network, clients, samples}),
+      e.job);
+  const Needs needs = e.algorithm->needs();
+  make_transforms(e, needs, clients);
+  make_aggregator(e, needs);
+  FL_CHECK(!e.sampler->weighs() || needs.lanes == 1, "sampler is ", sampler,
+           ", which sets the weights of a whole cohort, but algorithm ",
+           e.job.get<std::string>("algorithm"), " trains cohorts apart (choose sampler uniform)");
+  FL_CHECK(!needs.pooled || !e.input_changes.by_client(), "algorithm ",
            e.job.get<std::string>("algorithm"),
            " trains on everybody's samples at once, but under ", "partitioner ",
            e.job.get<std::string>("partitioner"),
            " each client sees its samples in its own way (choose another one)");
+}
+
+std::vector<std::string> scalar_names(const Experiment& e) {
+  std::vector<std::string> names = e.algorithm->needs().scalars;
+  for (const auto& [name, transform] : e.transforms) {
+    for (const std::string& scalar : transform->scalars()) names.push_back(name + "." + scalar);
+  }
+  return names;
 }
 
 torch::Tensor initial_row(const Experiment& e, int64_t model) {

@@ -11,8 +11,10 @@
 #include "base/job.h"
 #include "data/dataset.h"
 #include "data/partitioner.h"
+#include "learning/aggregator.h"
 #include "learning/algorithm.h"
 #include "learning/sampler.h"
+#include "learning/transform.h"
 #include "network/network.h"
 
 namespace fl_sim {
@@ -29,6 +31,13 @@ struct Experiment {
   std::unique_ptr<Network> network;
   std::unique_ptr<Algorithm> algorithm;
   std::unique_ptr<Sampler> sampler;
+  // What happens to updates, in the job's order, and what the server makes of them.
+  struct NamedTransform {
+    std::string name;
+    std::unique_ptr<Transform> transform;
+  };
+  std::vector<NamedTransform> transforms;
+  std::unique_ptr<Aggregator> aggregator;
   torch::Device device = torch::kCPU;
   torch::ScalarType dtype = torch::kFloat32;  // of the rows; float64 in tests
   bool data_shared = true;                    // the training set lies once per node
@@ -49,6 +58,9 @@ std::unique_ptr<Network> build_network(const Job& job, const Dataset& data);
 
 // Builds the parts that job and data determine, given the partition.
 void build_parts(Experiment& experiment);
+
+// The names of ClientOutcome::scalars: the algorithm's, then "<transform>.<name>".
+std::vector<std::string> scalar_names(const Experiment& experiment);
 
 // The row [P] float32 that global model `model` (0, 1, ...) starts with: from the job's `init`
 // file, or drawn.

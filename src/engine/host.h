@@ -8,8 +8,11 @@
 #include <map>
 #include <memory>
 #include <set>
+#include <utility>
 #include <vector>
 
+#include "engine/client_state.h"
+#include "engine/delta_shards.h"
 #include "engine/exact_sum.h"
 #include "engine/experiment.h"
 #include "engine/faults.h"
@@ -22,10 +25,6 @@
 
 namespace fl_sim {
 
-// What a client keeps between rounds: the algorithm's vectors, and the momentum if the job keeps
-// it.
-VectorSizes state_sizes(const Experiment& experiment);
-
 class Host {
  public:
   // `lanes`: the communicator of each lane that this rank takes part in, null for the others.
@@ -33,22 +32,25 @@ class Host {
   Host(const Experiment& experiment, Communicator& comm, const std::vector<Communicator*>& lanes,
        bool trains);
 
-  // Every rank together: client state goes where the plan wants it, and the sums start at zero.
+  // Collective. Client state goes where the plan wants it, and the sums start at zero.
   void begin(const RoundPlan& plan);
 
   // Trains a group and adds what its clients return to its lane's sum. A client one of whose
   // vectors cannot be summed is left out and keeps its state.
   void train(const PlannedGroup& group, const GlobalModel& global);
 
-  // Evaluates the global model, and the clients' own ones, on what a group's clients hold back.
-  void evaluate(const PlannedGroup& group, const GlobalModel& global);
+  // Collective. What rank 0 wants of the rows that hosts keep, in its order, on rank 0.
+  std::vector<torch::Tensor> meet(const Meeting& meeting);
+
+  // Evaluates the models [E, P], and the clients' own ones, on what a group's clients hold back.
+  void evaluate(const PlannedGroup& group, const GlobalModel& global, const torch::Tensor& models);
 
   // What a round that was dropped did to clients' state is undone.
   void roll_back() { store_.roll_back(); }
   // Whether a round can be dropped half done: what clients had before is kept in memory.
   bool can_roll_back() const { return can_roll_back_; }
   // Numbers in a client's state; 0: clients keep nothing.
-  int64_t state_length() const { return state_length_; }
+  int64_t state_length() const { return state_.length(); }
 
   WeightedSum& sum(int64_t lane) { return sums_.at(lane); }
   // Of this rank, since begin().
@@ -56,35 +58,39 @@ class Host {
   const std::vector<ClientEvaluation>& evaluations() const { return evaluations_; }
   double compute_seconds() const { return compute_seconds_; }  // of the whole run
 
-  // Every rank together: inner products [m, m] of the trainable parts of the round's deltas, in the
-  // order of `clients`, 0 for one whose delta was not accepted. On rank 0 only.
-  torch::Tensor products(const std::vector<int64_t>& clients);
-
   // Where clients' state is kept: saved and restored by tests of what a run must not forget.
   ClientStore& store() { return store_; }
 
  private:
+  // The steps of train(). `good`: which of the group's clients are accepted.
   ClientGroup make_group(const PlannedGroup& planned, const GlobalModel& global);
-  void move_state(const std::vector<StateMove>& moves);
-  void load_state(ClientGroup& group);
-  void keep_state(int64_t client, const State& old, const State& state, int64_t row);
+  void check_shapes(const ClientGroup& group, const Update& update) const;
+  void ruin(const PlannedGroup& planned, Update& update, int64_t round) const;
+  std::vector<bool> accept(const PlannedGroup& planned, const Update& update);
+  void transform(const PlannedGroup& planned, const ClientGroup& group, const GlobalModel& global,
+                 Update& update, std::vector<bool>& good);
+  void weigh(const PlannedGroup& planned, Update& update) const;
+  void add(const PlannedGroup& planned, const Update& update, const std::vector<bool>& good);
+  void keep_rows(const PlannedGroup& planned, const Update& update, const std::vector<bool>& good);
+  std::vector<ClientStatus> commit(const ClientGroup& group, const Update& update,
+                                   const std::vector<bool>& good);
+  void record(const PlannedGroup& planned, const Update& update,
+              const std::vector<ClientStatus>& statuses, double seconds);
+
+  int64_t model_of(int64_t lane) const { return needs_.lanes > 1 ? lane : 0; }
   float weight_of(int64_t client, int64_t lane) const;
   bool finite_state(const State& state, int64_t row) const;
 
   const Experiment& e_;
   Communicator& comm_;
-  VectorSizes state_sizes_;
+  const Needs needs_;
+  const StateLayout state_;
   bool can_roll_back_;
-  VectorSizes extra_sizes_;
-  int64_t state_length_ = 0;
-  std::vector<std::string> scalars_;
   uint64_t seed_;
   enum class Weighting { kSamples, kUniform, kLoss } weighting_;
-  bool pooled_;
-  Partition pool_;  // everybody's training samples as one client's
+  Partition pool_;  // everybody's training samples as one client's, where the algorithm pools
   ClientData data_;
-  Samples split_;                        // what clients evaluate on is among these
-  const Partition* held_back_;           // each client's
+  const Partition* held_back_;           // each client's samples to evaluate on
   std::map<int64_t, WeightedSum> sums_;  // by lane
   ClientStore store_;
   Scorer scorer_;
@@ -93,7 +99,7 @@ class Host {
   std::vector<std::pair<int64_t, ClientRecord>> records_;  // lane, record
   std::set<int64_t> refused_;  // in an exchange of this round: none of theirs counts after it
   std::vector<ClientEvaluation> evaluations_;
-  std::map<int64_t, torch::Tensor> deltas_;  // client -> [T], if the algorithm compares them
+  DeltaShards rows_;  // of the round, where clients' updates meet
   double compute_seconds_ = 0;
 };
 

@@ -45,7 +45,7 @@ std::string names(const std::vector<int>& ranks, const std::vector<std::string>&
 }  // namespace
 
 Outcome simulate(const Experiment& e, Communicator& all, const std::string& checkpoint,
-                 Results* results, Progress* progress) {
+                 const Trackers& trackers) {
   const bool survives = e.job.get<std::string>("on-rank-loss") == "continue" && all.size() > 1;
   Communicator* comm = &all;
   const std::vector<std::string> places = all.gather(host_name());
@@ -78,12 +78,14 @@ Outcome simulate(const Experiment& e, Communicator& all, const std::string& chec
       if (remembers) from += ", for want of a checkpoint (checkpoint-every)";
     }
     const std::string lost = names(left.lost, places);
-    results->forget_after(round);
-    results->add_loss(message("round ", start.begun, ": ", lost));
-    progress->note(message(lost, " died in round ", start.begun, ": ", left.comm->size(),
-                           left.comm->size() == 1 ? " rank goes" : " ranks go",
-                           " on, numbered anew, from ", from),
-                   LogLevel::kWarning);
+    trackers.results->add_loss(message("round ", start.begun, ": ", lost));
+    const std::string what = message(lost, " died in round ", start.begun, ": ", left.comm->size(),
+                                     left.comm->size() == 1 ? " rank goes" : " ranks go",
+                                     " on, numbered anew, from ", from);
+    for (Tracker* tracker : trackers.all) {
+      tracker->forget_after(round);
+      tracker->note(what, LogLevel::kWarning);
+    }
   };
 
   for (;;) {
@@ -91,7 +93,7 @@ Outcome simulate(const Experiment& e, Communicator& all, const std::string& chec
     try {
       simulation.reset();
       if (comm != &all) comm->meet();  // what others held, such as their folders, is free now
-      simulation.emplace(e, *comm, results, progress);
+      simulation.emplace(e, *comm, trackers);
       simulation->follow(former, start.begun, start.saved);
       if (start.state) {
         simulation->resume(copy_of(*start.state));

@@ -3,23 +3,21 @@
 
 #include <string>
 
-#include "commands/progress.h"
 #include "engine/experiment.h"
-#include "engine/server.h"
+#include "engine/ledger.h"
 #include "process/communicator.h"
-#include "storage/results.h"
 
 namespace fl_sim {
 
 // Runs the job to its end, or until a signal interrupts it, see Simulation::run(). All ranks
-// together. `checkpoint`: the folder of one to go on from; empty: from the beginning. `results` and
-// `progress` count on rank 0.
+// together. `checkpoint`: the folder of one to go on from; empty: from the beginning. `trackers`
+// count on rank 0.
 //
 // Where on-rank-loss is continue, the ranks that are left when others die go on as a smaller run.
 // If clients keep nothing between rounds, they repeat the round that was under way, from rank 0's
 // memory. Otherwise states died with their rank: all go back to the last checkpoint, or to the
 // beginning where there is none, and repeat what came after it. Throws Error if rank 0 is lost.
 Outcome simulate(const Experiment& experiment, Communicator& comm, const std::string& checkpoint,
-                 Results* results, Progress* progress);
+                 const Trackers& trackers = {});
 
 }  // namespace fl_sim

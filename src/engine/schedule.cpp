@@ -1,6 +1,7 @@
 #include "engine/schedule.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <limits>
 #include <map>
@@ -22,12 +23,13 @@ std::string RoundPlan::encode() const {
   words.insert(words.end(), clients.begin(), clients.end());
   words.insert(words.end(), samples.begin(), samples.end());
   for (const PlannedGroup& group : groups) {
-    words.insert(words.end(),
-                 {group.rank, group.lane, std::ssize(group.ids), std::ssize(group.limits)});
+    words.insert(words.end(), {group.rank, group.lane, std::ssize(group.ids),
+                               std::ssize(group.limits), std::ssize(group.weights)});
   }
   for (const PlannedGroup& group : groups) {
     words.insert(words.end(), group.ids.begin(), group.ids.end());
     words.insert(words.end(), group.limits.begin(), group.limits.end());
+    for (const double weight : group.weights) words.push_back(std::bit_cast<int64_t>(weight));
   }
   for (const StateMove& move : moves) words.insert(words.end(), {move.client, move.from, move.to});
   return std::string(reinterpret_cast<const char*>(words.data()), words.size() * sizeof(int64_t));
@@ -52,16 +54,42 @@ RoundPlan RoundPlan::decode(const std::string& bytes, int64_t rank) {
   plan.clients = take(lanes);
   plan.samples = take(lanes);
   auto head = next;
-  next += 4 * groups;
-  for (int64_t i = 0; i < groups; ++i, head += 4) {
+  next += 5 * groups;
+  for (int64_t i = 0; i < groups; ++i, head += 5) {
     PlannedGroup group{
         .ids = take(head[2]), .limits = take(head[3]), .rank = head[0], .lane = head[1]};
+    for (const int64_t word : take(head[4])) group.weights.push_back(std::bit_cast<double>(word));
     if (group.rank == rank) plan.groups.push_back(std::move(group));
   }
   for (int64_t i = 0; i < moves; ++i, next += 3) {
     if (next[1] == rank || next[2] == rank) plan.moves.push_back({next[0], next[1], next[2]});
   }
   return plan;
+}
+
+std::string Meeting::encode() const {
+  std::vector<int64_t> words = {static_cast<int64_t>(kind), std::ssize(sets)};
+  for (const Set& set : sets) {
+    words.insert(words.end(), {std::ssize(set.clients), std::ssize(set.weights)});
+    words.insert(words.end(), set.clients.begin(), set.clients.end());
+    for (const double weight : set.weights) words.push_back(std::bit_cast<int64_t>(weight));
+  }
+  return std::string(reinterpret_cast<const char*>(words.data()), words.size() * sizeof(int64_t));
+}
+
+Meeting Meeting::decode(const std::string& bytes) {
+  std::vector<int64_t> words(bytes.size() / sizeof(int64_t));
+  std::memcpy(words.data(), bytes.data(), bytes.size());
+  auto next = words.cbegin();
+  Meeting meeting{.kind = static_cast<Kind>(*next++)};
+  meeting.sets.resize(static_cast<size_t>(*next++));
+  for (Set& set : meeting.sets) {
+    const int64_t clients = *next++, weights = *next++;
+    set.clients.assign(next, next + clients);
+    next += clients;
+    for (int64_t i = 0; i < weights; ++i) set.weights.push_back(std::bit_cast<double>(*next++));
+  }
+  return meeting;
 }
 
 std::vector<PlannedGroup> make_groups(const std::vector<int64_t>& cohort, int64_t group_size,

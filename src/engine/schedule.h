@@ -15,6 +15,7 @@ namespace fl_sim {
 struct PlannedGroup {
   std::vector<int64_t> ids;          // most steps first, then by id
   std::vector<int64_t> limits = {};  // of each client's work, see ClientGroup; empty: none
+  std::vector<double> weights = {};  // of each client's update, by the sampler; empty: by the job
   double seconds = 0;                // predicted, on a rank of speed 1
   int64_t rank = 0;
   int64_t lane = 0;
@@ -42,6 +43,21 @@ struct RoundPlan {
   std::string encode() const;
   // What `rank` has to know: its own groups, without predictions, and all moves.
   static RoundPlan decode(const std::string& bytes, int64_t rank);
+};
+
+// What all ranks do together with the rows that hosts keep, between an exchange's sum and the
+// server's step: rank 0 decides, everyone learns.
+struct Meeting {
+  enum class Kind : int64_t { kNothing, kProducts, kAggregate };
+  struct Set {
+    std::vector<int64_t> clients;      // ascending
+    std::vector<double> weights = {};  // p_k, for an aggregate
+  };
+  Kind kind = Kind::kNothing;
+  std::vector<Set> sets = {};  // one result each
+
+  std::string encode() const;
+  static Meeting decode(const std::string& bytes);
 };
 
 // A rank that trains. It needs seconds / speed for a group.

@@ -1,13 +1,18 @@
 // The round loop: start reading here.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
+#include <utility>
 #include <vector>
 
+#include "engine/attendance.h"
 #include "engine/checkpoint_keeper.h"
 #include "engine/experiment.h"
 #include "engine/host.h"
+#include "engine/ledger.h"
+#include "engine/planner.h"
 #include "engine/server.h"
 #include "process/communicator.h"
 
@@ -18,11 +23,8 @@ ServerState copy_of(const ServerState& state);
 
 class Simulation {
  public:
-  // All ranks together. `results` and `progress` count on rank 0 and may be null.
-  Simulation(const Experiment& experiment, Communicator& comm, Results* results,
-             Progress* progress);
-
-  ~Simulation();
+  // Collective. `trackers` count on rank 0.
+  Simulation(const Experiment& experiment, Communicator& comm, Trackers trackers = {});
 
   // Runs the job to its end, or until a signal interrupts it (Outcome::paused, on every rank). The
   // rest of the outcome counts on rank 0.
@@ -42,7 +44,7 @@ class Simulation {
   // When a rank was lost, on rank 0: the state before the last round that was begun, if one was,
   // with results of all rounds before it; and that round.
   std::optional<ServerState> before_round();
-  int64_t begun() const { return server_->round(); }
+  int64_t begun() const { return root_->planner.round(); }
   int64_t committed() const { return keeper_->committed(); }  // the last checkpoint's; 0: none
   Host& host() { return host_; }
 
@@ -57,37 +59,48 @@ class Simulation {
     std::vector<Communicator*> all;
     Lanes(Communicator& comm, int64_t lanes);
   };
+  // What only rank 0 has.
+  struct Root {
+    Planner planner;
+    Server server;
+    Ledger ledger;
+    std::vector<ClientRecord> trained = {};  // in the exchange under way
+    ServerState before = {};                 // the round under way
+    Root(const Experiment& e, int ranks, Trackers trackers)
+        : planner(e, ranks), server(e), ledger(e, std::move(trackers)) {}
+  };
 
+  RoundPlan next_plan();
+  void save_checkpoint(int64_t round);
   void broadcast_model();
   bool train(const RoundPlan& plan);
+  bool train_as_root(const RoundPlan& plan, std::vector<int64_t> open);
+  bool train_lane(const RoundPlan& plan, int64_t lane);
   bool collect(int64_t lane, bool complete);
-  void attend();
-  void watch_others();
-  void heard_of(int rank, const char* what, int64_t round) const;
-  void check_faults() const;
-  void read(int from, const std::string& post);
-  void report(const CheckpointWriter::Done& done);
-  void save_clients(int64_t round);
-  void save_server(int64_t round);
-  void commit_checkpoint();
-  std::vector<int> hosts() const;
+  Meeting decide_meeting(int64_t lane, std::vector<ClientRecord> records);
+  void end_exchange(double seconds);
   void evaluate(const RoundPlan& plan);
-  torch::Tensor products(const std::vector<int64_t>& clients);
   Outcome finish(bool paused);
+  RankRecord own_times() const;
+
+  void saving_first(const std::function<void()>& work);
+  void commit_checkpoint();
+  void wait_for_checkpoint();
+  void inject_rank_faults(const RoundPlan& plan) const;
+  void check_faults() const;
+  std::vector<int> hosts() const;
 
   const Experiment& e_;
   Communicator& comm_;
+  const Needs needs_;
   Lanes lanes_;
   Host host_;
-  std::optional<Server> server_;            // on rank 0
+  std::optional<Root> root_;
   std::optional<CheckpointKeeper> keeper_;  // on rank 0, if there are results
-  CheckpointWriter writer_;
+  Attendance attendance_;
   Faults faults_;
   int64_t former_ = 0, begun_ = 0, last_saved_ = 0;  // see follow()
-  std::vector<std::string> places_;                  // host names by rank
-  bool told_ = false;                                // the others that the run is to stop
   ServerState model_;
-  ServerState before_;  // the round under way, on rank 0
 };
 
 }  // namespace fl_sim

@@ -31,6 +31,9 @@ using State = std::map<std::string, torch::Tensor>;
 // Names and lengths of vectors.
 using VectorSizes = std::map<std::string, int64_t>;
 
+// Named numbers of a round: columns of /rounds.
+using Figures = std::map<std::string, double>;
+
 // What clients receive.
 struct GlobalModel {
   int64_t round = 0;      // the round that is under way: 1, 2, ...
@@ -41,9 +44,11 @@ struct GlobalModel {
   torch::Tensor model(int64_t index) const { return weights.narrow(0, index, 1); }  // [1, P]
 };
 
-// With it, what the server keeps to itself.
+// With it, what the server keeps to itself: the algorithm, and what stands around it (the sampler,
+// the transforms), each its own tensors.
 struct ServerState : GlobalModel {
   State hidden;
+  State memory = {};
 };
 
 // What an algorithm asks of the engine. A wrapper copies that of the algorithm inside as a whole
@@ -69,6 +74,8 @@ struct Needs {
   bool pooled = false;    // one client with everybody's samples trains, as long as the cohort would
   bool personal = false;  // clients have models of their own, see Algorithm::personalize()
   bool keeps_deltas = false;  // hosts keep the round's deltas until aggregate()
+  // What is evaluated, and saved as the result, is not `weights` but Algorithm::evaluated().
+  bool evaluates_apart = false;
 
   int64_t models_in_lane() const { return models / lanes; }
 };
@@ -171,6 +178,10 @@ class Algorithm {
     (void)server, (void)records;
   }
 
+  // Where it says so (Needs::evaluates_apart): the models [E, P] to be evaluated and saved. On rank
+  // 0.
+  virtual torch::Tensor evaluated(const ServerState& server) const { return server.weights; }
+
   // Where deltas are kept (Needs::keeps_deltas): whether the server wants their inner products
   // (Sum::products), which costs a second exchange of all deltas.
   virtual bool wants_products(const ServerState& server, const Sum& sum) const {
@@ -183,6 +194,13 @@ class Algorithm {
   virtual std::vector<PersonalModel> personalize(ClientGroup& group,
                                                  const GlobalModel& global) const {
     (void)group, (void)global;
+    return {};
+  }
+
+  // On rank 0 after a round, of its clients: columns of /rounds.
+  virtual Figures figures(const ServerState& server,
+                          const std::vector<ClientRecord>& records) const {
+    (void)server, (void)records;
     return {};
   }
 

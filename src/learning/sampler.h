@@ -2,13 +2,50 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
+#include <utility>
 #include <vector>
 
 #include "base/job.h"
 #include "base/registry.h"
 #include "base/rng.h"
+#include "data/partitioner.h"
+#include "learning/algorithm.h"
+#include "learning/records.h"
 
 namespace fl_sim {
+
+// Clients that may train and can be reached in a round, ascending by id, without a list of all of
+// them where nobody is left out.
+class Candidates {
+ public:
+  // Everybody of 0 to `all` - 1, or those of `ids`, ascending.
+  explicit Candidates(int64_t all) : size_(all) {}
+  explicit Candidates(std::vector<int64_t> ids)
+      : listed_(true), ids_(std::move(ids)), size_(std::ssize(ids_)) {}
+
+  int64_t size() const { return size_; }
+  bool everybody() const { return !listed_; }  // then the id is the place
+  int64_t id(int64_t place) const { return listed_ ? ids_[static_cast<size_t>(place)] : place; }
+
+ private:
+  bool listed_ = false;
+  std::vector<int64_t> ids_;
+  int64_t size_;
+};
+
+struct SampleRequest {
+  int64_t round;
+  const Candidates& candidates;
+  const Partition& partition;  // of what clients train with
+  const State& memory;         // what init() and learn() have left
+};
+
+// A client that takes part.
+struct Drawn {
+  int64_t client;
+  double weight = kNotMeasured;  // of its update, p_k; not measured: by the job's weighting
+};
 
 // Plug-ins live in src/plugins/samplers/.
 class Sampler {
@@ -21,10 +58,20 @@ class Sampler {
 
   virtual ~Sampler() = default;
 
-  // The cohort of a round, drawn from the clients that may train and can be reached in it: distinct
-  // positions 0 to candidates - 1 among them, ascending; fewer than the cohort where there are not
-  // enough. `rng` is the stream of this round.
-  virtual std::vector<int64_t> sample(int64_t round, int64_t candidates, Rng& rng) const = 0;
+  // The cohort of a round, drawn from the candidates: distinct clients, ascending by id; fewer than
+  // the cohort where there are not enough. `rng` is the stream of this round.
+  virtual std::vector<Drawn> sample(const SampleRequest& request, Rng& rng) const = 0;
+
+  // Whether it sets the weights of those it draws, in place of the job's weighting.
+  virtual bool weighs() const { return false; }
+
+  // What it remembers, for a population of ids 0 to `ids` - 1, on rank 0: tensors (float32, float64
+  // or int64), saved with the server. It learns from the records of each round that counted, those
+  // of clients that never answered included.
+  virtual void init(State& memory, int64_t ids) const { (void)memory, (void)ids; }
+  virtual void learn(State& memory, std::span<const ClientRecord> records) const {
+    (void)memory, (void)records;
+  }
 };
 
 }  // namespace fl_sim

@@ -52,6 +52,14 @@ RowPart RowPart::trainable(const ParameterLayout& layout) const {
   return RowPart(std::move(spans));
 }
 
+bool RowPart::contains(const RowPart& other) const {
+  return std::all_of(other.spans_.begin(), other.spans_.end(), [&](const auto& inner) {
+    return std::any_of(spans_.begin(), spans_.end(), [&](const auto& outer) {
+      return outer.first <= inner.first && inner.first + inner.second <= outer.first + outer.second;
+    });
+  });
+}
+
 int64_t RowPart::numbers(const ParameterLayout& layout) const {
   int64_t sum = 0;
   for (size_t i = 0; i < layout.parameters().size(); ++i) {

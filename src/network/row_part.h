@@ -32,6 +32,7 @@ class RowPart {
   int64_t size() const { return size_; }                 // n elements, gaps included
   int64_t numbers(const ParameterLayout& layout) const;  // without gaps
   bool empty() const { return size_ == 0; }
+  bool contains(const RowPart& other) const;
 
   // Rows are [G, row()], or [G, trainable part] if all of this part is trainable. `values` [G, n],
   // or [1, n] for the same in all rows.

@@ -139,6 +139,7 @@ void write_server(Hdf5File& file, const ServerState& server) {
   write_tensor(file, "/server/weights", server.weights);
   write_state(file, "/server/shared", server.shared);
   write_state(file, "/server/hidden", server.hidden);
+  write_state(file, "/server/memory", server.memory);
 }
 
 ServerState read_server(const Hdf5File& file) {
@@ -147,6 +148,7 @@ ServerState read_server(const Hdf5File& file) {
   server.weights = read_tensor(file, "/server/weights");
   server.shared = read_state(file, "/server/shared");
   server.hidden = read_state(file, "/server/hidden");
+  server.memory = read_state(file, "/server/memory");
   return server;
 }
 

@@ -212,21 +212,28 @@ void Results::set_model(std::vector<NamedTensor> model) {
   model_ = std::move(model);
 }
 
-void Results::add_round(const RoundRecord& round) {
-  check_figures(round.figures);
-  rounds_.push_back(round);
+void Results::round(const RoundRecord& record) {
+  check_figures(record.figures);
+  rounds_.push_back(record);
 }
 
-void Results::add_evaluations(const std::vector<ClientEvaluation>& evaluations) {
-  evaluations_.add(evaluations);
+void Results::evaluations(std::span<const ClientEvaluation> records) { evaluations_.add(records); }
+
+void Results::end(const Outcome& outcome) {
+  set_ranks(outcome.ranks);
+  if (!outcome.paused) add_provenance("end", utc_now());
+}
+
+void Results::save(const std::function<std::vector<NamedTensor>()>& model, bool force) {
+  if (!force && !due()) return;
+  set_model(model());
+  save(force);
 }
 
 void Results::set_scalars(std::vector<std::string> names) {
   check_scalars(names);
   scalars_ = std::move(names);
 }
-
-void Results::add_clients(const std::vector<ClientRecord>& clients) { clients_.add(clients); }
 
 bool Results::due() const { return Clock::now() >= next_write_; }
 

@@ -20,15 +20,10 @@
 
 #include "data/partitioner.h"
 #include "learning/records.h"
+#include "learning/tracker.h"
 #include "storage/record_log.h"
 
 namespace fl_sim {
-
-struct NamedTensor {
-  std::string name;            // "conv1.weight": no slashes
-  std::vector<int64_t> shape;  // empty: a scalar
-  std::vector<float> values;   // row by row
-};
 
 // 16 hexadecimal digits: zlib's crc32, then adler32, of the tensors' little-endian bytes, one
 // tensor after the other in the order of their names. In Python, with h5py:
@@ -43,7 +38,7 @@ struct PartitionExtras {
 };
 
 // Rank 0's results. Failures to write throw Error.
-class Results {
+class Results final : public Tracker {
  public:
   // Makes the directory if need be and throws Error if `path` cannot be written, or exists and may
   // not be replaced.
@@ -62,8 +57,14 @@ class Results {
   // not all there.
   void load(int64_t last_round);
 
-  // As if rounds after this one had not been.
-  void forget_after(int64_t last_round);
+  // As a tracker: rows are kept, and written as a whole.
+  void clients(std::span<const ClientRecord> records) override { clients_.add(records); }
+  void evaluations(std::span<const ClientEvaluation> records) override;
+  void round(const RoundRecord& record) override;
+  void forget_after(int64_t last_round) override;
+  void end(const Outcome& outcome) override;
+  // Writes the file if due or if `force`, with the model that is made then.
+  void save(const std::function<std::vector<NamedTensor>()>& model, bool force) override;
 
   void set_job(std::string text, std::map<std::string, std::string> values);
   void set_provenance(std::map<std::string, std::string> values);
@@ -72,9 +73,6 @@ class Results {
   void set_partition(Partition partition, Skew skew, PartitionExtras extras = {});
   void set_ranks(std::vector<RankRecord> ranks);
   void set_model(std::vector<NamedTensor> model);
-  void add_round(const RoundRecord& round);
-  void add_clients(const std::vector<ClientRecord>& clients);
-  void add_evaluations(const std::vector<ClientEvaluation>& evaluations);
   // The names of the columns of /clients that hold ClientRecord::scalars.
   void set_scalars(std::vector<std::string> names);
 
@@ -82,13 +80,13 @@ class Results {
   // percent of the run.
   bool due() const;
 
-  // Writes the file if due or if `force`.
+  // The same with the model that was set last.
   void save(bool force);
 
   const std::string& path() const { return path_; }
   const std::vector<RoundRecord>& rounds() const { return rounds_; }
-  std::vector<ClientRecord> clients() const { return clients_.all(); }
-  std::vector<ClientEvaluation> evaluations() const { return evaluations_.all(); }
+  std::vector<ClientRecord> client_rows() const { return clients_.all(); }
+  std::vector<ClientEvaluation> evaluation_rows() const { return evaluations_.all(); }
 
  private:
   using Clock = std::chrono::steady_clock;

@@ -43,7 +43,7 @@ Vector joined(const std::vector<Vector>& vectors) {
 
 // Networks of problems start every model alike; this run's start as it is said.
 Finished run_from(const std::vector<Vector>& starts, Experiment& e, Results* results = nullptr) {
-  Simulation simulation(e, one_rank(), results, nullptr);
+  Simulation simulation(e, one_rank(), trackers_of(results));
   const ParameterLayout& layout = e.network->layout();
   for (int64_t m = 0; m < std::ssize(starts); ++m) {
     int64_t next = 0;
@@ -72,8 +72,8 @@ Finished run_recorded_from(const std::vector<Vector>& starts, Experiment& e) {
   Results results(path.string(), /*overwrite=*/true);
   Finished finished = run_from(starts, e, &results);
   std::filesystem::remove(path);
-  finished.clients = results.clients();
-  finished.evaluations = results.evaluations();
+  finished.clients = results.client_rows();
+  finished.evaluations = results.evaluation_rows();
   return finished;
 }
 

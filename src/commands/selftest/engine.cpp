@@ -38,9 +38,11 @@ class RecordingSampler final : public Sampler {
  public:
   RecordingSampler(std::unique_ptr<Sampler> sampler, std::vector<std::vector<int64_t>>& drawn)
       : sampler_(std::move(sampler)), drawn_(drawn) {}
-  std::vector<int64_t> sample(int64_t round, int64_t candidates, Rng& rng) const override {
-    drawn_.push_back(sampler_->sample(round, candidates, rng));
-    return drawn_.back();
+  std::vector<Drawn> sample(const SampleRequest& request, Rng& rng) const override {
+    const std::vector<Drawn> cohort = sampler_->sample(request, rng);
+    drawn_.emplace_back();
+    for (const Drawn& drawn : cohort) drawn_.back().push_back(drawn.client);
+    return cohort;
   }
 
  private:

@@ -177,17 +177,20 @@ Experiment experiment_of(const Problem& problem, const std::string& algorithm,
                        message("algorithm = ", algorithm, "\nrounds = ", rounds, "\n", lines));
 }
 
+Trackers trackers_of(Results* results) {
+  if (results == nullptr) return {};
+  return {.results = results, .all = {results}};
+}
+
 Finished run(Experiment& experiment, Results* results) {
-  Simulation simulation(experiment, one_rank(), results, nullptr);
+  Simulation simulation(experiment, one_rank(), trackers_of(results));
   simulation.run();
   Finished finished{to_vector(simulation.weights()), simulation.server(), {}};
+  const StateLayout layout = state_layout(experiment);
   for (const int64_t client : simulation.host().store().clients()) {
-    const torch::Tensor held = simulation.host().store().get(client);
-    int64_t offset = 0;
-    for (const auto& [name, size] : state_sizes(experiment)) {
-      finished.states[client][name] = held.narrow(0, offset, size).clone();
-      offset += size;
-    }
+    State state = layout.zeros(1, torch::dtype(experiment.dtype));
+    layout.unpack(simulation.host().store().get(client), state, 0);
+    for (const auto& [name, tensor] : state) finished.states[client][name] = tensor[0];
   }
   return finished;
 }
@@ -199,8 +202,8 @@ Finished run_recorded(Experiment& experiment) {
   Finished finished = run(experiment, &results);
   std::filesystem::remove(path);
   finished.rounds = results.rounds();
-  finished.clients = results.clients();
-  finished.evaluations = results.evaluations();
+  finished.clients = results.client_rows();
+  finished.evaluations = results.evaluation_rows();
   return finished;
 }
 
@@ -267,8 +270,11 @@ bool add_closed_form(const std::string& algorithm, const std::string& text, cons
   return add_closed_form(algorithm, text, example_problem(), local, lines, rule);
 }
 
-std::vector<int64_t> FixedCohorts::sample(int64_t round, int64_t, Rng&) const {
-  return cohorts_[std::min(static_cast<size_t>(round - 1), cohorts_.size() - 1)];
+std::vector<Drawn> FixedCohorts::sample(const SampleRequest& request, Rng&) const {
+  std::vector<Drawn> cohort;
+  const auto round = std::min(static_cast<size_t>(request.round - 1), cohorts_.size() - 1);
+  for (const int64_t place : cohorts_[round]) cohort.push_back({request.candidates.id(place)});
+  return cohort;
 }
 
 Partition own_samples(const Problem& problem) {

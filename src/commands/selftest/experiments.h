@@ -88,11 +88,14 @@ bool add_closed_form(const std::string& algorithm, const std::string& text, cons
 bool add_closed_form(const std::string& algorithm, const std::string& text, const Problem& problem,
                      const Local& local, const std::string& lines, const Rule& rule);
 
+// Those of a run with results, which may be null.
+Trackers trackers_of(Results* results);
+
 // Cohorts as a check wants them; the last one stands for all later rounds.
 class FixedCohorts final : public Sampler {
  public:
   explicit FixedCohorts(std::vector<std::vector<int64_t>> cohorts) : cohorts_(std::move(cohorts)) {}
-  std::vector<int64_t> sample(int64_t round, int64_t candidates, Rng& rng) const override;
+  std::vector<Drawn> sample(const SampleRequest& request, Rng& rng) const override;
 
  private:
   std::vector<std::vector<int64_t>> cohorts_;

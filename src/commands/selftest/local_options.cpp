@@ -250,9 +250,10 @@ FL_SELFTEST("engine", "closed form", "clients that are lost are left out, by cha
 // Takes whoever is there.
 class Everybody final : public Sampler {
  public:
-  std::vector<int64_t> sample(int64_t, int64_t candidates, Rng&) const override {
-    std::vector<int64_t> all;
-    for (int64_t place = 0; place < candidates; ++place) all.push_back(place);
+  std::vector<Drawn> sample(const SampleRequest& request, Rng&) const override {
+    std::vector<Drawn> all;
+    for (int64_t place = 0; place < request.candidates.size(); ++place)
+      all.push_back({request.candidates.id(place)});
     return all;
   }
 };

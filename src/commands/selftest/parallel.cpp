@@ -363,7 +363,7 @@ FL_SELFTEST("pwfl", "mistakes", "models start alike, or each with weights of its
         any_job("algorithm = pwfl\nmodel = 2nn\npwfl.models = 3\nrounds = 1\ndevice = cpu\n" +
                 lines),
         one_rank());
-    return Simulation(e, one_rank(), nullptr, nullptr).weights().clone();
+    return Simulation(e, one_rank()).weights().clone();
   };
   const torch::Tensor same = start("pwfl.init = same"), other = start("pwfl.init = different");
   const auto row = [](const torch::Tensor& rows, int64_t j) { return to_vector(rows[j]); };

@@ -78,7 +78,7 @@ Job small_job(const std::string& algorithm, const std::string& model, int64_t gr
 std::string checksum_of(const Job& job, Communicator& comm) {
   const Experiment experiment = set_up(job, comm);
   set_arithmetic(experiment.job);
-  Simulation simulation(experiment, comm, nullptr, nullptr);
+  Simulation simulation(experiment, comm);
   const std::string checksum = simulation.run().checksum;
   FL_CHECK(comm.rank() != 0 || torch::isfinite(simulation.weights()).all().item<bool>(),
            "the model is not finite");
@@ -265,12 +265,12 @@ Result survives_saving(const std::string& algorithm) {
     Experiment first = set_up(job, one_rank());
     first.job.set("rounds", "2");
     {
-      Simulation simulation(first, one_rank(), nullptr, nullptr);
+      Simulation simulation(first, one_rank());
       simulation.run();
       save(folder, simulation.server(), simulation.host().store());
     }
     Experiment second = set_up(job, one_rank());
-    Simulation simulation(second, one_rank(), nullptr, nullptr);
+    Simulation simulation(second, one_rank());
     ServerState saved = restore(folder, simulation.host().store());
     remove_checkpoints(folder);
     saved.weights = saved.weights.to(second.device);

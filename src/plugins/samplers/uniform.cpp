@@ -29,13 +29,16 @@ class Uniform final : public Sampler {
         .rule = "Every set of `cohort` distinct clients is equally likely, in every round anew."};
   }
 
-  std::vector<int64_t> sample(int64_t, int64_t candidates, Rng& rng) const override {
-    std::set<int64_t> chosen;
+  std::vector<Drawn> sample(const SampleRequest& request, Rng& rng) const override {
+    const int64_t candidates = request.candidates.size();
+    std::set<int64_t> chosen;  // places
     for (int64_t last = std::max<int64_t>(candidates - cohort_, 0); last < candidates; ++last) {
       // Among 0..last; what is taken already stands for `last`, which cannot be.
       if (!chosen.insert(rng.below(last + 1)).second) chosen.insert(last);
     }
-    return {chosen.begin(), chosen.end()};
+    std::vector<Drawn> cohort;
+    for (const int64_t place : chosen) cohort.push_back({request.candidates.id(place)});
+    return cohort;
   }
 
  private:

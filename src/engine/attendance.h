@@ -1,0 +1,61 @@
+// What a rank has to look after while it trains or waits: who lives, who wants the run to stop, and
+// files that are written beside the training.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "process/communicator.h"
+#include "storage/checkpoint.h"
+
+namespace fl_sim {
+
+class Attendance {
+ public:
+  // `on_file`: on rank 0, a rank is through with its file of a checkpoint. `before_end`: on rank 0,
+  // before the run ends for want of a sign of life.
+  Attendance(Communicator& comm, std::function<void(int, const CheckpointWriter::Done&)> on_file,
+             std::function<void()> before_end);
+  ~Attendance();
+  Attendance(const Attendance&) = delete;
+  Attendance& operator=(const Attendance&) = delete;
+
+  // Collective. From here on it knows where everyone is, and looks whenever the process does (see
+  // Interruption) or a communicator that it watches waits.
+  void begin();
+  void watch(Communicator& comm);
+
+  // One look. Throws Error if a rank has been silent for too long.
+  void look();
+  // Called at the end of each look.
+  void after_look(std::function<void()> work) { after_ = std::move(work); }
+
+  // A rank was heard of otherwise: nobody would be here without it.
+  void heard_of(int rank, const char* what, int64_t round) const;
+
+  // Where this rank's clients are saved, in a thread of its own. Waits for what was begun before.
+  CheckpointWriter& writer() { return writer_; }
+  // Tells rank 0 of a file that is there; with `wait`, of the one under way.
+  void report_file(bool wait = false);
+
+ private:
+  struct Post;  // what ranks tell each other beside all else
+
+  void read(int from, const Post& post);
+  void tell(const Post& post);
+  void tell_of_signal();
+  void watch_others();
+
+  Communicator& comm_;
+  const bool serves_;
+  std::function<void(int, const CheckpointWriter::Done&)> on_file_;
+  std::function<void()> before_end_, after_;
+  CheckpointWriter writer_;
+  std::vector<std::string> places_;  // host names by rank
+  std::vector<Communicator*> watched_;
+  bool told_ = false;  // the others that the run is to stop
+};
+
+}  // namespace fl_sim

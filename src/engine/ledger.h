@@ -1,0 +1,117 @@
+// What a run has come to, on rank 0: what each round cost and brought, when its row is complete,
+// and who is told.
+//
+// A row of /rounds is complete once its model has been evaluated, which the server does while
+// others train: so rows wait here, and leave in order.
+#pragma once
+
+#include <torch/types.h>
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <vector>
+
+#include "engine/experiment.h"
+#include "engine/planner.h"
+#include "engine/traffic.h"
+#include "learning/evaluation.h"
+#include "learning/tracker.h"
+#include "storage/results.h"
+
+namespace fl_sim {
+
+// Who is told of a run; the results file is one of them, where there is one.
+struct Trackers {
+  Results* results = nullptr;
+  std::vector<Tracker*> all = {};
+};
+
+class Ledger {
+ public:
+  Ledger(const Experiment& experiment, Trackers trackers);
+
+  // What the results say of the rounds before, `round` in all, of which the first `former` are
+  // another run's.
+  void restore(int64_t round, int64_t former);
+
+  // A plan that is about to be carried out.
+  void begin(const RoundPlan& plan);
+  // As if the round under way had not begun.
+  void drop_round() { underway_ = {}; }
+
+  // Records of a lane's clients, those of absent ones included, before the server's step. Throws
+  // Error if a client diverged and the job says to stop then.
+  void add(const ServerState& model, const std::vector<ClientRecord>& records, const Traffic& each);
+  // Too few of them were accepted: none of the round's updates counts.
+  void leave_out_all() { underway_.failed = true; }
+  // After all lanes of an exchange, `seconds` after it began.
+  void end_exchange(double seconds) { underway_.seconds += seconds; }
+
+  // One record a client of the round under way, ascending by client: of its last exchange, with
+  // the time of all.
+  std::vector<ClientRecord> records() const;
+
+  // The round is through: `evaluates` says who looks at its model, `hosts` how many there are.
+  struct Evaluation {
+    bool test_set, clients;
+  };
+  void end_round(const ServerState& model, const Figures& figures, const Evaluation& evaluates,
+                 int64_t hosts);
+
+  // After clients evaluated the model of the round.
+  void add_evaluations(std::vector<ClientEvaluation> evaluations);
+
+  // Evaluates a little; returns whether there is more to do.
+  bool evaluate_some() { return evaluator_.step(); }
+  void finish_evaluation() { evaluator_.finish(); }
+  double evaluate_seconds() const { return evaluator_.seconds(); }
+
+  // A run ends with the model that reached the target. What is under way when that is known is
+  // thrown away, so that it does not matter when it is known.
+  bool waits_for_target() const { return target_accuracy_ > 0; }
+  bool target_reached() const { return outcome_.target_reached; }
+
+  int64_t complete_rows() const { return complete_rows_; }  // of rounds, told to all
+
+  void note(const std::string& text, LogLevel level) const;
+  void save(const ServerState& model, bool force) const;
+
+  // Tells the end. All rounds must have been evaluated. `paused`: others will follow.
+  const Outcome& finish(const ServerState& model, std::vector<RankRecord> ranks, bool paused);
+
+ private:
+  struct PendingRound {
+    RoundRecord record;
+    bool waiting;          // for its evaluation on the test set
+    bool waiting_clients;  // for that by clients
+  };
+  // What a round has come to so far, over its exchanges.
+  struct Underway {
+    int64_t round = 0;
+    std::map<int64_t, ClientRecord> records;  // by client
+    bool failed = false;
+    double seconds = 0;
+    int64_t bytes_down = 0, bytes_up = 0, bytes_state = 0;
+  };
+
+  RoundRecord row_of_round(int64_t hosts) const;
+  void stop_at_divergence(const ServerState& model);
+  void report_failures() const;
+  void evaluated(const TestResult& result);
+  void complete_rounds();
+  void count(const RoundRecord& round);
+
+  const Experiment& e_;
+  const Trackers trackers_;
+  const double target_accuracy_;
+  const bool stops_at_divergence_;
+  const int64_t state_bytes_;  // of a client
+  Underway underway_;
+  std::deque<PendingRound> pending_;
+  int64_t complete_rows_ = 0;
+  Evaluator evaluator_;
+  Outcome outcome_;
+};
+
+}  // namespace fl_sim

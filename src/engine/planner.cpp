@@ -1,0 +1,324 @@
+#include "engine/planner.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <numeric>
+#include <set>
+#include <span>
+#include <string>
+#include <utility>
+
+#include "base/check.h"
+#include "engine/client_state.h"
+#include "engine/lanes.h"
+#include "process/test_hooks.h"
+
+namespace fl_sim {
+namespace {
+
+// All ranks but the server's; one rank is both.
+std::vector<int64_t> hosts_among(int ranks) {
+  std::vector<int64_t> hosts(static_cast<size_t>(std::max(1, ranks - 1)));
+  std::iota(hosts.begin(), hosts.end(), ranks == 1 ? 0 : 1);
+  return hosts;
+}
+
+}  // namespace
+
+State sampler_memory(const Experiment& e) {
+  State memory;
+  e.sampler->init(memory, e.partition.clients());
+  return memory;
+}
+
+// Who comes late, who does a part, and who never answers.
+struct Planner::Fate {
+  std::map<int64_t, int64_t> limits;
+  std::set<int64_t> late, lost;
+
+  int64_t limit(int64_t client) const {
+    const auto found = limits.find(client);
+    return found == limits.end() ? int64_t{0} : found->second;
+  }
+};
+
+Planner::Planner(const Experiment& experiment, int ranks)
+    : e_(experiment),
+      needs_(e_.algorithm->needs()),
+      rounds_(e_.job.get<int64_t>("rounds")),
+      evaluate_every_(e_.job.get<int64_t>("evaluate-every")),
+      checkpoint_every_(e_.job.get<int64_t>("checkpoint-every")),
+      exchanges_(needs_.exchanges),
+      group_size_(e_.job.get<int64_t>("group-size")),
+      seed_(e_.job.seed()),
+      evaluate_share_(e_.job.get<double>("evaluate-clients")),
+      local_(e_.job),
+      ranks_(ranks),
+      state_length_(state_layout(e_).length()),
+      faults_(Faults::parse(e_.job.get<std::string>("inject"))),
+      times_(hosts_among(ranks)) {}
+
+void Planner::resume_after(int64_t round, int64_t saved,
+                           std::unordered_map<int64_t, int64_t> holders) {
+  round_ = round;
+  exchange_ = exchanges_ - 1;
+  saved_ = saved;
+  holders_ = std::move(holders);
+}
+
+void Planner::drop_round() {
+  --round_;
+  exchange_ = exchanges_ - 1;
+  clients_next_ = false;
+  new_model_ = dropped_ = true;
+}
+
+void Planner::end_exchange(const std::vector<ClientRecord>& trained) {
+  times_.learn(trained);
+  new_model_ = true;
+  clients_next_ = last_exchange() && clients_evaluate(round_);
+}
+
+bool Planner::evaluates(int64_t round) const {
+  return round == rounds_ || (evaluate_every_ > 0 && round % evaluate_every_ == 0);
+}
+
+RoundPlan Planner::next(const Situation& now, const State& memory) {
+  RoundPlan plan;
+  if (clients_next_) {
+    clients_next_ = false;
+    plan = evaluation();
+  } else if (now.over) {
+    return plan;
+  } else if (round_ > 0 && !last_exchange()) {
+    ++exchange_;
+    plan = first_;
+    plan.moves.clear();
+  } else {
+    if (round_ == rounds_) return plan;
+    if (now.interrupted) {
+      plan.kind = RoundPlan::Kind::kPause;
+      plan.roll_back = std::exchange(dropped_, false);
+      if (round_ > saved_) plan.checkpoint = saved_ = round_;
+      return plan;
+    }
+    const bool due = now.may_save && checkpoint_every_ > 0 && round_ > saved_ &&
+                     round_ / checkpoint_every_ > saved_ / checkpoint_every_;
+    if (due) saved_ = round_;
+    ++round_;
+    exchange_ = 0;
+    plan = training(memory);
+    if (due) plan.checkpoint = saved_;
+  }
+  plan.round = round_;
+  plan.exchange = exchange_;
+  plan.new_model = std::exchange(new_model_, false);
+  plan.roll_back = std::exchange(dropped_, false);
+  return plan;
+}
+
+// Those that may train and can be reached.
+Candidates Planner::candidates(int64_t round) const {
+  const double chance = e_.job.get<double>("availability.probability");
+  const int64_t all = e_.trained.empty() ? e_.partition.clients() : std::ssize(e_.trained);
+  if (chance >= 1) return e_.trained.empty() ? Candidates(all) : Candidates(e_.trained);
+  std::vector<int64_t> available;
+  for (int64_t place = 0; place < all; ++place) {
+    const int64_t id = e_.trained.empty() ? place : e_.trained[static_cast<size_t>(place)];
+    if (Rng(seed_, "availability", round, id).uniform() < chance) available.push_back(id);
+  }
+  return Candidates(std::move(available));
+}
+
+std::vector<Drawn> Planner::draw(int64_t round, const State& memory) const {
+  const Candidates who = candidates(round);
+  if (who.size() == 0) return {};
+  Rng rng(seed_, "sampler", round);
+  std::vector<Drawn> cohort = e_.sampler->sample(
+      {.round = round, .candidates = who, .partition = e_.partition, .memory = memory}, rng);
+  for (size_t i = 0; i < cohort.size(); ++i) {
+    FL_CHECK(i == 0 || cohort[i - 1].client < cohort[i].client, "sampler ",
+             e_.job.get<std::string>("sampler"), " drew client ", cohort[i].client,
+             " behind client ", cohort[i - 1].client, " (must be distinct and ascending)");
+  }
+  return cohort;
+}
+
+Planner::Fate Planner::fate_of(const std::vector<Drawn>& cohort) const {
+  Fate fate;
+  const double fraction = e_.job.get<double>("stragglers.fraction");
+  if (fraction > 0) {
+    Rng rng(seed_, "stragglers", round_);
+    const bool drop = e_.job.get<std::string>("stragglers.policy") == "drop";
+    const std::vector<int64_t> order = rng.permutation(std::ssize(cohort));
+    const auto count = std::llround(fraction * static_cast<double>(cohort.size()));
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t client = cohort[static_cast<size_t>(order[static_cast<size_t>(i)])].client;
+      if (drop) {
+        fate.late.insert(client);
+      } else {
+        fate.limits[client] = 1 + rng.below(local_.steps > 0 ? local_.steps : local_.epochs);
+      }
+    }
+  }
+  const double dropout = e_.job.get<double>("availability.dropout");
+  for (const auto& [client, weight] : cohort) {
+    if (dropout > 0 && Rng(seed_, "lost", round_, client).uniform() < dropout)
+      fate.lost.insert(client);
+    if (faults_.has(Faults::Kind::kClientCrash, round_, client)) fate.lost.insert(client);
+  }
+  return fate;
+}
+
+// The cohort's parts, one a lane: disjoint and of equal size.
+std::vector<std::vector<Drawn>> Planner::cut_into_lanes(std::vector<Drawn> cohort) const {
+  if (needs_.lanes == 1) return {std::move(cohort)};
+  Rng rng(seed_, "lanes", round_);
+  rng.shuffle(std::span(cohort));
+  std::vector<std::vector<Drawn>> parts;
+  const auto each = cohort.size() / static_cast<size_t>(needs_.lanes);
+  for (size_t lane = 0; lane < static_cast<size_t>(needs_.lanes); ++lane) {
+    const auto first = cohort.begin() + static_cast<std::ptrdiff_t>(lane * each);
+    parts.emplace_back(first, first + static_cast<std::ptrdiff_t>(each));
+    std::sort(parts.back().begin(), parts.back().end(),
+              [](const Drawn& a, const Drawn& b) { return a.client < b.client; });
+  }
+  return parts;
+}
+
+RoundPlan Planner::training(const State& memory) {
+  absent_.clear();
+  RoundPlan plan{.kind = RoundPlan::Kind::kTrain};
+  std::vector<Drawn> cohort = draw(round_, memory);
+  const Fate fate = fate_of(cohort);
+  int64_t lane = 0;
+  for (const std::vector<Drawn>& part : cut_into_lanes(std::move(cohort)))
+    plan_lane(plan, lane++, part, fate);
+  deal_groups(plan);
+  first_ = plan;
+  return plan;
+}
+
+void Planner::plan_lane(RoundPlan& plan, int64_t lane, const std::vector<Drawn>& cohort,
+                        const Fate& fate) {
+  const auto steps = [&](int64_t client) {
+    return local_.steps_of(e_.partition.size(client), fate.limit(client));
+  };
+  std::vector<int64_t> trains;
+  std::map<int64_t, double> weights;  // of those who train, where the sampler sets them
+  int64_t samples = 0, all_steps = 0;
+  for (const auto& [client, weight] : cohort) {
+    samples += e_.partition.size(client);
+    const bool lost = fate.lost.contains(client);
+    if (lost || fate.late.contains(client)) {
+      ClientRecord& absent = absent_.emplace_back();
+      absent.round = round_;
+      absent.client = client;
+      absent.samples = e_.partition.size(client);
+      absent.status = static_cast<int64_t>(lost ? ClientStatus::kLost : ClientStatus::kStraggler);
+      absent.weight = 0;
+      absent.model = lane;
+      continue;
+    }
+    trains.push_back(client);
+    if (e_.sampler->weighs()) weights[client] = weight;
+    all_steps += steps(client);
+  }
+  plan.clients.push_back(std::ssize(cohort));
+  plan.samples.push_back(samples);
+  if (needs_.pooled) {
+    PlannedGroup pool{.ids = {0}, .limits = {all_steps}};
+    pool.seconds = times_.seconds(all_steps);
+    if (all_steps > 0) plan.groups.push_back(std::move(pool));
+    return;
+  }
+  for (PlannedGroup& group : make_groups(trains, group_size_, steps)) {
+    group.lane = lane;
+    for (const int64_t client : group.ids) {
+      group.seconds += times_.seconds(steps(client));
+      if (!fate.limits.empty()) group.limits.push_back(fate.limit(client));
+      if (!weights.empty()) group.weights.push_back(weights.at(client));
+    }
+    plan.groups.push_back(std::move(group));
+  }
+}
+
+std::vector<ClientRecord> Planner::absent(int64_t lane) const {
+  std::vector<ClientRecord> records;
+  if (needs_.pooled) return records;
+  std::copy_if(absent_.begin(), absent_.end(), std::back_inserter(records),
+               [&](const ClientRecord& record) { return record.model == lane; });
+  return records;
+}
+
+// Clients that evaluate: drawn by the seed, of those that may train and of those that never do
+// alike.
+RoundPlan Planner::evaluation() {
+  RoundPlan plan{.kind = RoundPlan::Kind::kEvaluate};
+  const Partition& held_back =
+      e_.job.get<std::string>("evaluate-split") == "test" ? e_.test : e_.validation;
+  std::vector<int64_t> seen, unseen, chosen;
+  for (int64_t client = 0; client < held_back.clients(); ++client) {
+    if (held_back.size(client) == 0) continue;
+    const bool holdout = std::binary_search(e_.holdout.begin(), e_.holdout.end(), client);
+    (holdout ? unseen : seen).push_back(client);
+  }
+  const auto least = static_cast<size_t>(e_.job.get<int64_t>("evaluate-min-clients"));
+  Rng rng(seed_, "evaluate-clients", round_);
+  for (std::vector<int64_t>* all : {&seen, &unseen}) {
+    const auto share =
+        static_cast<size_t>(std::llround(evaluate_share_ * static_cast<double>(all->size())));
+    const size_t count = std::min(all->size(), std::max(least, share));
+    if (count < all->size()) rng.shuffle(std::span(*all));
+    chosen.insert(chosen.end(), all->begin(), all->begin() + static_cast<std::ptrdiff_t>(count));
+  }
+  const auto steps = [&](int64_t client) { return local_.steps_of(e_.partition.size(client)); };
+  plan.groups = make_groups(chosen, group_size_, steps);
+  for (PlannedGroup& group : plan.groups) {
+    for (const int64_t client : group.ids) group.seconds += times_.seconds(steps(client));
+  }
+  deal_groups(plan);
+  return plan;
+}
+
+void Planner::deal_groups(RoundPlan& plan) {
+  expected_seconds_.clear();
+  if (needs_.lanes > 1 && plan.kind == RoundPlan::Kind::kTrain) return deal_lanes(plan);
+  plan.moves = deal(plan.groups, times_.hosts(), state_length_ > 0 ? &holders_ : nullptr,
+                    TestHooks::get().random_deal);
+  expected_seconds_.push_back(times_.makespan(plan.groups));
+}
+
+// Each lane's groups to its own hosts, see lane_hosts().
+void Planner::deal_lanes(RoundPlan& plan) {
+  std::vector<PlannedGroup> all;
+  for (int64_t lane = 0; lane < needs_.lanes; ++lane) {
+    std::vector<PlannedGroup> own;
+    for (const PlannedGroup& group : plan.groups) {
+      if (group.lane == lane) own.push_back(group);
+    }
+    std::vector<HostSpeed> hosts;
+    for (const int rank : lane_hosts(lane, needs_.lanes, ranks_)) {
+      for (const HostSpeed& host : times_.hosts()) {
+        if (host.rank == rank) hosts.push_back(host);
+      }
+    }
+    const std::vector<StateMove> moves =
+        deal(own, hosts, state_length_ > 0 ? &holders_ : nullptr, TestHooks::get().random_deal);
+    plan.moves.insert(plan.moves.end(), moves.begin(), moves.end());
+    all.insert(all.end(), own.begin(), own.end());
+    // A host of several lanes has to be through with those before.
+    std::vector<PlannedGroup> until;
+    for (const PlannedGroup& group : all) {
+      if (std::any_of(hosts.begin(), hosts.end(),
+                      [&](const HostSpeed& host) { return host.rank == group.rank; })) {
+        until.push_back(group);
+      }
+    }
+    expected_seconds_.push_back(times_.makespan(until));
+  }
+  plan.groups = std::move(all);
+}
+
+}  // namespace fl_sim

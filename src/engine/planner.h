@@ -1,0 +1,99 @@
+// What everyone does next, on rank 0: who takes part in a round, together with whom, and where.
+//
+// Who takes part, and in which groups, follows from the job alone; where groups are trained follows
+// from how long clients took so far.
+#pragma once
+
+#include <cstdint>
+#include <unordered_map>
+#include <vector>
+
+#include "engine/experiment.h"
+#include "engine/faults.h"
+#include "engine/schedule.h"
+#include "engine/time_model.h"
+#include "learning/batches.h"
+
+namespace fl_sim {
+
+// What the job's sampler remembers before round 1.
+State sampler_memory(const Experiment& experiment);
+
+class Planner {
+ public:
+  // For a run on so many ranks.
+  Planner(const Experiment& experiment, int ranks);
+
+  // Goes on after this round instead of beginning with the first. `saved`: the round of the last
+  // checkpoint. `holders`: which rank has which client's state.
+  void resume_after(int64_t round, int64_t saved, std::unordered_map<int64_t, int64_t> holders);
+
+  // How things stand when it is asked.
+  struct Situation {
+    bool over = false;         // the target has been reached
+    bool interrupted = false;  // a signal wants the run to stop after the round
+    bool may_save = false;     // a checkpoint may begin
+  };
+  // The next exchange of a round, clients' evaluation of its model, or that the run is over, or
+  // interrupted. `memory` is the server's.
+  RoundPlan next(const Situation& situation, const State& memory);
+
+  // The exchange that was planned last is through: what its clients' records say of times.
+  void end_exchange(const std::vector<ClientRecord>& trained);
+  // As if the round under way had not begun.
+  void drop_round();
+
+  int64_t round() const { return round_; }  // the last one that was planned
+  bool last_exchange() const { return exchange_ + 1 == exchanges_; }
+  bool between_rounds() const { return round_ == 0 || (last_exchange() && !clients_next_); }
+  // Whether the model after a round is evaluated on the test set, and by clients.
+  bool evaluates(int64_t round) const;
+  bool clients_evaluate(int64_t round) const { return evaluate_share_ > 0 && evaluates(round); }
+
+  // Records of those who were drawn for a lane of this round, but do nothing.
+  std::vector<ClientRecord> absent(int64_t lane) const;
+
+  // Clients will take start + step * steps seconds, as long as nothing is known better.
+  void expect(double start, double step) { times_.assume(start, step); }
+  // How long the hosts will need, from its beginning, for a lane of what was planned last; 0 where
+  // nothing is known.
+  double expected_seconds(int64_t lane) const {
+    return expected_seconds_[static_cast<size_t>(lane)];
+  }
+  int64_t hosts() const { return std::ssize(times_.hosts()); }
+
+ private:
+  struct Fate;  // of a cohort's clients
+
+  RoundPlan training(const State& memory);
+  RoundPlan evaluation();
+  Candidates candidates(int64_t round) const;
+  std::vector<Drawn> draw(int64_t round, const State& memory) const;
+  Fate fate_of(const std::vector<Drawn>& cohort) const;
+  std::vector<std::vector<Drawn>> cut_into_lanes(std::vector<Drawn> cohort) const;
+  void plan_lane(RoundPlan& plan, int64_t lane, const std::vector<Drawn>& cohort, const Fate& fate);
+  void deal_groups(RoundPlan& plan);
+  void deal_lanes(RoundPlan& plan);
+
+  const Experiment& e_;
+  const Needs needs_;
+  const int64_t rounds_, evaluate_every_, checkpoint_every_, exchanges_, group_size_;
+  const uint64_t seed_;
+  const double evaluate_share_;
+  const LocalPlan local_;
+  const int ranks_;
+  const int64_t state_length_;
+  const Faults faults_;
+  int64_t round_ = 0, exchange_ = 0;  // the last one that was planned
+  RoundPlan first_;                   // of the round under way: that of its first exchange
+  std::vector<ClientRecord> absent_;  // `model` is the lane
+  bool clients_next_ = false;         // what comes next is their evaluation
+  bool new_model_ = true;             // since the last plan
+  bool dropped_ = false;              // the last round
+  int64_t saved_ = 0;                 // the round of the last checkpoint that was begun
+  TimeModel times_;
+  std::unordered_map<int64_t, int64_t> holders_;  // client -> rank that holds its state
+  std::vector<double> expected_seconds_;          // by lane
+};
+
+}  // namespace fl_sim

@@ -1,0 +1,225 @@
+// How a simulation begins, what it saves, and the faults that a job asks for.
+#include "engine/simulation.h"
+
+#include <algorithm>
+#include <chrono>
+#include <csignal>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <utility>
+
+#include "base/check.h"
+#include "engine/lanes.h"
+#include "engine/record_bytes.h"
+#include "process/watchdog.h"
+
+namespace fl_sim {
+
+// Its beginning -----------------------------------------------------------------------------------
+
+ServerState copy_of(const ServerState& state) {
+  ServerState copy = state;
+  copy.weights = state.weights.clone();
+  for (State* tensors : {&copy.shared, &copy.hidden, &copy.memory}) {
+    for (auto& [name, tensor] : *tensors) tensor = tensor.clone();
+  }
+  return copy;
+}
+
+Simulation::Lanes::Lanes(Communicator& comm, int64_t lanes) {
+  if (lanes == 1) {
+    all = {&comm};
+    return;
+  }
+  for (int64_t lane = 0; lane < lanes; ++lane) {
+    std::vector<int> ranks = lane_hosts(lane, lanes, comm.size());
+    if (ranks[0] != 0) ranks.insert(ranks.begin(), 0);
+    own.push_back(Communicator::among(comm, ranks));
+    all.push_back(own.back().get());
+  }
+}
+
+Simulation::Simulation(const Experiment& experiment, Communicator& comm, Trackers trackers)
+    : e_(experiment),
+      comm_(comm),
+      needs_(e_.algorithm->needs()),
+      lanes_(comm, needs_.lanes),
+      host_(experiment, comm, lanes_.all, comm.rank() != 0 || comm.size() == 1),
+      attendance_(
+          comm,
+          [this](int rank, const CheckpointWriter::Done& done) {
+            if (keeper_) saving_first([&] { keeper_->add(rank, done); });
+          },
+          [this] {
+            if (keeper_) root_->ledger.save(model_, true);
+          }),
+      faults_(Faults::parse(e_.job.get<std::string>("inject"))) {
+  const bool has_results = trackers.results != nullptr;
+  if (comm_.rank() == 0) {
+    root_.emplace(e_, comm_.size(), std::move(trackers));
+    if (has_results) keeper_.emplace(e_);
+  }
+  attendance_.after_look([this] { commit_checkpoint(); });
+  attendance_.watch(comm_);
+  for (const auto& lane : lanes_.own) {
+    if (lane != nullptr) attendance_.watch(*lane);
+  }
+  std::vector<torch::Tensor> rows;
+  for (int64_t model = 0; model < needs_.models; ++model) {
+    const bool drawn = root_ && (model == 0 || needs_.distinct_models);
+    rows.push_back(drawn   ? initial_row(e_, model)
+                   : root_ ? rows[0]
+                           : torch::zeros({e_.network->layout().row()}));
+  }
+  model_.weights = torch::stack(rows).to(e_.dtype).to(e_.device);
+  e_.algorithm->init(model_);
+  for (const auto& [name, transform] : e_.transforms) transform->init(model_);
+  if (root_) {
+    e_.sampler->init(model_.memory, e_.partition.clients());
+  } else {
+    model_.hidden.clear();
+    model_.memory.clear();
+  }
+}
+
+void Simulation::follow(int64_t former, int64_t begun, int64_t saved) {
+  former_ = former;
+  begun_ = begun;
+  last_saved_ = saved;
+}
+
+void Simulation::resume(ServerState state) {
+  if (root_) {
+    root_->planner.resume_after(state.round, last_saved_, {});
+    root_->ledger.restore(state.round, former_);
+  }
+  model_ = std::move(state);
+}
+
+void Simulation::resume(const Manifest& manifest) {
+  const std::vector<int> all = hosts();
+  for (size_t i = 1; i < manifest.files.size(); ++i) {  // the first one is the server's
+    if (all[(i - 1) % all.size()] == comm_.rank())
+      read_clients_file(manifest, manifest.files[i], host_.store());
+  }
+  const std::vector<std::string> parts = comm_.gather(bytes_of(host_.store().clients()));
+  if (!root_) {
+    model_.round = manifest.round;
+    return;
+  }
+  ServerState state = read_server_file(manifest);
+  const auto fits = [](const torch::Tensor& a, const torch::Tensor& b) {
+    return a.sizes() == b.sizes() && a.scalar_type() == b.scalar_type();
+  };
+  const auto place = [&](State& own, const State& saved) {
+    FL_CHECK(own.size() == saved.size(), manifest.folder, ": holds ", saved.size(),
+             " tensors of the server where this job has ", own.size());
+    for (auto& [name, tensor] : own) {
+      const auto found = saved.find(name);
+      FL_CHECK(found != saved.end() && fits(tensor, found->second), manifest.folder,
+               ": holds no tensor '", name, "' of the server that fits this job's");
+      tensor.copy_(found->second);
+    }
+  };
+  FL_CHECK(fits(model_.weights, state.weights), manifest.folder, ": holds a model of shape ",
+           state.weights.sizes(), ", this job's is ", model_.weights.sizes());
+  model_.weights.copy_(state.weights);
+  place(model_.shared, state.shared);
+  place(model_.hidden, state.hidden);
+  place(model_.memory, state.memory);
+  model_.round = state.round;
+  std::unordered_map<int64_t, int64_t> holders;
+  for (size_t rank = 0; rank < parts.size(); ++rank) {
+    for (const int64_t client : records_of<int64_t>({parts[rank]}))
+      holders[client] = static_cast<int64_t>(rank);
+  }
+  root_->planner.resume_after(state.round, state.round, std::move(holders));
+  root_->ledger.restore(state.round, former_);
+}
+
+std::optional<ServerState> Simulation::before_round() {
+  if (!root_->before.weights.defined()) return {};
+  root_->ledger.finish_evaluation();
+  ServerState state = copy_of(root_->before);
+  --state.round;
+  return state;
+}
+
+// Ranks that host clients.
+std::vector<int> Simulation::hosts() const {
+  std::vector<int> ranks;
+  for (int rank = comm_.size() == 1 ? 0 : 1; rank < comm_.size(); ++rank) ranks.push_back(rank);
+  return ranks;
+}
+
+// Checkpoints
+// ---------------------------------------------------------------------------------------
+
+// Before anything of the next round: clients' state as it is, by a thread of its own, and on rank 0
+// the server's, while the hosts train already.
+void Simulation::save_checkpoint(int64_t round) {
+  const std::vector<int> all = hosts();
+  const bool hosts_clients = std::find(all.begin(), all.end(), comm_.rank()) != all.end();
+  if (hosts_clients && host_.state_length() > 0) {
+    attendance_.report_file(/*wait=*/true);  // of a former one
+    attendance_.writer().start(round_folder(checkpoint_folder(e_.job), round), comm_.rank(), round,
+                               host_.state_length(), e_.dtype, host_.store().capture());
+  }
+  if (!keeper_) return;
+  model_.round = round;
+  saving_first(
+      [&] { keeper_->begin(round, model_, host_.state_length() > 0 ? all : std::vector<int>()); });
+}
+
+void Simulation::commit_checkpoint() {
+  if (!keeper_ || !keeper_->all_there() || root_->ledger.complete_rows() < keeper_->round()) return;
+  root_->ledger.save(model_, true);
+  keeper_->commit();
+}
+
+// The checkpoint after a round is committed before the second round after it begins: so that is
+// what a kill may cost.
+void Simulation::wait_for_checkpoint() {
+  const Planner& planner = root_->planner;
+  if (!keeper_ || !keeper_->waiting() || !planner.between_rounds()) return;
+  if (keeper_->round() >= planner.round()) return;
+  root_->ledger.finish_evaluation();  // its row must be there
+  Watchdog::get().enter("waiting for a checkpoint", model_.round);
+  for (attendance_.look(); keeper_->waiting(); attendance_.look())
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+}
+
+// What there is of results is written before an error ends the run.
+void Simulation::saving_first(const std::function<void()>& work) {
+  try {
+    work();
+  } catch (...) {
+    root_->ledger.save(model_, true);
+    throw;
+  }
+}
+
+// Faults
+// --------------------------------------------------------------------------------------------
+
+void Simulation::inject_rank_faults(const RoundPlan& plan) const {
+  if (former_ > 0 || plan.round <= begun_ || plan.exchange > 0) return;
+  if (faults_.has(Faults::Kind::kRankCrash, plan.round, comm_.rank())) std::raise(SIGKILL);
+  if (faults_.has(Faults::Kind::kRankStall, plan.round, comm_.rank())) std::raise(SIGSTOP);
+}
+
+void Simulation::check_faults() const {
+  for (const Faults::Fault& fault : faults_.all) {
+    const bool rank = fault.kind == Faults::Kind::kRankCrash ||
+                      fault.kind == Faults::Kind::kRankStall ||
+                      fault.kind == Faults::Kind::kSlowRank;
+    const int64_t all = rank ? comm_.size() : e_.partition.clients();
+    FL_CHECK(fault.round <= e_.job.get<int64_t>("rounds"), "inject names round ", fault.round,
+             ", but there are only ", e_.job.get<std::string>("rounds"));
+    FL_CHECK(fault.whom < all, "inject names ", rank ? "rank " : "client ", fault.whom,
+             ", but there are only 0 to ", all - 1);
+  }
+}
+
+}  // namespace fl_sim

@@ -1,0 +1,39 @@
+// The median of each coordinate: what a minority of clients returns cannot move it far.
+#include "base/check.h"
+#include "learning/aggregator.h"
+
+namespace fl_sim {
+namespace {
+
+class Median final : public Aggregator {
+ public:
+  explicit Median(const Setup& setup) {
+    const auto weighting = setup.job.get<std::string>("weighting");
+    FL_CHECK(weighting == "uniform", "weighting is ", weighting,
+             ", but aggregator median counts every client once (choose uniform)");
+  }
+
+  static PluginInfo describe() {
+    return {.summary = "the median of each coordinate",
+            .source =
+                "Yin et al., Byzantine-robust distributed learning: towards optimal statistical "
+                "rates, ICML 2018, Definition 1",
+            .rule =
+                "per coordinate the middle one of the n values, or the mean of the two middle "
+                "ones. It holds as long as fewer than half of the clients are adversaries; of one "
+                "or two clients it is their mean.",
+            .defaults = {{"weighting", "uniform"}}};
+  }
+
+  torch::Tensor combine(const torch::Tensor& rows) const override {
+    const int64_t n = rows.size(0);
+    const torch::Tensor sorted = std::get<0>(rows.sort(0));
+    if (n % 2 == 1) return sorted[n / 2];
+    return (sorted[n / 2 - 1] + sorted[n / 2]).div_(2);
+  }
+};
+
+FL_REGISTER(Aggregator, "median", Median);
+
+}  // namespace
+}  // namespace fl_sim
