@@ -377,7 +377,7 @@ TEST_F(JobListTest, EachNameMustBeAPlugIns) {
 // Proves that options of plug-ins which the list does not name are refused, and what is said then.
 TEST_F(JobListTest, OptionsOfOthersAreRefused) {
   EXPECT_ERROR(job("listing.steps = noise,uniform\nclip.norm = 1\n"),
-               "clip.norm is set, but sampler is uniform, listing.steps is noise,uniform, which "
+               "clip.norm is set, but listing.steps is noise,uniform, sampler is uniform, which "
                "does not read it (remove it, or choose sampler clip)");
   EXPECT_ERROR(job("clip.norm = 1\n"),
                "clip.norm is set, but sampler is uniform, which does not read it");
