@@ -19,11 +19,11 @@
 #include <functional>
 #include <memory>
 
+#include "base/fast_blas.h"
 #include "engine/exact_sum.h"
 #include "engine/experiment.h"
 #include "fl_sim.h"
 #include "measure.h"
-#include "network/arithmetic.h"
 #include "network/kernels.h"
 
 #if defined(__x86_64__)

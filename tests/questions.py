@@ -125,6 +125,75 @@ class Questions(Case):
                 self.assertEqual(self.ask(*words, ranks=3), self.ask(*words))
         self.fail_with(["nothing is named 'nobody'"], "--explain", "nobody", ranks=3)
 
+    # ------------------------------------------------------------------------------------------------ without MPI
+
+    NO_MPI = {"OMPI_MCA_pml": "none"}  # it cannot start so
+    SMALL = ["--dataset", "fcube", "--model", "logistic", "--local.batch-size", 100, "--local.lr", 0.5]
+
+    def setUp(self):
+        super().setUp()
+        self.small = [*self.SMALL, "--clients", 4, "--rounds", 1, "--output", self.path("small.h5")]
+
+    def need_an_mpi_that_fails(self):
+        run = self.start(*self.small, **self.NO_MPI).wait()
+        if run.code == 0:
+            self.skipTest("this MPI starts in spite of OMPI_MCA_pml=none")
+        self.assertEqual(os.listdir(self.folder), [], "files are left behind")
+
+    def test_without_mpi(self):
+        """Proves that MPI is not needed for what needs no training."""
+        self.need_an_mpi_that_fails()
+        for words in (["--help"], ["--version"], ["--list"], ["--explain", "fedprox"]):
+            self.succeed(*words, **self.NO_MPI)
+        garbage = self.path("garbage.ini")
+        with open(garbage, "w") as file:
+            file.write("no job")
+        for words, expected in (
+            ([*self.small, "--locl.lr", 1], ["rank 0: unknown key 'locl.lr'", "did you mean 'local.lr'"]),
+            (["--plan", *self.small, "--locl.lr", 1], ["rank 0: unknown key 'locl.lr'"]),
+            (["--plan", *self.small, "--plan-ranks", 0], ["--plan-ranks is 0"]),
+            (["--job", garbage], ["garbage.ini", "key = value"]),
+            (["--job", self.path("none.ini")], ["cannot read the job file", "none.ini"]),
+        ):
+            with self.subTest(words):
+                self.fail_with(expected, *words, **self.NO_MPI)
+        self.assertEqual(os.listdir(self.folder), ["garbage.ini"], "files are left behind")
+
+    def test_a_complete_job_is_known_without_mpi(self):
+        """Proves that a job whose results are there needs neither MPI nor its data, and that no other is taken for it."""
+        self.need_an_mpi_that_fails()
+        output, data = self.path("x.h5"), write_images(self.path("data"), train=300, test=50)
+        job = ["--dataset", "fashion-mnist", "--data-dir", data, "--model", "logistic", "--local.batch-size", 10,
+               "--local.lr", 0.1, "--cohort", 3, "--rounds", 2, "--output", output, "--resume", "auto"]
+        self.succeed(*job)
+        with open(output, "rb") as file:
+            before = file.read()
+        os.rename(data, self.path("away"))
+        for words in ([], ["--clients", 100, "--device", "cpu", "--group-size", 1], ["--grace", 7]):
+            self.assertIn("x.h5 is complete since ", self.succeed(*job, *words, **self.NO_MPI).out)
+        self.assertEqual(self.succeed(*job, "--quiet", **self.NO_MPI).out, "")
+        self.assertRegex(self.succeed(*job, ranks=3).out, r"^\S+x.h5 is complete since \S+: 2 rounds of this job\n$")
+        for words in (["--seed", 1], ["--clients", 50], ["--group-size", 2], ["--resume", "must"],
+                      ["--partition.save", self.path("p.h5")], ["--gpu-comm", "direct"], ["--rounds", 3]):
+            with self.subTest(words):
+                self.assertNotEqual(self.start(*job[:-2], *([] if "--resume" in words else job[-2:]),
+                                               *words, **self.NO_MPI).wait().code, 0)
+        os.rename(self.path("away"), data)
+        self.fail_with([output, "of another job", "seed: there 0, here 1"], *job, "--seed", 1)
+        self.fail_with(["gpu-comm is direct"], *job, "--gpu-comm", "direct")
+        self.assertIn("is complete", self.succeed(*job, "--partition.save", self.path("p.h5")).out)
+        self.assertTrue(os.path.exists(self.path("p.h5")))
+        with open(output, "rb") as file:
+            self.assertEqual(file.read(), before)
+        self.assertEqual(sorted(os.listdir(self.folder)), ["data", "p.h5", "x.h5"], "files are left behind")
+
+    def test_a_complete_job_whose_clients_the_data_name(self):
+        """Proves that where the data decide, they are asked: the same answer, later."""
+        job = [*self.SMALL, "--partitioner", "natural", "--rounds", 1, "--output", self.path("x.h5"), "--resume", "auto"]
+        self.succeed(*job)
+        self.assertIn("is complete", self.succeed(*job).out)
+        self.fail_with(["of another job", "clients: there 4, here 2"], *job, "--natural.group", 2)
+
 
 if __name__ == "__main__":
     unittest.main(verbosity=2)

@@ -27,5 +27,5 @@ if(sources STREQUAL "")
 endif()
 
 fl_objects(walkthrough 1 ${sources})
-add_executable(fl_sim_walkthrough ${CMAKE_SOURCE_DIR}/src/main.cpp $<TARGET_OBJECTS:walkthrough>)
+add_executable(fl_sim_walkthrough $<TARGET_OBJECTS:fl_sim_start> $<TARGET_OBJECTS:walkthrough>)
 target_link_libraries(fl_sim_walkthrough PRIVATE libfl_sim)

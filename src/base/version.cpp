@@ -4,6 +4,8 @@
 
 #include <ctime>
 
+#include "base/revision.h"
+
 namespace fl_sim {
 
 std::string version() { return FL_SIM_VERSION " (" FL_SIM_REVISION ")"; }

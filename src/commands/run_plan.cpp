@@ -590,10 +590,15 @@ Experiment make(const Job& job, Communicator& alone) {
   return make_experiment(std::move(plan.job), std::move(plan.data));
 }
 
+// Takes the words that are no options of the job out of `words`, and says how many ranks they want.
+int take_ranks(std::vector<std::string>& words, int launched) {
+  std::erase(words, "--plan");
+  return asked_ranks(words, launched);
+}
+
 void show(const std::vector<std::string>& arguments, int launched, Communicator& alone) {
   std::vector<std::string> words = arguments;
-  std::erase(words, "--plan");
-  const int asked = asked_ranks(words, launched);
+  const int asked = take_ranks(words, launched);
   const Memory at_start = memory_now();
   Experiment e = make(Job::parse(words), alone);
   set_arithmetic(e.job);
@@ -701,6 +706,12 @@ void show(const std::vector<std::string>& arguments, int launched, Communicator&
 }
 
 }  // namespace
+
+void check_plan(const std::vector<std::string>& arguments) {
+  std::vector<std::string> words = arguments;
+  take_ranks(words, 1);
+  Job::parse(words);
+}
 
 void plan_run(const std::vector<std::string>& arguments, Communicator& comm) {
   const std::unique_ptr<Communicator> alone = Communicator::among(comm, {0});

@@ -13,6 +13,9 @@
 
 namespace fl_sim {
 
+// Without MPI: throws Error for what is wrong with the words of the command line.
+void check_plan(const std::vector<std::string>& arguments);
+
 // Every rank together; rank 0 prints, the others wait. `arguments` is the whole command line.
 // Throws Error.
 void plan_run(const std::vector<std::string>& arguments, Communicator& comm);

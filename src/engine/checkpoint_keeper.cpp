@@ -19,6 +19,14 @@ std::string lines_of(const std::vector<std::string>& lines) {
   return text;
 }
 
+// That a results file is of this whole job; nothing if it is not.
+std::optional<std::string> complete_note(const Results& results, const Results::Former& former,
+                                         const std::vector<std::string>& other) {
+  if (former.end.empty() || !other.empty()) return {};
+  return message(results.path(), " is complete since ", former.end, ": ", former.rounds,
+                 " rounds of this job");
+}
+
 constexpr const char* kRemedy = " (make room, or choose another --checkpoint-dir)";
 
 }  // namespace
@@ -73,6 +81,12 @@ void CheckpointKeeper::commit() {
   manifest_ = {.data = manifest_.data};
 }
 
+std::optional<std::string> completed(const Job& job, const Results& results) {
+  const std::optional<Results::Former> former = results.former();
+  if (!former) return {};
+  return complete_note(results, *former, differences(former->job, job.values()));
+}
+
 Continuation look_for_former(const Experiment& e, const Results& results) {
   const auto resume = e.job.get<std::string>("resume");
   const std::string folder = checkpoint_folder(e.job), output = results.path();
@@ -92,11 +106,10 @@ Continuation look_for_former(const Experiment& e, const Results& results) {
   const std::optional<Results::Former> former = results.former();
   const std::vector<std::string> other =
       former ? differences(former->job, e.job.values()) : std::vector<std::string>();
-  if (former && !former->end.empty() && other.empty() && resume == "auto") {
+  const auto note = former ? complete_note(results, *former, other) : std::nullopt;
+  if (note && resume == "auto") {
     remove_checkpoints(folder);  // in case that it was killed between its last two steps
-    return {.complete = true,
-            .note = message(output, " is complete since ", former->end, ": ", former->rounds,
-                            " rounds of this job")};
+    return {.complete = true, .note = *note};
   }
   const std::optional<Manifest> found = find_checkpoint(folder);
   if (!found) {

@@ -1,6 +1,7 @@
 // Rank 0's half of checkpoints: brings together what all ranks write of one.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -48,6 +49,10 @@ struct Continuation {
   std::string start = {}, resumed = {}, lost_ranks = {};
   std::string note = {};  // for the user; empty: none
 };
+
+// That the results file holds the whole of this job, which must be resolved, in words for the user;
+// nothing if it does not. Throws Error if there is a file that cannot be read.
+std::optional<std::string> completed(const Job& job, const Results& results);
 
 // As `resume` and `overwrite` say, given what is at the job's output and in its checkpoint's
 // folder. On rank 0. Throws Error if there is something that must not be touched, or that cannot be

@@ -68,4 +68,19 @@ void resolve_group_size(Job& job, const Network& network) {
   job.set("group-size", std::to_string(size));
 }
 
+std::optional<Job> resolved_without_data(Job job) {
+  if (job.get<std::string>("clients") == "auto") {
+    const auto partitioner = make<Partitioner>(job.get<std::string>("partitioner"), {job});
+    const std::vector<int64_t> somebody = {0};
+    if (partitioner->own_clients({}) != partitioner->own_clients(somebody)) return {};
+  }
+  resolve_clients(job, {});
+  resolve_cohort(job);
+  std::vector<std::string> notes;
+  resolve_device(job, notes);
+  if (job.get<std::string>("device") != "cpu") return {};
+  if (job.get<std::string>("group-size") == "auto") job.set("group-size", "1");
+  return job;
+}
+
 }  // namespace fl_sim

@@ -1,6 +1,7 @@
 // What is "auto" in a job is made definite, so that the job in the results file says what was run.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,5 +25,8 @@ void resolve_device(Job& job, std::vector<std::string>& notes);
 // have to fit as well, and no more clients than the cohort has. Throws Error if the model cannot
 // train that many at a time. After the other ones.
 void resolve_group_size(Job& job, const Network& network);
+
+// All of these without the job's data; nothing where that takes them, or a GPU.
+std::optional<Job> resolved_without_data(Job job);
 
 }  // namespace fl_sim

@@ -3,10 +3,8 @@
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <dlfcn.h>
-#include <unistd.h>
 
 #include <cstdlib>
-#include <filesystem>
 #include <string>
 
 #include "base/check.h"
@@ -29,26 +27,6 @@ std::string blas_kernels() {
 }
 
 std::string own_kernels() { return kernels::instruction_set(); }
-
-void restart_for_fast_blas(char** argv) {
-#if defined(__x86_64__) && defined(__gnu_linux__)
-  constexpr const char* kVariable = "OPENBLAS_CORETYPE";
-  if (std::getenv(kVariable) != nullptr) return;
-  const std::string core = openblas_core();
-  const bool old = core == "Prescott" || core == "Core2" || core == "Nehalem" || core == "Penryn" ||
-                   core == "Dunnington" || core == "Generic";
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
-  if (!old || !avx2) return;
-  setenv(kVariable, avx512 ? "SkylakeX" : "Haswell", 1);
-  std::error_code failed;
-  const auto program = std::filesystem::read_symlink("/proc/self/exe", failed);
-  if (!failed) execv(program.c_str(), argv);  // comes back if it fails: all works, if slower
-#else
-  (void)argv;
-#endif
-}
 
 void set_arithmetic(const Job& job) {
   at::set_num_threads(static_cast<int>(job.get<int64_t>("threads")));

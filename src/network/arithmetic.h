@@ -10,11 +10,6 @@
 
 namespace fl_sim {
 
-// OpenBLAS takes a processor that it does not know for an old one and is then several times too
-// slow. If so, starts the program anew, with the kernels of the processor's vectors named in the
-// environment; call it first in main(). A choice of the user's (OPENBLAS_CORETYPE) stands.
-void restart_for_fast_blas(char** argv);
-
 // The BLAS's kernels and those of kernels.h, "OpenBLAS SkylakeX" and "AVX3": results depend on
 // them.
 std::string blas_kernels();

@@ -724,6 +724,14 @@ void greet_node() {
   MPI_Comm_free(&node);
 }
 
+// What the launcher calls this process; null without a launcher.
+const char* launched_rank() {
+  for (const char* variable : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"}) {
+    if (const char* rank = std::getenv(variable)) return rank;
+  }
+  return nullptr;
+}
+
 }  // namespace
 
 MpiSession::MpiSession() {
@@ -753,10 +761,15 @@ std::string mpi_library_version() {
 }
 
 bool launched_as_root() {
-  for (const char* variable : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"}) {
-    if (const char* rank = std::getenv(variable)) return std::strcmp(rank, "0") == 0;
+  const char* rank = launched_rank();
+  return rank == nullptr || std::strcmp(rank, "0") == 0;
+}
+
+bool launched_alone() {
+  for (const char* variable : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE"}) {
+    if (const char* size = std::getenv(variable)) return std::strcmp(size, "1") == 0;
   }
-  return true;
+  return launched_rank() == nullptr;
 }
 
 }  // namespace fl_sim

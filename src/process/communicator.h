@@ -152,4 +152,7 @@ std::string mpi_library_version();  // "Open MPI v4.1.4"
 // before MPI starts.
 bool launched_as_root();
 
+// Whether the run has this one rank, likewise: false where it cannot be known.
+bool launched_alone();
+
 }  // namespace fl_sim

@@ -1,0 +1,132 @@
+// What the words of a command line ask for: a question, a command, a plan or a run.
+#include <ATen/Parallel.h>
+#include <malloc.h>
+
+#include <algorithm>
+#include <climits>
+#include <cstdlib>
+#include <iostream>
+#include <optional>
+
+#include "base/check.h"
+#include "base/version.h"
+#include "commands/compare.h"
+#include "commands/questions.h"
+#include "commands/run.h"
+#include "commands/run_plan.h"
+#include "commands/selftest/selftest.h"
+#include "process/communicator.h"
+#include "process/interruption.h"
+#include "process/watchdog.h"
+
+namespace fl_sim {
+namespace {
+
+constexpr double kStartSeconds = 600;  // that MPI may take to start
+
+// `rank` -1: it is not known yet.
+void report(int rank, const std::string& what) {
+  std::cerr << "fl_sim: " << (rank >= 0 ? message("rank ", rank, ": ") : "") << what << std::endl;
+}
+
+// Of what is being thrown.
+std::string text_of_error() {
+  try {
+    throw;
+  } catch (const c10::Error& error) {
+    return error.what_without_backtrace();
+  } catch (const std::exception& error) {
+    return error.what();
+  }
+}
+
+// MPI and all ranks, from start() on.
+struct Ranks {
+  std::optional<MpiSession> mpi;
+  std::optional<Communicator> comm;  // outlives what a run makes: its end is collective
+
+  void start() {
+    // Other ranks may have died before they could be missed.
+    Watchdog::get().enter("starting MPI");
+    Watchdog::get().start(kStartSeconds, [](const std::string& what) {
+      report(-1, what + " on " + host_name());
+      std::_Exit(1);
+    });
+    mpi.emplace();
+    comm.emplace();
+    Watchdog::get().stop();
+  }
+};
+
+// The end of a program that has not started MPI: LibTorch would take a tenth of a second to put
+// itself away.
+[[noreturn]] void end_at_once(int code) {
+  std::cout.flush();
+  std::_Exit(code);
+}
+
+// A run, or the plan of one. Rank 0 looks at the job before MPI starts; where it is wrong, MPI is
+// still what ends the other ranks, who wait there.
+int run_job(const std::vector<std::string>& arguments) {
+  const bool plans = std::count(arguments.begin(), arguments.end(), "--plan") > 0;
+  Ranks ranks;
+  Start start;
+  bool prepared = false;
+  int rank = -1;
+  try {
+    if (launched_as_root()) {
+      rank = 0;
+      if (plans) {
+        check_plan(arguments);
+      } else {
+        start = prepare_run(arguments);
+      }
+      if (start.complete && launched_alone()) end_at_once(0);
+    }
+    prepared = true;
+    rank = -1;
+    if (!plans) Interruption::get().listen();
+    ranks.start();
+    rank = ranks.comm->rank();
+    at::set_num_threads(1);
+    if (!plans) return run(std::move(start), *ranks.comm);
+    plan_run(arguments, *ranks.comm);
+    return 0;
+  } catch (const std::exception&) {
+    report(rank, text_of_error());
+  }
+  if (!prepared && launched_alone()) end_at_once(1);
+  try {
+    if (!prepared) ranks.start();
+  } catch (const std::exception&) {
+    report(rank, text_of_error());
+  }
+  if (ranks.comm && ranks.comm->size() > 1) ranks.comm->abort(1);
+  return 1;
+}
+
+int answer(const std::vector<std::string>& arguments) {
+  const std::string first = arguments.empty() ? "" : arguments[0];
+  const bool commands = first == "selftest" || first == "compare";
+  try {
+    if (first == "selftest") return run_selftest({arguments.begin() + 1, arguments.end()});
+    if (first == "compare") return run_compare({arguments.begin() + 1, arguments.end()});
+    if (launched_as_root() ? answer_question(arguments) : is_question(arguments)) end_at_once(0);
+  } catch (const std::exception&) {
+    report(-1, text_of_error());
+    if (commands) return 1;
+    end_at_once(1);
+  }
+  return run_job(arguments);
+}
+
+}  // namespace
+}  // namespace fl_sim
+
+// What main() calls; its name is all that main() knows of this library.
+extern "C" [[gnu::visibility("default")]] int fl_sim_main(int argc, char** argv) {
+  // Collectives and layers allocate and free large buffers all the time: keep the pages.
+  mallopt(M_MMAP_MAX, 0);
+  mallopt(M_TRIM_THRESHOLD, INT_MAX);
+  return fl_sim::answer({argv + 1, argv + argc});
+}

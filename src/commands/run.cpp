@@ -1,0 +1,209 @@
+#include "commands/run.h"
+
+#include <chrono>
+#include <filesystem>
+#include <iostream>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/check.h"
+#include "base/version.h"
+#include "commands/progress.h"
+#include "commands/provenance.h"
+#include "commands/report.h"
+#include "engine/checkpoint_keeper.h"
+#include "engine/experiment.h"
+#include "engine/rank_loss.h"
+#include "engine/resolve.h"
+#include "engine/set_up.h"
+#include "network/arithmetic.h"
+#include "process/interruption.h"
+#include "process/test_hooks.h"
+#include "storage/results.h"
+#include "storage/run_lock.h"
+
+namespace fl_sim {
+namespace {
+
+// "stopped by SIGUSR1 after round 12 of 50; ..."
+std::string farewell(const Outcome& outcome, const Job& job) {
+  const std::string by = "stopped by " + Interruption::get().name();
+  if (outcome.rounds == 0) return by + " before the first round was complete";
+  return message(by, " after round ", outcome.rounds, " of ", job.get<std::string>("rounds"),
+                 "; --resume auto goes on from the checkpoint in ", checkpoint_folder(job));
+}
+
+// Says so where a round has fewer groups of clients than there are hosts.
+std::optional<std::string> idle_hosts(const Job& job, int ranks) {
+  const auto size = job.get<int64_t>("group-size"), cohort = job.get<int64_t>("cohort");
+  const int64_t groups = (cohort + size - 1) / size, hosts = std::max(1, ranks - 1);
+  if (size == 1 || groups >= hosts) return std::nullopt;
+  return message("a round has ", groups, groups == 1 ? " group" : " groups", " of up to ", size,
+                 " clients for ", hosts, " hosts: --group-size ",
+                 std::max<int64_t>(1, cohort / hosts),
+                 " would give more of them something to do (last bits differ)");
+}
+
+void say_complete(const Job& job, const std::string& note) {
+  if (!job.get<bool>("quiet")) std::cout << note << std::endl;
+}
+
+// Keeps everybody else from the job's results, or from its checkpoints.
+RunLock lock_output(const Results& results) { return {results.path(), "choose another --output"}; }
+RunLock lock_checkpoints(const Job& job) {
+  return {checkpoint_folder(job), "choose another --output or --checkpoint-dir"};
+}
+
+// Whether a job is through with the same words as before: what says so, without its data having
+// been read. Nothing too where that cannot be known without them.
+bool complete_without_data(const Job& given) {
+  const auto value = [&](const char* key) { return given.get<std::string>(key); };
+  // These do something, or can be wrong, beside what was there before.
+  const bool does_more = value("partition.save") != "none" || value("gpu-comm") == "direct" ||
+                         value("on-rank-loss") == "continue";
+  if (value("resume") != "auto" || does_more || !std::filesystem::exists(value("output")))
+    return false;
+  const std::optional<Job> job = resolved_without_data(given);
+  if (!job) return false;
+  // As run() does. First without the lock: nobody has to wait for a run that is not through.
+  Results results(value("output"), true);
+  try {
+    if (!completed(*job, results)) return false;
+  } catch (const Error&) {  // run() meets it again
+    return false;
+  }
+  const RunLock output_lock = lock_output(results);
+  const auto checkpoint_dir = value("checkpoint-dir");
+  if (checkpoint_dir != "auto") prepare_checkpoints(checkpoint_dir);
+  const RunLock checkpoint_lock = lock_checkpoints(*job);
+  const std::optional<std::string> note = completed(*job, results);
+  if (!note) return false;
+  remove_checkpoints(checkpoint_folder(*job));
+  say_complete(*job, *note);
+  return true;
+}
+
+}  // namespace
+
+Start prepare_run(const std::vector<std::string>& arguments) {
+  TestHooks::get();
+  Start start{.job = Job::parse(arguments)};
+  start.complete = complete_without_data(start.job);
+  return start;
+}
+
+int run(Start start, Communicator& comm) {
+  const std::string started = utc_now();
+  // Whoever is not rank 0 knows of the job what rank 0 says.
+  std::string through = start.complete ? "complete" : "";
+  comm.meet();
+  comm.broadcast(through);
+  if (!through.empty()) return 0;
+  Job& job = start.job;
+  std::optional<Results> results;
+  std::optional<RunLock> output_lock, checkpoint_lock;
+  if (comm.rank() == 0) {
+    const bool replace = job.get<bool>("overwrite") || job.get<std::string>("resume") != "no";
+    results.emplace(job.get<std::string>("output"), replace);
+    output_lock.emplace(results->path(), "choose another --output");
+    // Again: a run that was waited for may have written its file by now.
+    results.emplace(job.get<std::string>("output"), replace);
+  }
+  Experiment experiment = set_up(job, comm);
+  job = experiment.job;
+  set_arithmetic(job);
+  // What is wrong with the job is wrong on all ranks: rank 0 says so while the others wait.
+  if (comm.rank() != 0) comm.meet();
+  const GpuComm gpu_comm =
+      comm.choose_gpu_comm(job.get<std::string>("gpu-comm"), experiment.device);
+  if (job.get<std::string>("on-rank-loss") == "continue" && comm.size() > 1)
+    Communicator::allow_losses();
+  Continuation former;
+  if (comm.rank() == 0) {
+    const auto checkpoint_dir = job.get<std::string>("checkpoint-dir");
+    if (checkpoint_dir != "auto") prepare_checkpoints(checkpoint_dir);
+    checkpoint_lock.emplace(checkpoint_folder(job), "choose another --output or --checkpoint-dir");
+    former = look_for_former(experiment, *results);
+    if (!former.complete && (job.get<int64_t>("checkpoint-every") > 0 || checkpoint_dir != "auto"))
+      prepare_checkpoints(checkpoint_folder(job));
+    comm.meet();
+  }
+  std::string from = former.complete ? "complete" : former.folder;
+  comm.broadcast(from);
+  if (from == "complete") {
+    if (comm.rank() == 0) say_complete(job, former.note);
+    return 0;
+  }
+  Interruption::get().set_grace(job.get<double>("grace"));
+  const std::vector<std::string> places = comm.gather(host_name() + " " + experiment.device.str());
+  if (comm.rank() != 0) {
+    return simulate(experiment, comm, from).paused ? Interruption::kExitCode : 0;
+  }
+
+  const torch::Tensor labels = sample_labels(experiment.data.train);
+  const Skew skew = measure_skew(experiment.partition,
+                                 {labels.data_ptr<int64_t>(), static_cast<size_t>(labels.numel())},
+                                 experiment.data.classes);
+  std::vector<std::unique_ptr<Tracker>> others;
+  for (const std::string& word : job.names("track")) {
+    const auto [name, argument] = split_name(word);
+    others.push_back(make<Tracker>(name, {job, argument}));
+  }
+  const std::vector<std::string> scalars = scalar_names(experiment);
+  std::map<std::string, std::string> origin = provenance();
+  std::string hosts;
+  for (const std::string& place : places) hosts += (hosts.empty() ? "" : "\n") + place;
+  origin["ranks"] = std::to_string(comm.size());
+  origin["hosts"] = hosts;
+  origin["start"] = former.start.empty() ? started : former.start;
+  if (former.round > 0)
+    origin["resumed"] =
+        former.resumed + (former.resumed.empty() ? "" : " ") + std::to_string(former.round);
+  if (!former.lost_ranks.empty()) origin["lost_ranks"] = former.lost_ranks;
+  results->set_job(job.text(), job.values());
+  results->set_scalars(scalars);
+  results->set_partition(experiment.partition, skew,
+                         {.validation = experiment.validation,
+                          .test = experiment.test,
+                          .holdout = experiment.holdout,
+                          .shift_group = experiment.shift_group});
+  results->set_provenance(origin);
+  if (former.round > 0) results->load(former.round);
+
+  Trackers trackers{.results = &*results, .all = {&*results}};
+  for (const auto& tracker : others) {
+    tracker->begin({job, origin, scalars, former.round});
+    trackers.all.push_back(tracker.get());
+  }
+
+  const int columns = terminal_columns();
+  Progress progress(job.get<bool>("quiet"), columns > 0,
+                    parse_log_level(job.get<std::string>("log-level")), job.get<int64_t>("rounds"));
+  progress.note(header(experiment, comm, gpu_comm, places, skew));
+  for (const std::string& warning : experiment.algorithm->warnings()) {
+    progress.note(warning, LogLevel::kWarning);
+  }
+  for (const std::string& note : experiment.notes) progress.note(note, LogLevel::kWarning);
+  if (const auto idle = idle_hosts(job, comm.size())) progress.note(*idle, LogLevel::kWarning);
+  if (!former.note.empty()) progress.note(former.note, LogLevel::kWarning);
+  if (former.round > 0)
+    progress.note(message("goes on after round ", former.round, ", from ", former.folder));
+  const auto begin = std::chrono::steady_clock::now();
+  trackers.all.push_back(&progress);
+  const Outcome outcome = simulate(experiment, comm, from, trackers);
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  progress.finish();
+  if (outcome.paused) {
+    progress.note(farewell(outcome, job), LogLevel::kWarning);
+    return Interruption::kExitCode;
+  }
+  progress.note(summary(outcome, seconds, job.get<double>("target-accuracy"), results->path()));
+  return 0;
+}
+
+}  // namespace fl_sim
