@@ -460,6 +460,16 @@ void Communicator::broadcast(std::string& bytes) {
   clock_.communicate += seconds_since(start);
 }
 
+void Communicator::broadcast_bytes(void* data, size_t size) {
+  const auto start = Clock::now();
+  const auto end = static_cast<int64_t>(size);
+  for (int64_t first = 0; first < end; first += kChunk) {
+    impl_->broadcast(static_cast<char*>(data) + first, count_of(std::min(kChunk, end - first)),
+                     MPI_BYTE, impl_->world, look_);
+  }
+  clock_.communicate += seconds_since(start);
+}
+
 void Communicator::sum_to_root(torch::Tensor& tensor) {
   if (size_ == 1) return;
   const auto start = Clock::now();

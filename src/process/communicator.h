@@ -8,11 +8,13 @@
 #include <torch/types.h>
 
 #include <cstdint>
+#include <cstring>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -77,6 +79,14 @@ class Communicator {
   void sum_to_root(torch::Tensor& tensor);  // rank 0's becomes the sum, int64 or float32
   std::vector<std::string> gather(const std::string& bytes);  // to rank 0, by rank; empty elsewhere
 
+  // The same with records, which travel as the bytes that they are in memory.
+  template <class Record>
+  void broadcast(Record& record);  // from rank 0
+  template <class Record>
+  void broadcast(std::vector<Record>& records);  // from rank 0, which knows how many
+  template <class Record>
+  std::vector<Record> gather_records(const std::vector<Record>& own);  // to rank 0, rank by rank
+
   // Point to point. Sends complete in finish_sends().
   void send(torch::Tensor tensor, int to);
   void receive(torch::Tensor& tensor, int from);
@@ -122,6 +132,7 @@ class Communicator {
   Survivors survivors(const std::string& why);
 
  private:
+  void broadcast_bytes(void* data, size_t size);
   void sum_on_node(const torch::Tensor& tensor);
   bool broadcast_on_node(torch::Tensor& tensor);
 
@@ -135,6 +146,35 @@ class Communicator {
   std::function<void()> look_;
   RankClock clock_;
 };
+
+template <class Record>
+void Communicator::broadcast(Record& record) {
+  static_assert(std::is_trivially_copyable_v<Record> && !std::is_pointer_v<Record>);
+  broadcast_bytes(&record, sizeof record);
+}
+
+template <class Record>
+void Communicator::broadcast(std::vector<Record>& records) {
+  static_assert(std::is_trivially_copyable_v<Record> && !std::is_pointer_v<Record>);
+  auto n = static_cast<int64_t>(records.size());
+  broadcast(n);
+  records.resize(static_cast<size_t>(n));
+  broadcast_bytes(records.data(), records.size() * sizeof(Record));
+}
+
+template <class Record>
+std::vector<Record> Communicator::gather_records(const std::vector<Record>& own) {
+  static_assert(std::is_trivially_copyable_v<Record> && !std::is_pointer_v<Record>);
+  const std::vector<std::string> parts =
+      gather({reinterpret_cast<const char*>(own.data()), own.size() * sizeof(Record)});
+  std::vector<Record> all;
+  for (const std::string& part : parts) {
+    const size_t before = all.size();
+    all.resize(before + part.size() / sizeof(Record));
+    if (!part.empty()) std::memcpy(all.data() + before, part.data(), part.size());
+  }
+  return all;
+}
 
 // MPI from construction to destruction. Without mpirun the run has one rank. After the loss of a
 // rank the destructor leaves MPI as it is, which might wait for it.
