@@ -25,6 +25,8 @@
 #include "network/arithmetic.h"
 #include "process/communicator.h"
 #include "process/interruption.h"
+#include "process/launcher.h"
+#include "process/rank_survival.h"
 #include "process/test_hooks.h"
 #include "process/watchdog.h"
 #include "storage/results.h"
@@ -86,10 +88,8 @@ int run(const std::vector<std::string>& arguments, Communicator& comm) {
   set_arithmetic(job);
   // What is wrong with the job is wrong on all ranks: rank 0 says so while the others wait.
   if (comm.rank() != 0) comm.meet();
-  const GpuComm gpu_comm =
-      comm.choose_gpu_comm(job.get<std::string>("gpu-comm"), experiment.device);
-  if (job.get<std::string>("on-rank-loss") == "continue" && comm.size() > 1)
-    Communicator::allow_losses();
+  comm.use(choose_gpu_comm(job.get<std::string>("gpu-comm"), experiment.device));
+  if (job.get<std::string>("on-rank-loss") == "continue" && comm.size() > 1) allow_losses(comm);
   Continuation former;
   if (comm.rank() == 0) {
     const auto checkpoint_dir = job.get<std::string>("checkpoint-dir");
@@ -139,7 +139,7 @@ int run(const std::vector<std::string>& arguments, Communicator& comm) {
   const int columns = terminal_columns();
   Progress progress(job.get<bool>("quiet"), columns > 0,
                     parse_log_level(job.get<std::string>("log-level")), job.get<int64_t>("rounds"));
-  progress.note(header(experiment, comm, gpu_comm, places, skew));
+  progress.note(header(experiment, comm, comm.gpu_comm(), places, skew));
   for (const std::string& warning : experiment.algorithm->warnings()) {
     progress.note(warning, LogLevel::kWarning);
   }
@@ -196,7 +196,7 @@ int main(int argc, char** argv) {
       std::_Exit(1);
     });
     mpi.emplace();
-    comm.emplace();
+    comm.emplace(*mpi);
     Watchdog::get().stop();
     at::set_num_threads(1);
     if (!plans) return run(arguments, *comm);
