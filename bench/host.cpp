@@ -82,8 +82,8 @@ void measure(Communicator& comm, const std::string& model, const std::string& al
 int main(int argc, char** argv) {
   mallopt(M_MMAP_MAX, 0);
   mallopt(M_TRIM_THRESHOLD, INT_MAX);
-  const MpiSession mpi;
-  Communicator comm;
+  MpiSession mpi;
+  Communicator comm(mpi);
   at::set_num_threads(1);
   const int runs = argc > 1 ? std::max(1, std::atoi(argv[1])) : 9;
   for (const char* algorithm : {"fedavg", "scaffold"}) {

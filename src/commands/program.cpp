@@ -17,6 +17,7 @@
 #include "commands/selftest/selftest.h"
 #include "process/communicator.h"
 #include "process/interruption.h"
+#include "process/launcher.h"
 #include "process/watchdog.h"
 
 namespace fl_sim {
@@ -53,7 +54,7 @@ struct Ranks {
       std::_Exit(1);
     });
     mpi.emplace();
-    comm.emplace();
+    comm.emplace(*mpi);
     Watchdog::get().stop();
   }
 };

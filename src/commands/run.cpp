@@ -22,6 +22,7 @@
 #include "engine/set_up.h"
 #include "network/arithmetic.h"
 #include "process/interruption.h"
+#include "process/rank_survival.h"
 #include "process/test_hooks.h"
 #include "storage/results.h"
 #include "storage/run_lock.h"
@@ -118,10 +119,9 @@ int run(Start start, Communicator& comm) {
   set_arithmetic(job);
   // What is wrong with the job is wrong on all ranks: rank 0 says so while the others wait.
   if (comm.rank() != 0) comm.meet();
-  const GpuComm gpu_comm =
-      comm.choose_gpu_comm(job.get<std::string>("gpu-comm"), experiment.device);
+  comm.use(choose_gpu_comm(job.get<std::string>("gpu-comm"), experiment.device));
   if (job.get<std::string>("on-rank-loss") == "continue" && comm.size() > 1)
-    Communicator::allow_losses();
+    allow_losses(comm);
   Continuation former;
   if (comm.rank() == 0) {
     const auto checkpoint_dir = job.get<std::string>("checkpoint-dir");
@@ -183,7 +183,7 @@ int run(Start start, Communicator& comm) {
   const int columns = terminal_columns();
   Progress progress(job.get<bool>("quiet"), columns > 0,
                     parse_log_level(job.get<std::string>("log-level")), job.get<int64_t>("rounds"));
-  progress.note(header(experiment, comm, gpu_comm, places, skew));
+  progress.note(header(experiment, comm, comm.gpu_comm(), places, skew));
   for (const std::string& warning : experiment.algorithm->warnings()) {
     progress.note(warning, LogLevel::kWarning);
   }

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <string>
 
 namespace fl_sim {
@@ -76,17 +75,9 @@ torch::Tensor DeltaShards::products(const std::vector<int64_t>& clients, int64_t
     const torch::Tensor row = found->second.narrow(0, 0, length).to(torch::kFloat64);
     largest = std::max(largest, row.dot(row).item<double>());
   }
-  std::string own(sizeof largest, '\0');
-  std::memcpy(own.data(), &largest, sizeof largest);
-  std::string known;
-  for (const std::string& part : comm_.gather(own)) {
-    double other = 0;
-    std::memcpy(&other, part.data(), sizeof other);
+  for (const double other : comm_.gather_records(std::vector<double>{largest}))
     largest = std::max(largest, other);
-  }
-  known.assign(reinterpret_cast<const char*>(&largest), sizeof largest);
-  comm_.broadcast(known);
-  std::memcpy(&largest, known.data(), sizeof largest);
+  comm_.broadcast(largest);
   const double scale = largest > 0 ? std::ldexp(1.0, 57 - std::ilogb(largest)) : 1;
 
   torch::Tensor sum = torch::zeros({m, m}, torch::kInt64);

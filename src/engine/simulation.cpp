@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstring>
 #include <string>
 #include <thread>
 #include <utility>
@@ -204,9 +203,7 @@ void Simulation::evaluate(const RoundPlan& plan) {
   if (needs_.evaluates_apart) {
     if (root_) models = e_.algorithm->evaluated(model_).clone();
     int64_t rows = models.size(0);
-    std::string bytes(reinterpret_cast<const char*>(&rows), sizeof rows);
-    comm_.broadcast(bytes);
-    std::memcpy(&rows, bytes.data(), sizeof rows);
+    comm_.broadcast(rows);
     if (!root_) models = torch::empty({rows, models.size(1)}, models.options());
     comm_.broadcast(models);
   }
@@ -218,8 +215,8 @@ void Simulation::evaluate(const RoundPlan& plan) {
   } else {
     comm_.meet();
   }
-  const std::vector<std::string> parts = comm_.gather(bytes_of(host_.evaluations()));
-  if (root_) root_->ledger.add_evaluations(records_of<ClientEvaluation>(parts));
+  std::vector<ClientEvaluation> evaluations = comm_.gather_records(host_.evaluations());
+  if (root_) root_->ledger.add_evaluations(std::move(evaluations));
 }
 
 // The last evaluation, everyone's times, and what is told of the end.
@@ -232,9 +229,9 @@ Outcome Simulation::finish(bool paused) {
   if (keeper_ && !paused) keeper_->give_up();  // the run is through: it needs no checkpoint
   attendance_.report_file(/*wait=*/true);
   comm_.meet();
-  const std::vector<std::string> parts = comm_.gather(bytes_of(std::vector<RankRecord>{own}));
+  std::vector<RankRecord> ranks = comm_.gather_records(std::vector<RankRecord>{own});
   if (!root_) return Outcome{.paused = paused};
-  const Outcome outcome = root_->ledger.finish(model_, records_of<RankRecord>(parts), paused);
+  const Outcome outcome = root_->ledger.finish(model_, std::move(ranks), paused);
   if (keeper_) {
     while (paused && keeper_->waiting() && !keeper_->all_there()) {
       attendance_.look();  // they are on their way

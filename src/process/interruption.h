@@ -8,7 +8,7 @@
 
 namespace fl_sim {
 
-// One for the process.
+// One for the process. Main thread only; the handler of signals touches nothing of it.
 class Interruption {
  public:
   static Interruption& get();

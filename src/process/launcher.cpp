@@ -5,19 +5,17 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <csignal>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
-#include <string>
+#include <sstream>
 
 #include "base/check.h"
+#include "process/mpi_dialect.h"
 
 namespace fl_sim {
 namespace {
-
-constexpr std::array<const char*, 6> kLaunchers = {"mpirun",  "mpiexec", "orterun",
-                                                   "prterun", "orted",   "prted"};
 
 // Whether the process ends within so many tenths of a second.
 bool ends(pid_t process, int tenths) {
@@ -28,16 +26,76 @@ bool ends(pid_t process, int tenths) {
   return false;
 }
 
+// The program's place, if it can be run; `name` may be a path or a word to look up in the PATH.
+std::string find_program(const std::string& name) {
+  if (name.find('/') != std::string::npos) return access(name.c_str(), X_OK) == 0 ? name : "";
+  const char* path = std::getenv("PATH");
+  std::istringstream folders(path != nullptr ? path : "");
+  for (std::string folder; std::getline(folders, folder, ':');) {
+    const std::string program = folder + "/" + name;
+    if (access(program.c_str(), X_OK) == 0) return program;
+  }
+  return {};
+}
+
+// What the launcher calls this process; null without a launcher.
+const char* launched_rank() {
+  // Of Open MPI, PMIx, MPICH and its kin (also under Slurm), MVAPICH, Cray's PALS and ALPS, Slurm.
+  // The launcher of ranks goes before the batch system that may have started it.
+  for (const char* variable :
+       {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK", "PALS_RANKID",
+        "ALPS_APP_PE", "SLURM_PROCID"}) {
+    if (const char* rank = std::getenv(variable)) return rank;
+  }
+  return nullptr;
+}
+
 }  // namespace
+
+bool launched_as_root() {
+  const char* rank = launched_rank();
+  return rank == nullptr || std::strcmp(rank, "0") == 0;
+}
+
+bool launched_alone() {
+  for (const char* variable :
+       {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "PALS_SIZE"}) {
+    if (const char* size = std::getenv(variable)) return std::strcmp(size, "1") == 0;
+  }
+  return launched_rank() == nullptr;
+}
+
+std::string find_launcher() {
+  if (const char* name = std::getenv("FL_SIM_MPIRUN")) return find_program(name);
+  for (const char* name : dialect::launchers()) {
+    if (std::string program = find_program(name); !program.empty()) return program;
+  }
+  return {};
+}
+
+std::vector<std::string> environment_to_launch(const std::vector<std::string>& own) {
+  std::vector<std::string> variables;
+  for (const std::string& variable : own) {
+    const auto starts = [&](const char* prefix) { return variable.starts_with(prefix); };
+    if (!starts("PMIX_") && !starts("PMI_") && !starts("OMPI_COMM_") && !starts("PRTE_LAUNCHED"))
+      variables.push_back(variable);
+  }
+  const auto add = [&](const std::string& name, const char* value) {
+    const bool known = std::any_of(variables.begin(), variables.end(), [&](const std::string& one) {
+      return one.starts_with(name + "=");
+    });
+    if (!known) variables.push_back(name + "=" + value);
+  };
+  for (const auto& [name, value] : dialect::few_ranks_anywhere()) add(name, value);
+  add("HOME", "/tmp");
+  return variables;
+}
 
 void end_launcher_after(int seconds) {
   const pid_t launcher = getppid();
   std::string name;
   std::getline(std::ifstream(message("/proc/", launcher, "/comm")), name);
-  if (std::find(kLaunchers.begin(), kLaunchers.end(), name) == kLaunchers.end()) return;
-  // A daemon may serve other runs, too (prte and prun); mpirun's own are named so.
-  const char* space = std::getenv("PMIX_NAMESPACE");
-  if (name == "prted" && (space == nullptr || !std::string(space).starts_with("prterun"))) return;
+  if (!dialect::is_own_launcher(name)) return;
   const long files = std::min(sysconf(_SC_OPEN_MAX), 65536L);
   if (fork() != 0) return;
   // Only async-signal-safe calls from here on: the process had threads.

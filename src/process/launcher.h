@@ -1,12 +1,31 @@
-// The process that started this rank on its machine: mpirun, or its daemon there.
+// What starts ranks: mpirun, its daemons on other machines, or a batch system.
 #pragma once
 
+#include <string>
+#include <vector>
+
 namespace fl_sim {
+
+// Whether this process is rank 0, as its launcher's environment says; true without a launcher. For
+// before MPI starts.
+bool launched_as_root();
+
+// Whether the run has this one rank, likewise: false where it cannot be known.
+bool launched_alone();
+
+// A program that starts ranks of the MPI that this one was built with: what the environment
+// variable FL_SIM_MPIRUN says, or else from the PATH. Empty: there is none.
+std::string find_launcher();
+
+// A list of variables (NAME=value) for the environment of a launcher that starts a few ranks on
+// this machine, whatever it is: `own` without what an earlier launcher said to its ranks, and with
+// what it lacks.
+std::vector<std::string> environment_to_launch(const std::vector<std::string>& own);
 
 // MPI_Abort reaches other machines by the network. Where that is cut, mpirun waits for its daemons
 // and they for it. Leaves a process behind that ends this rank's launcher if it has not ended by
 // itself after `seconds`, and then ends too. Does nothing under other launchers, such as Slurm's,
-// which look after their nodes.
+// which look after their nodes. Any thread.
 void end_launcher_after(int seconds);
 
 }  // namespace fl_sim

@@ -7,12 +7,12 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 
 #include "base/check.h"
 #include "base/files.h"
+#include "process/mpi_dialect.h"
 
 namespace fl_sim {
 namespace {
@@ -78,18 +78,6 @@ bool is_dead_session(const fs::path& folder) {
   return dead && launchers > 0;
 }
 
-// The launcher's session folder on this machine, such as /tmp/ompi.<host>.<uid>/pid.<launcher>;
-// empty: Open MPI's launcher did not start us.
-std::string session_folder() {
-  const char* path = std::getenv("PMIX_SERVER_TMPDIR");
-  if (path == nullptr || !is_own_folder(path)) return {};
-  const fs::path folder = path;
-  for (const fs::path& part : {folder.filename(), folder.parent_path().filename()}) {
-    if (part.string().starts_with("ompi.") || part.string().starts_with("prte")) return path;
-  }
-  return {};
-}
-
 void remove_dead_sessions(const fs::path& own) {
   std::error_code ignored;
   for (const fs::directory_entry& entry : fs::directory_iterator(own.parent_path(), ignored)) {
@@ -121,7 +109,7 @@ MpiFiles& MpiFiles::get() {
 
 void MpiFiles::begin() {
   remove_dead_folders();
-  if (const std::string session = session_folder(); !session.empty()) {
+  if (const std::string session = dialect::session_folder(); is_own_folder(session)) {
     remove_dead_sessions(session);
     session_ = mark_session(session);
   }
@@ -129,14 +117,9 @@ void MpiFiles::begin() {
   if (mkdtemp(name.data()) == nullptr) return;
   folder_ = name;
   open();
-  if (lock_ < 0) {
-    folder_.clear();
-    return;
-  }
-  for (const char* variable :
-       {"OMPI_MCA_btl_vader_backing_directory", "OMPI_MCA_btl_sm_backing_directory",
-        "OMPI_MCA_osc_sm_backing_directory"})
-    setenv(variable, folder_.c_str(), /*overwrite=*/0);
+  if (lock_ >= 0 && dialect::put_memory_files_in(folder_)) return;
+  close();
+  folder_.clear();
 }
 
 void MpiFiles::open() {

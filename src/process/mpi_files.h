@@ -17,7 +17,8 @@
 
 namespace fl_sim {
 
-// One for the process. Does nothing before begin() and where there is no /dev/shm.
+// One for the process. Does nothing before begin(), where there is no /dev/shm, and with an MPI
+// that cannot be told where to put its files. Main thread only.
 class MpiFiles {
  public:
   static MpiFiles& get();

@@ -13,6 +13,7 @@
 
 namespace fl_sim {
 
+// One for the process. Main thread only.
 struct TestHooks {
   int64_t delay_ms = 0;
   bool random_deal = false;

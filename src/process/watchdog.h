@@ -14,7 +14,7 @@
 
 namespace fl_sim {
 
-// One for the process.
+// One for the process. Main thread only, but for state() and beat(), which any thread may call.
 class Watchdog {
  public:
   static Watchdog& get();

@@ -90,11 +90,6 @@ std::unique_ptr<Network> network_of(const Problem& problem) {
   return std::make_unique<ClassifierNetwork>(*problem.classifier, problem.start);
 }
 
-MpiSession& mpi_session() {
-  static MpiSession session;
-  return session;
-}
-
 }  // namespace
 
 torch::Device& device() {
@@ -102,11 +97,13 @@ torch::Device& device() {
   return chosen;
 }
 
-void start_mpi() { mpi_session(); }
+MpiSession& start_mpi() {
+  static MpiSession session;
+  return session;
+}
 
 Communicator& one_rank() {
-  start_mpi();
-  static Communicator communicator;
+  static Communicator communicator(start_mpi());
   return communicator;
 }
 

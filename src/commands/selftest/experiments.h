@@ -25,7 +25,7 @@ namespace fl_sim::selftest {
 torch::Device& device();
 
 // MPI is started by the first call of one of these, and ends with the program.
-void start_mpi();
+MpiSession& start_mpi();
 Communicator& one_rank();  // of a program that was started without mpirun
 
 // A job with the lines that a check cares about; everything else a job must say is filled in with

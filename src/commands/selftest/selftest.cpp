@@ -19,6 +19,7 @@
 #include "commands/selftest/suite.h"
 #include "network/arithmetic.h"
 #include "process/communicator.h"
+#include "process/launcher.h"
 
 namespace fl_sim {
 namespace {
@@ -173,15 +174,14 @@ int run_selftest(const std::vector<std::string>& words) {
     selftest::print_checksums(names);
     return 0;
   }
-  selftest::start_mpi();
-  if (Communicator everyone; everyone.size() > 1) {
+  if (Communicator everyone(selftest::start_mpi()); everyone.size() > 1) {
     FL_CHECK(everyone.rank() != 0, "the selftest was started with ", everyone.size(),
              " ranks (start it without mpirun: it starts the ranks that it needs; --checksums "
              "wants to be started with several)");
     return 1;
   }
   selftest::choose_for_ranks(names);
-  const bool ranks_missing = selftest::launcher().empty();
+  const bool ranks_missing = find_launcher().empty();
   set_arithmetic(selftest::hand_made_job(""));
 
   std::map<std::string, std::map<std::string, Cell>> cells;

@@ -19,6 +19,7 @@
 #include "commands/selftest/experiments.h"
 #include "engine/set_up.h"
 #include "network/arithmetic.h"
+#include "process/launcher.h"
 #include "storage/checkpoint.h"
 
 extern char** environ;
@@ -89,36 +90,15 @@ std::string checksum_of(const Job& job, Communicator& comm) {
 const Words kEnvironment = [] {
   Words variables;
   for (char** variable = environ; *variable != nullptr; ++variable) {
-    const std::string text = *variable;
-    const bool of_a_launcher = text.starts_with("PMIX_") || text.starts_with("PMI_") ||
-                               text.starts_with("OMPI_COMM_") || text.starts_with("PRTE_LAUNCHED");
-    if (!of_a_launcher) variables.push_back(text);
+    variables.emplace_back(*variable);
   }
   return variables;
 }();
 
-// With what mpirun needs to start a few ranks on whatever machine this is (scripts/environment says
-// why); what the user set stands.
 Words launch_environment() {
-  Words variables = kEnvironment;
-  const auto set = [&](const std::string& name, const std::string& value) {
-    const bool known = std::any_of(variables.begin(), variables.end(),
-                                   [&](const std::string& v) { return v.starts_with(name + "="); });
-    if (!known) variables.push_back(name + "=" + value);
-  };
-  set("OMPI_MCA_rmaps_base_oversubscribe", "1");
-  set("OMPI_MCA_hwloc_base_binding_policy", "none");
-  set("PRTE_MCA_rmaps_default_mapping_policy", ":oversubscribe");
-  set("PRTE_MCA_hwloc_default_binding_policy", "none");
-  set("OMPI_MCA_mpi_yield_when_idle", "1");
-  set("OMPI_MCA_btl_vader_single_copy_mechanism", "none");
-  set("OMPI_MCA_smsc", "^cma");
-  if (::geteuid() == 0) {
-    set("OMPI_ALLOW_RUN_AS_ROOT", "1");
-    set("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
-  }
-  set("HOME", "/tmp");
-  set("MPIEXEC_TIMEOUT", "600");  // seconds, of Open MPI and of MPICH
+  Words variables = environment_to_launch(kEnvironment);
+  if (std::getenv("MPIEXEC_TIMEOUT") == nullptr)
+    variables.emplace_back("MPIEXEC_TIMEOUT=600");  // seconds, of Open MPI and of MPICH
   return variables;
 }
 
@@ -181,7 +161,7 @@ struct Checksums {
 std::map<std::string, Checksums> launch(int ranks) {
   Words variables = launch_environment();
   Words prefix;
-  if (ranks > 1) prefix = {launcher(), "-n", std::to_string(ranks)};
+  if (ranks > 1) prefix = {find_launcher(), "-n", std::to_string(ranks)};
   prefix.insert(prefix.end(), {std::filesystem::read_symlink("/proc/self/exe").string(), "selftest",
                                "--checksums", "--device", device().is_cuda() ? "cuda" : "cpu"});
   std::map<std::string, Checksums> all;
@@ -213,7 +193,7 @@ const Checksums& checksums(const std::string& algorithm, int ranks) {
 }
 
 Result same_for_all_ranks(const std::string& algorithm) {
-  FL_CHECK(!launcher().empty(), "needs mpirun, which is not in the PATH");
+  FL_CHECK(!find_launcher().empty(), "needs mpirun, which is not in the PATH");
   const Checksums& one = checksums(algorithm, 1);
   FL_CHECK(one.error.empty(), "on one rank: ", one.error);
   for (const int ranks : {2, 3}) {
@@ -303,11 +283,11 @@ std::vector<Check> small_job_checks(const std::string& algorithm) {
 }
 
 void print_checksums(const std::vector<std::string>& algorithms) {
-  start_mpi();
+  MpiSession& mpi = start_mpi();
   for (const std::string& algorithm : algorithms) {
     for (const std::string& model : models_of(algorithm)) {
       for (const int64_t group_size : {1, 3}) {
-        Communicator comm;
+        Communicator comm(mpi);
         std::string checksum;
         try {
           checksum = checksum_of(small_job(algorithm, model, group_size), comm);
@@ -325,19 +305,6 @@ void print_checksums(const std::vector<std::string>& algorithms) {
 
 void choose_for_ranks(std::vector<std::string> algorithms) {
   chosen_for_ranks() = std::move(algorithms);
-}
-
-std::string launcher() {
-  const char* path = std::getenv("PATH");
-  for (const char* name : {"mpirun", "mpiexec"}) {
-    std::istringstream folders(path ? path : "");
-    std::string folder;
-    while (std::getline(folders, folder, ':')) {
-      const std::string program = folder + "/" + name;
-      if (::access(program.c_str(), X_OK) == 0) return program;
-    }
-  }
-  return "";
 }
 
 }  // namespace fl_sim::selftest

@@ -22,7 +22,4 @@ void print_checksums(const std::vector<std::string>& algorithms);
 // several ranks, which takes one start of mpirun for each number of ranks. Not chosen: all.
 void choose_for_ranks(std::vector<std::string> algorithms);
 
-// The program that starts several ranks; empty where there is none.
-std::string launcher();
-
 }  // namespace fl_sim::selftest
