@@ -106,8 +106,16 @@ void Server::drop_round() {
   new_model_ = dropped_ = true;
 }
 
+bool Server::checkpoint_due() const {
+  const bool begins_round = !underway_.evaluate_clients && !outcome_.target_reached &&
+                            (round_ == 0 || exchange_ + 1 >= exchanges_) && round_ < rounds_;
+  return begins_round && checkpoint_every_ > 0 && round_ > saved_ &&
+         round_ / checkpoint_every_ > saved_ / checkpoint_every_;
+}
+
 RoundPlan Server::next(bool may_save) {
   RoundPlan plan;
+  const bool due = may_save && checkpoint_due();
   if (underway_.evaluate_clients) {
     underway_.evaluate_clients = false;
     plan = plan_evaluation();
@@ -127,8 +135,6 @@ RoundPlan Server::next(bool may_save) {
       if (round_ > saved_) plan.checkpoint = saved_ = round_;
       return plan;
     }
-    const bool due = may_save && checkpoint_every_ > 0 && round_ > saved_ &&
-                     round_ / checkpoint_every_ > saved_ / checkpoint_every_;
     if (due) saved_ = round_;
     exchange_ = 0;
     plan = plan_training(++round_);

@@ -72,6 +72,9 @@ class Server {
   // Clients will take start + step * steps seconds, as long as nothing is known better.
   void expect(double start, double step) { times_.assume(start, step); }
 
+  // Whether next() will begin a round that is to save the one before first.
+  bool checkpoint_due() const;
+
   // What comes next: an exchange of a round, clients' evaluation of its model, or that the run is
   // over, or interrupted. Who takes part, together with whom, and where. `may_save`: whether a
   // checkpoint may begin.

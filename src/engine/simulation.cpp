@@ -187,12 +187,14 @@ Outcome Simulation::run() {
   for (;;) {
     if (server_ && comm_.size() == 1) server_->finish_evaluation();
 
+    await_checkpoint();
+
     // Rank 0 decides, everyone learns.
     const auto start = Clock::now();
     std::string message;
     if (server_) {
       attend();
-      message = server_->next(keeper_ && !keeper_->waiting()).encode();
+      message = server_->next(keeper_.has_value()).encode();
     }
     comm_.meet();
     comm_.broadcast(message);
@@ -346,6 +348,18 @@ void Simulation::commit_checkpoint() {
   keeper_->commit();
 }
 
+// Rank 0, where a checkpoint is due: until the one before is complete. So a kill never costs more
+// rounds than twice as many as lie between two checkpoints, the round under way included.
+void Simulation::await_checkpoint() {
+  if (!keeper_ || !server_->checkpoint_due()) return;
+  Watchdog::get().enter("waiting for a checkpoint", keeper_->round());
+  while (keeper_->waiting() && !Interruption::get().requested()) {
+    if (server_->complete_rows() < keeper_->round()) server_->finish_evaluation();
+    attend();
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+}
+
 void Simulation::broadcast_model() {
   if (comm_.size() == 1) return;
   Watchdog::get().enter("sharing the model", model_.round);
@@ -384,6 +398,7 @@ bool Simulation::train(const RoundPlan& plan) {
     for (const int64_t lane : open) {
       train_lane(lane);
       TestHooks::get().disturb();
+      TestHooks::get().hold(plan.round);
       Watchdog::get().enter("waiting for others", plan.round);
       lanes_.all[static_cast<size_t>(lane)]->meet();
       collect(lane, complete);
@@ -395,6 +410,7 @@ bool Simulation::train(const RoundPlan& plan) {
     lanes_.all[static_cast<size_t>(lane)]->arrive();
   }
   TestHooks::get().disturb();
+  TestHooks::get().hold(plan.round);
   Watchdog::get().enter("waiting for others", plan.round);
   while (!open.empty()) {
     std::vector<Communicator*> arrived;

@@ -70,6 +70,7 @@ class Simulation {
   void save_clients(int64_t round);
   void save_server(int64_t round);
   void commit_checkpoint();
+  void await_checkpoint();
   std::vector<int> hosts() const;
   void evaluate(const RoundPlan& plan);
   torch::Tensor products(const std::vector<int64_t>& clients);

@@ -19,6 +19,7 @@
 #include "base/hdf5_file.h"
 #include "base/version.h"
 #include "process/interruption.h"
+#include "process/test_hooks.h"
 
 namespace fl_sim {
 namespace {
@@ -417,6 +418,7 @@ void CheckpointWriter::start(const std::string& folder, int rank, int64_t round,
           }
         }
         file.close();
+        std::this_thread::sleep_for(std::chrono::milliseconds(TestHooks::get().slow_disk_ms));
       });
       task->done.file = measure(folder, name);
       task->done.file.clients = std::ssize(states);
