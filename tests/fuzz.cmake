@@ -30,3 +30,4 @@ add_test(NAME fuzz_datasets COMMAND fuzz_datasets 10000)
 # reader that asks for 2 GiB has believed a damaged file; libraries that ask get nothing, and have to cope.
 set_tests_properties(fuzz_datasets PROPERTIES TIMEOUT 600 ENVIRONMENT
   "ASAN_OPTIONS=detect_leaks=0:detect_odr_violation=0:max_allocation_size_mb=2048:allocator_may_return_null=1")
+add_dependencies(whole_program_tests fuzz_datasets)
