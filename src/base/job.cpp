@@ -217,17 +217,4 @@ std::string Job::text() const {
   return plain.str() + sections.str();
 }
 
-std::vector<Option> all_options() {
-  std::vector<Option> all = engine_options();
-  for (const auto& [kind, plugins] : catalog()) {
-    for (const auto& [name, info] : plugins) {
-      for (Option option : info.options) {
-        option.name = name + "." + option.name;
-        all.push_back(std::move(option));
-      }
-    }
-  }
-  return all;
-}
-
 }  // namespace fl_sim
