@@ -21,7 +21,8 @@ os.environ["PATH"] += ":/usr/sbin:/sbin"
 CLIENTS, ROUNDS, TRAIN = 23, 6, 8000
 PARAMETERS = (784 + 1) * 200 + (200 + 1) * 200 + (200 + 1) * 10  # of 2nn
 STALL = 4  # seconds until silence counts as death
-SILENT = r"fl_sim: rank [01]: rank [23] has been silent for \d+ s: it was [a-z ]+( \d+)? in round \d on host1 \(stall-timeout"
+SILENT = (r"fl_sim: rank [01]: rank [23] has been silent for \d+ s: it was [a-z ]+( \d+)? in round \d on host1 "
+          r"\(stall-timeout")
 JOB = ["--dataset", "fashion-mnist", "--partitioner", "dirichlet", "--dirichlet.alpha", 0.5, "--clients", CLIENTS,
        "--cohort", 7, "--rounds", ROUNDS, "--model", "2nn", "--local.batch-size", 50, "--local.lr", 0.05]
 

@@ -68,7 +68,8 @@ class Machine(Case):
         for ranks in (0, 3):
             with self.subTest(ranks=ranks):
                 disk, path = self.disk(12), self.path(f"{ranks}.h5")
-                options = [*self.job, "--output", path, "--checkpoint-dir", disk, "--checkpoint-every", 1, "--resume", "auto"]
+                options = [*self.job, "--output", path, "--checkpoint-dir", disk, "--checkpoint-every", 1,
+                           "--resume", "auto"]
                 self.fail_with(["the checkpoint of round", f"{disk}/{ranks}.checkpoint/round-", "No space left on device",
                                 "make room, or choose another --checkpoint-dir"], *options, ranks=ranks)
                 rounds = columns(path, "rounds")["round"]

@@ -171,7 +171,8 @@ class SubmitSweep(Case):
         folder = self.path("sweep")
         run = subprocess.run([Path(ROOT, "slurm", "submit-sweep"), Path(ROOT, "slurm", "sweep.tsv"), "--", "--job", "x"],
                              capture_output=True, text=True, timeout=PATIENCE, env={
-                                 **os.environ, "PATH": f"{sbatch.parent}:{os.environ['PATH']}", "FL_SIM_SWEEP_FOLDER": folder})
+                                 **os.environ, "PATH": f"{sbatch.parent}:{os.environ['PATH']}",
+                                 "FL_SIM_SWEEP_FOLDER": folder})
         self.assertEqual(run.returncode, 1, run.stderr)
         self.assertIn("nothing was submitted", run.stderr)
         self.assertFalse(os.path.exists(folder))
