@@ -211,10 +211,11 @@ class Resume(Case):
         import zlib
         with open(os.path.join(saved, "manifest")) as file:
             body = json.loads(file.read().rpartition("\ncrc32 ")[0])
-        body["version"] = 99
-        text = json.dumps(body)
-        damaged("manifest", lambda data: f"{text}\ncrc32 {zlib.crc32(text.encode()):08x}\n".encode(),
-                ["format version 99", "reads versions up to 1"])
+        for version in (1, 99):  # an earlier fl_sim's, and a later one's
+            body["version"] = version
+            text = json.dumps(body).encode()
+            damaged("manifest", lambda data: text + f"\ncrc32 {zlib.crc32(text):08x}\n".encode(),
+                    [f"format version {version}, by fl_sim 0.", "reads version 2 only"])
         os.remove(path)
         self.fail_with(["is missing", "rounds before the checkpoint"], *go_on, *options)
         self.fail_with(["resume is must", "no checkpoint"], "--job", self.job, "--output", self.path("new.h5"),

@@ -239,9 +239,9 @@ Manifest read_manifest(const std::string& folder) {
     const Json json = Json::parse(body);
     FL_CHECK(json.at("format") == kFormat, path, ": is no manifest of a checkpoint");
     const auto version = json.at("version").get<int64_t>();
-    FL_CHECK(version <= Manifest::kVersion, path, ": is of format version ", version,
-             ", by fl_sim ", json.at("program").get<std::string>(),
-             " (this fl_sim reads versions up to ", Manifest::kVersion, ")");
+    FL_CHECK(version == Manifest::kVersion, path, ": is of format version ", version,
+             ", by fl_sim ", json.at("program").get<std::string>(), " (this fl_sim reads version ",
+             Manifest::kVersion, " only; go on with that one)");
     manifest.round = json.at("round");
     manifest.program = json.at("program");
     manifest.partition = json.at("partition");
