@@ -4,6 +4,7 @@
 //   c = mean_S grad F_k(w);   after the round  s <- (1-beta) c + beta s
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "fl_sim.h"

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # What the batch scripts of this folder share; they source it inside a Slurm job. Environment
 # variables that it reads:
 #
@@ -21,7 +22,9 @@ say() { printf '%s  %s\n' "$(date '+%F %T')" "$*"; }
 begin() {
   [ -n "${SLURM_JOB_ID:-}" ] || fail "a batch script (sbatch slurm/NAME.sh; see slurm/README.md)"
   if [ "${1:-}" = -- ]; then shift; fi
+  # shellcheck disable=SC2034  # for the scripts that source this one
   options=("$@")
+  # shellcheck source=/dev/null
   if [ -n "${FL_SIM_SETUP:-}" ]; then source "$FL_SIM_SETUP"; fi
   program=${FL_SIM_PROGRAM:-${FL_SIM_ROOT:-$SLURM_SUBMIT_DIR}/build/fl_sim}
   [ -x "$program" ] ||

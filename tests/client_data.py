@@ -33,7 +33,7 @@ class ClientData(Case):
         values = {**BASE, "data-dir": self.data, "output": output, **changes}
         return [word for key, value in values.items() for word in ("--" + key, value)]
 
-    def train(self, name, changes={}, ranks=0, **environment):
+    def train(self, name, changes, ranks=0, **environment):
         path = self.path(name + ".h5")
         self.succeed(*self.options(path, changes), ranks=ranks, **environment)
         return path
@@ -51,7 +51,7 @@ class ClientData(Case):
             self.assertEqual(len(np.unique(holdout)), 3)
             self.assertEqual(sorted(shift), sorted(list(range(4)) * 3))
             self.assertFalse(set(holdout) & set(file["clients/client"][:]), "a client that is held out trained")
-        with h5py.File(self.train("plain")) as file:
+        with h5py.File(self.train("plain", {})) as file:
             self.assertFalse({"test_offsets", "validation_offsets", "holdout", "shift_group"} & set(file["partition"]))
 
     def test_same_for_every_number_of_ranks_and_machines(self):
@@ -66,7 +66,7 @@ class ClientData(Case):
                     self.assertTrue(np.array_equal(found["partition"][key][()], wanted["partition"][key][()]), key)
 
     def test_every_shift_changes_the_model(self):
-        sums = {checksum(self.train("none"))}
+        sums = {checksum(self.train("none", {}))}
         for kind in ("labels", "rotation", "intensity"):
             sums.add(checksum(self.train(kind, {"shift.kind": kind})))
         self.assertEqual(len(sums), 4)
@@ -89,8 +89,8 @@ class ClientData(Case):
         self.assertLess(before[0], before[1])
 
         output = self.path("x.h5")
-        self.fail_with([exported + ": /", "lacks fc.weight, fc.bias"], *self.options(output, {"init": exported, "model": "logistic"}),
-                       ranks=3)
+        self.fail_with([exported + ": /", "lacks fc.weight, fc.bias"],
+                       *self.options(output, {"init": exported, "model": "logistic"}), ranks=3)
         self.fail_with(["/nowhere.h5"], *self.options(output, {"init": "/nowhere.h5"}))
 
     def test_what_cannot_be_is_refused(self):

@@ -139,18 +139,18 @@ class Direct : public testing::TestWithParam<Case> {
 double largest(const torch::Tensor& tensor) { return tensor.abs().max().item<double>(); }
 
 TEST_P(Direct, LossAndGradientAreAutogradsInDoublePrecision) {
-  DirectPass pass(network_, 11);
+  const auto pass = network_.direct_pass(11);
   // Several batches through the same buffers: nothing of one is left in the next.
   for (const std::vector<int64_t>& batch : std::vector<std::vector<int64_t>>{
            {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, {12, 3}, {11, 11, 2}}) {
     const torch::Tensor indices = torch::tensor(batch);
     const auto [loss, gradient] = reference(samples_.inputs.index_select(0, indices),
                                             samples_.labels.index_select(0, indices));
-    pass.load(samples_, batch, 1, 0);
-    pass.forward(row_.data_ptr<float>());
-    EXPECT_NEAR(pass.loss(), loss, 1e-5);
+    pass->load(samples_, batch, 1, 0);
+    pass->forward(row_.data_ptr<float>());
+    EXPECT_NEAR(pass->loss(), loss, 1e-5);
     torch::Tensor actual = torch::zeros({network_.layout().trainable()});
-    pass.backward(row_.data_ptr<float>(), {.row = actual.data_ptr<float>()});
+    pass->backward(row_.data_ptr<float>(), {.row = actual.data_ptr<float>()});
     EXPECT_GT(largest(gradient), 1e-3);
     EXPECT_LT(largest(actual.to(torch::kFloat64) - gradient), 2e-6 * (1 + largest(gradient)));
   }
@@ -161,20 +161,20 @@ TEST_P(Direct, AFoldedStepIsTheStepByHand) {
   const std::vector<int64_t> batch = {0, 1, 2, 3, 4};
   const int64_t trainable = network_.layout().trainable();
   const torch::Tensor plus = torch::rand({trainable});
-  DirectPass pass(network_, 5);
+  const auto pass = network_.direct_pass(5);
   torch::Tensor gradient = torch::zeros({trainable}), row = row_.clone();
   for (float* target : {gradient.data_ptr<float>(), row.data_ptr<float>()}) {
-    pass.load(samples_, batch, 1, 0);
-    pass.forward(row.data_ptr<float>());
-    pass.loss();
+    pass->load(samples_, batch, 1, 0);
+    pass->forward(row.data_ptr<float>());
+    pass->loss();
     if (target != row.data_ptr<float>()) {
-      pass.backward(row.data_ptr<float>(), {.row = target});
+      pass->backward(row.data_ptr<float>(), {.row = target});
     } else {
-      pass.backward(target, {.row = target,
-                             .scale = -0.25,
-                             .plus = plus.data_ptr<float>(),
-                             .add = true,
-                             .decay = 0.5});
+      pass->backward(target, {.row = target,
+                              .scale = -0.25,
+                              .plus = plus.data_ptr<float>(),
+                              .add = true,
+                              .decay = 0.5});
     }
   }
   const ParameterLayout& layout = network_.layout();
@@ -197,25 +197,25 @@ TEST_P(Direct, BytesAreScaledAndShifted) {
   const auto [loss, gradient] =
       reference(fetch_inputs(bytes, indices, scale, shift, torch::kFloat64),
                 bytes.labels.index_select(0, indices));
-  DirectPass pass(network_, 3);
-  pass.load(bytes, batch, scale, shift);
-  pass.forward(row_.data_ptr<float>());
-  EXPECT_NEAR(pass.loss(), loss, 1e-5);
+  const auto pass = network_.direct_pass(3);
+  pass->load(bytes, batch, scale, shift);
+  pass->forward(row_.data_ptr<float>());
+  EXPECT_NEAR(pass->loss(), loss, 1e-5);
   torch::Tensor actual = torch::zeros({network_.layout().trainable()});
-  pass.backward(row_.data_ptr<float>(), {.row = actual.data_ptr<float>()});
+  pass->backward(row_.data_ptr<float>(), {.row = actual.data_ptr<float>()});
   EXPECT_LT(largest(actual.to(torch::kFloat64) - gradient), 3e-6 * (1 + largest(gradient)));
 }
 
 TEST_P(Direct, ScoresAreThoseOfForward) {
-  DirectPass pass(network_, kSamples);
+  const auto pass = network_.direct_pass(kSamples);
   std::vector<int64_t> all;
   for (int64_t i = 0; i < kSamples; ++i) all.push_back(i);
-  pass.load(samples_, all, 1, 0);
-  pass.forward(row_.data_ptr<float>());
+  pass->load(samples_, all, 1, 0);
+  pass->forward(row_.data_ptr<float>());
   const torch::Tensor expected =
       network_.forward(Weights(network_.layout(), row_.unsqueeze(0)), samples_.inputs);
   for (int64_t n = 0; n < kSamples; ++n) {
-    const std::span<const float> scores = pass.scores(n);
+    const std::span<const float> scores = pass->scores(n);
     for (int64_t c = 0; c < classes_; ++c) {
       EXPECT_NEAR(scores[static_cast<size_t>(c)], expected[n][c].item<float>(), 1e-5);
     }

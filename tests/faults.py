@@ -1,7 +1,6 @@
 """Faults that a job asks for: each one does what it says, a rank that stops is named and ends the run, and what can be
 saved is saved.
 """
-import time
 import unittest
 
 import h5py
@@ -86,19 +85,33 @@ class Faults(Case):
             path = self.path(f"dead-{rank}.h5")
             options = ["--job", self.job, "--output", path, "--checkpoint-every", 1, "--resume", "auto", "--inject",
                        f"rank-crash@4:{rank}"]
-            start = time.monotonic()
             run = self.start(*options, ranks=3).wait()
             self.assertGreater(run.code, 0, str(run))
-            self.assertLess(time.monotonic() - start, 60)
             self.assertTrue(run.gone(), str(run))
             self.succeed(*options, ranks=2)
-            self.assertGreater(int(self.resumed(path)), 0)
+            self.assertGreaterEqual(int(self.resumed(path)), 2)
             for table in ("rounds", "clients"):
                 columns(path, table)
             self.assert_same(whole, path, f"rank {rank} died")
 
+    def test_what_a_death_costs(self):
+        """At most twice as many rounds as lie between checkpoints, the one under way included, however slow the disk."""
+        whole = self.train("whole")
+        for every in (1, 2):
+            path = self.path(f"every-{every}.h5")
+            options = ["--job", self.job, "--output", path, "--checkpoint-every", every, "--resume", "auto", "--inject",
+                       "rank-crash@6:2"]
+            run = self.start(*options, ranks=3, FL_SIM_TEST="slow-disk=400").wait()
+            self.assertGreater(run.code, 0, str(run))
+            self.assertGreaterEqual(len(columns(path, "rounds")["round"]), 6 - 2 * every)
+            self.succeed(*options, ranks=3)
+            self.assertGreaterEqual(int(self.resumed(path)), 6 - 2 * every)
+            self.assert_same(whole, path, f"every {every}")
+
     def test_target_reached_before_a_death(self):
-        """The round that reached the target is the last one, also if a rank dies while the next is under way."""
+        """The round that reached the target is the last one, also if a rank dies while the next is under way: the
+        checkpoint of the round before it is complete by then.
+        """
         rounds = columns(self.train("whole"), "rounds")
         best = max(range(2, 5), key=lambda i: rounds["test_accuracy"][i])
         target = rounds["test_accuracy"][best]
@@ -114,7 +127,6 @@ class Faults(Case):
         self.assert_same(expected, path, "target")
 
     def resumed(self, path):
-        import h5py
         with h5py.File(path) as file:
             return file["provenance"].attrs.get("resumed", "0")
 
@@ -128,8 +140,8 @@ class Faults(Case):
             run = self.start(*options, ranks=3).wait()
             self.assertGreater(run.code, 0, str(run))
             self.assertRegex(run.err, rf"rank {rank} has been silent for \d+ s: it was [a-z ]+( \d+)? in round \d on \S+")
-            self.assertTrue(run.gone(20), str(run))
-            self.succeed(*options, ranks=3)
+            self.assertTrue(run.gone(), str(run))
+            self.succeed(*options, "--stall-timeout", 0, ranks=3)
             self.assert_same(whole, path, f"rank {rank} stalled")
 
     def test_bad_faults(self):

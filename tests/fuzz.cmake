@@ -12,7 +12,7 @@ file(GLOB reader_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/plugins/datas
 # Generators read no files.
 list(FILTER reader_sources EXCLUDE REGEX "/(fcube|gaussian|ifca|population|synthetic)\\.cpp$")
 list(APPEND reader_sources ${CMAKE_SOURCE_DIR}/src/data/dataset.cpp)
-set(without_torch engine_options hdf5_file job job_parts registry rng text)
+set(without_torch engine_options hdf5_file job job_parts registry results_format rng text)
 list(TRANSFORM without_torch REPLACE "(.+)" "${CMAKE_SOURCE_DIR}/src/base/\\1.cpp")
 add_executable(fuzz_datasets fuzz_datasets.cpp ${reader_sources} ${without_torch})
 # One translation unit for the readers: LibTorch's headers cost more than they do.
@@ -30,3 +30,4 @@ add_test(NAME fuzz_datasets COMMAND fuzz_datasets 10000)
 # reader that asks for 2 GiB has believed a damaged file; libraries that ask get nothing, and have to cope.
 set_tests_properties(fuzz_datasets PROPERTIES TIMEOUT 600 ENVIRONMENT
   "ASAN_OPTIONS=detect_leaks=0:detect_odr_violation=0:max_allocation_size_mb=2048:allocator_may_return_null=1")
+add_dependencies(whole_program_tests fuzz_datasets)

@@ -90,7 +90,9 @@ def loss_of(score, label):
 
 
 def fedavg(train, test, rounds, steps, batch_size, lr, seed):
-    """Each round's training loss (hospitals' means over the samples seen, weighted by their sizes), and the final model's loss and accuracy on the test set."""
+    """Each round's training loss (hospitals' means over the samples seen, weighted by their sizes), and the final model's
+    loss and accuracy on the test set.
+    """
     w, b, total = np.zeros(13), 0.0, sum(len(y) for x, y in train)
     losses = []
     for round_ in range(1, rounds + 1):

@@ -15,13 +15,14 @@ import tempfile
 import time
 import unittest
 
-from whole_program import ISOLATED, Case, Run, isolate, write_images
+from whole_program import ISOLATED, PATIENCE, Case, Run, isolate, write_images
 
 os.environ["PATH"] += ":/usr/sbin:/sbin"
 CLIENTS, ROUNDS, TRAIN = 23, 6, 8000
 PARAMETERS = (784 + 1) * 200 + (200 + 1) * 200 + (200 + 1) * 10  # of 2nn
 STALL = 4  # seconds until silence counts as death
-SILENT = r"fl_sim: rank [01]: rank [23] has been silent for \d+ s: it was [a-z ]+( \d+)? in round \d on host1 \(stall-timeout"
+SILENT = (r"fl_sim: rank [01]: rank [23] has been silent for \d+ s: it was [a-z ]+( \d+)? in round \d on host1 "
+          r"\(stall-timeout")
 JOB = ["--dataset", "fashion-mnist", "--partitioner", "dirichlet", "--dirichlet.alpha", 0.5, "--clients", CLIENTS,
        "--cohort", 7, "--rounds", ROUNDS, "--model", "2nn", "--local.batch-size", 50, "--local.lr", 0.05]
 
@@ -124,8 +125,8 @@ class Hosts(Case):
         return self.start(*JOB, "--data-dir", self.data, *options, "--output", path, ranks=sum(places),
                           launcher=["--host", hosts], before=self.hosts[0].inside(), **{**self.mpi, **environment})
 
-    def assert_nothing_left(self, run, patience=10):
-        self.assertTrue(run.gone(patience), f"processes are left: {run}")
+    def assert_nothing_left(self, run):
+        self.assertTrue(run.gone(), f"processes are left: {run}")
         for host in self.hosts:
             self.assertEqual(host.segments(), [], f"in the shared memory of {host.name}: {run}")
 
@@ -158,7 +159,7 @@ class Hosts(Case):
 
     def test_data_once_a_machine(self):
         """Of a machine's ranks the first one reads the files, and all have the same memory; machines share none."""
-        run = self.begin([2, 2], self.path("x.h5"), FL_SIM_TEST="delay=200")
+        run = self.begin([2, 2], self.path("x.h5"), FL_SIM_TEST=self.hold(3))
         self.reach(run, 2)
         windows, read = {}, {}
         for process in run.ranks():
@@ -181,6 +182,7 @@ class Hosts(Case):
         self.assertNotEqual(windows[0], windows[2])
         for first, other in ((0, 1), (2, 3)):
             self.assertGreater(read[first], read[other] + TRAIN * 784 * 0.9, "who read the images")
+        self.release()
         self.assertEqual(run.wait().code, 0, str(run))
         self.assert_nothing_left(run)
 
@@ -208,9 +210,10 @@ class Hosts(Case):
     def test_link_comes_back(self):
         """What was lost meanwhile is sent again, and nobody is taken for dead."""
         path = self.path("back.h5")
-        run = self.begin([2, 2], path, "--stall-timeout", 20, FL_SIM_TEST="delay=100")
+        run = self.begin([2, 2], path, "--stall-timeout", 60, FL_SIM_TEST=self.hold(4))
         self.reach(run, 2)
         self.hosts[1].cut()
+        self.release()
         time.sleep(1.5)
         self.hosts[1].mend()
         self.assertEqual(run.wait().code, 0, str(run))
@@ -221,10 +224,7 @@ class Hosts(Case):
         """Cuts the second machine off; the run has to end by itself on both sides. Returns what it said."""
         self.hosts[1].cut()
         self.addCleanup(self.hosts[1].mend)
-        start = time.monotonic()
-        run.wait(60)
-        # The timeout, what mpirun has to end by itself, and a busy machine's delays.
-        self.assertLess(time.monotonic() - start, STALL + 5 + 10, str(run))
+        run.wait()
         self.assertNotEqual(run.code, 0, str(run))
         self.assert_nothing_left(run)
         self.hosts[1].mend()
@@ -236,10 +236,10 @@ class Hosts(Case):
         """Who is silent is named, with its machine and what it was doing; the next start goes on."""
         path = self.path("cut.h5")
         options = ["--checkpoint-every", 1, "--resume", "auto", "--stall-timeout", STALL]
-        run = self.begin([2, 2], path, *options, FL_SIM_TEST="delay=100")
-        self.reach(run, 2)
+        run = self.begin([2, 2], path, *options, FL_SIM_TEST=self.hold(4))
+        self.reach(run, 3)
         self.assertRegex(self.cut_off(run), SILENT)
-        run = self.begin([2, 2], path, *options).wait()
+        run = self.begin([2, 2], path, *options, "--stall-timeout", 0).wait()
         self.assertEqual(run.code, 0, str(run))
         self.assertIn("goes on after round", run.out)
         self.assert_same(self.expected["fedavg"], path, "after a cut")
@@ -250,7 +250,7 @@ class Hosts(Case):
         run = self.begin([2, 2], self.path("cut.h5"), "--stall-timeout", STALL)
         before = self.hosts[1].bytes()[0]
         self.reach(run, 1)
-        end = time.monotonic() + 60
+        end = time.monotonic() + PATIENCE
         while self.hosts[1].bytes()[0] < before + 4 * PARAMETERS * 1.5:
             self.assertLess(time.monotonic(), end, str(run))
             time.sleep(0.05)

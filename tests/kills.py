@@ -48,7 +48,8 @@ def holder(path):
 
 def left_behind(sessions):
     """What runs have left in memory, and mpirun's folders that ranks have marked as theirs."""
-    marked = glob.glob(os.path.join(sessions, "ompi.*", "*", "fl_sim")) + glob.glob(os.path.join(sessions, "prte*", "fl_sim"))
+    marked = [place for pattern in (("ompi.*", "*", "fl_sim"), ("prte*", "fl_sim"))
+              for place in glob.glob(os.path.join(sessions, *pattern))]
     return {os.path.join("/dev/shm", name) for name in os.listdir("/dev/shm")} | set(map(os.path.dirname, marked))
 
 

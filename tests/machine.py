@@ -50,8 +50,9 @@ class Machine(Case):
         return path
 
     def begin(self, rounds, *options, ranks=0, **environment):
-        """A run that is slowed down, when it has shown so many rounds."""
-        run = self.start(*self.job, *options, ranks=ranks, **{"FL_SIM_TEST": "delay=200", **environment})
+        """A run that has shown so many rounds, and waits two rounds later at the latest."""
+        run = self.start(*self.job, *options, ranks=ranks,
+                         **{"FL_SIM_TEST": f"delay=200,{self.hold(rounds + 2)}", **environment})
         self.reach(run, rounds)
         return run
 
@@ -67,7 +68,8 @@ class Machine(Case):
         for ranks in (0, 3):
             with self.subTest(ranks=ranks):
                 disk, path = self.disk(12), self.path(f"{ranks}.h5")
-                options = [*self.job, "--output", path, "--checkpoint-dir", disk, "--checkpoint-every", 1, "--resume", "auto"]
+                options = [*self.job, "--output", path, "--checkpoint-dir", disk, "--checkpoint-every", 1,
+                           "--resume", "auto"]
                 self.fail_with(["the checkpoint of round", f"{disk}/{ranks}.checkpoint/round-", "No space left on device",
                                 "make room, or choose another --checkpoint-dir"], *options, ranks=ranks)
                 rounds = columns(path, "rounds")["round"]
@@ -90,6 +92,7 @@ class Machine(Case):
         with self.assertRaises(OSError), open(filler, "wb", buffering=0) as file:
             while True:
                 file.write(bytes(4096))
+        self.release()
         self.assert_failed(run, [path, "No space left on device", f"{path} is as it was written before", "make room",
                                  "--output"])
         self.assertGreaterEqual(len(columns(path, "rounds")["round"]), 1)
@@ -114,6 +117,7 @@ class Machine(Case):
         run = self.begin(2, "--output", os.path.join(folder, "x.h5"), "--checkpoint-every", 1, "--checkpoint-dir",
                          self.path("checkpoints"))
         shutil.rmtree(folder)
+        self.release()
         self.assert_failed(run, [os.path.join(folder, "x.h5"), "No such file or directory", "is not there", "--output"])
 
     # ------------------------------------------------------------------------------------------------ shared memory

@@ -13,7 +13,7 @@ OPTION = re.compile(r"^  --(\S+) (\S+)(?:  \[(.*)\]|  \(no default\))$", re.M)
 
 class Questions(Case):
     def ask(self, *words, ranks=0):
-        run = self.succeed(*words, ranks=ranks, patience=60)
+        run = self.succeed(*words, ranks=ranks)
         self.assertEqual(run.err, "", str(run))
         self.assertTrue(run.out.endswith("\n"), str(run))
         return run.out

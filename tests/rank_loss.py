@@ -11,7 +11,7 @@ import unittest
 
 import h5py
 
-from whole_program import ENVIRONMENT, Case, checksum
+from whole_program import ENVIRONMENT, PATIENCE, Case, checksum
 
 JOB = """
 dataset = fashion-mnist
@@ -31,7 +31,7 @@ ULFM = ["--with-ft", "ulfm"]
 def has_ulfm():
     try:
         return subprocess.run(["mpirun", *ULFM, "-n", "1", "true"], env=ENVIRONMENT, stdin=subprocess.DEVNULL,
-                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60).returncode == 0
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=PATIENCE).returncode == 0
     except subprocess.TimeoutExpired:
         return False
 
@@ -104,18 +104,19 @@ class WithIt(RankLoss):
         for i, victims in enumerate((1, 2, 1)):
             path = self.path(f"killed-{i}.h5")
             run = self.start(*self.words(path, "--rounds", 20, "--on-rank-loss", "continue"), ranks=4, launcher=ULFM,
-                             FL_SIM_TEST="delay=60")
+                             FL_SIM_TEST=f"delay=60,{self.hold(6 + 4 * i)}")
             self.until(run, f"round {3 + 4 * i:2}/20")
             ranks = {self.rank_of(process): process for process in run.ranks()}
             for rank in list(range(1, 4))[i:i + victims]:
                 os.kill(ranks[rank], signal.SIGKILL)
+            self.release()
             run.wait()
             self.assertEqual(run.code, 0, str(run))
             self.assertEqual(checksum(whole), checksum(path), str(run))
             self.assertTrue(run.gone(), str(run))
 
     def until(self, run, words):
-        end = time.monotonic() + 60
+        end = time.monotonic() + PATIENCE
         while words not in run.out:
             self.assertLess(time.monotonic(), end, str(run))
             time.sleep(0.02)
@@ -130,15 +131,16 @@ class WithIt(RankLoss):
         whole, path = self.undisturbed("--rounds", 20), self.path("lost.h5")
         words = self.words(path, "--rounds", 20, "--on-rank-loss", "continue", "--resume", "auto", "--inject",
                            "rank-crash@4:1")
-        run = self.start(*words, ranks=4, launcher=ULFM, FL_SIM_TEST="delay=60")
+        run = self.start(*words, ranks=4, launcher=ULFM, FL_SIM_TEST=f"delay=60,{self.hold(9)}")
         self.until(run, "round  6/20")
         os.kill(run.ranks()[0], signal.SIGUSR1)
         run.wait()
         self.assertEqual(run.code, 75, str(run))
         self.assertNotIn("round 20/20", run.out)
-        run = self.start(*words, ranks=4, launcher=ULFM, FL_SIM_TEST="delay=60")
+        run = self.start(*words, ranks=4, launcher=ULFM, FL_SIM_TEST=f"delay=60,{self.hold(15)}")
         self.until(run, "round 12/20")
         os.kill({self.rank_of(process): process for process in run.ranks()}[2], signal.SIGKILL)
+        self.release()
         run.wait()
         self.assertEqual(run.code, 0, str(run))
         self.assertIn("goes on after round", run.out)

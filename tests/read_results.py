@@ -7,10 +7,11 @@ import numpy as np
 
 INT, FLOAT, TEXT = "int64", "float64", "text"
 TABLES = {
-    "rounds": dict(round=INT, seconds=FLOAT, idle_share=FLOAT, train_loss=FLOAT, test_loss=FLOAT, test_accuracy=FLOAT, cohort=INT,
-                   failed=INT, samples=INT, bytes_down=INT, bytes_up=INT, bytes_state=INT),
+    "rounds": dict(round=INT, seconds=FLOAT, idle_share=FLOAT, train_loss=FLOAT, test_loss=FLOAT, test_accuracy=FLOAT,
+                   cohort=INT, failed=INT, samples=INT, bytes_down=INT, bytes_up=INT, bytes_state=INT),
     "clients": dict(round=INT, client=INT, rank=INT, samples=INT, steps=INT, samples_seen=INT, status=INT,
-                    weight=FLOAT, loss=FLOAT, loss_before=FLOAT, loss_after=FLOAT, delta_norm=FLOAT, seconds=FLOAT, model=INT),
+                    weight=FLOAT, loss=FLOAT, loss_before=FLOAT, loss_after=FLOAT, delta_norm=FLOAT, seconds=FLOAT,
+                    model=INT),
     "ranks": dict(rank=INT, host=TEXT, device=TEXT, compute_seconds=FLOAT, wait_seconds=FLOAT, comm_seconds=FLOAT,
                   evaluate_seconds=FLOAT),
 }

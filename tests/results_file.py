@@ -129,6 +129,26 @@ class ResultsFile(Case):
             self.assertEqual(file["rounds/bytes_down"][0], 5 * 4 * model)
             self.assertEqual(file["rounds/bytes_up"][0], 4 * 4 * model)
 
+    def test_another_form(self):
+        """A file of a later form is refused wherever fl_sim reads one, with both numbers; one without a number is read."""
+        for number, text in ((1, None), (2, "99"), (3, "new")):
+            output = self.path(f"{number}.h5")
+            self.succeed(*self.job(output, rounds=1), "--quiet")
+            with h5py.File(output, "r+") as file:
+                self.assertEqual(file["provenance"].attrs["format"], "1")
+                del file["provenance"].attrs["format"]
+                if text:
+                    file["provenance"].attrs["format"] = text
+            readers = (["--job", output, "--output", self.path("again.h5"), "--overwrite"],
+                       [*self.job(self.path("again.h5"), rounds=1), "--init", output, "--overwrite"],
+                       [*self.job(output, rounds=1), "--resume", "auto"], ["compare", output, output])
+            for words in readers:
+                with self.subTest(number=number, words=words[0]):
+                    if text is None:
+                        self.succeed(*words)
+                    else:
+                        self.fail_with([output, "is of format 99" if text == "99" else "format is 'new'"], *words)
+
     # ------------------------------------------------------------------------------------------------ terminal
 
     def in_terminal(self, options, ranks, width=120):

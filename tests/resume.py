@@ -47,10 +47,10 @@ class Resume(Case):
         self.succeed("--job", self.job, *options, "--output", path, "--overwrite")
         return path
 
-    def begin(self, path, *options, ranks=3, rounds=3, delay=60):
-        """A run that is slowed down, when it has shown so many rounds."""
+    def begin(self, path, *options, ranks=3, rounds=3, done=0, delay=60):
+        """A run, after `done` rounds of another, when it has shown so many; it waits two rounds later at the latest."""
         run = self.start("--job", self.job, *options, "--output", path, "--resume", "auto", ranks=ranks,
-                         FL_SIM_TEST=f"delay={delay}")
+                         FL_SIM_TEST=f"delay={delay},{self.hold(done + rounds + 2)}")
         self.reach(run, rounds)
         return run
 
@@ -77,7 +77,7 @@ class Resume(Case):
                 self.interrupt(self.begin(path, *options))
                 done = len(columns(path, "rounds")["round"])
                 self.assertLess(done, 10)
-                run = self.begin(path, *options, ranks=2, rounds=2)
+                run = self.begin(path, *options, ranks=2, rounds=2, done=done)
                 self.assertIn(f"goes on after round {done}", run.out)
                 self.interrupt(run)
                 self.assertGreater(len(columns(path, "rounds")["round"]), done)
@@ -211,10 +211,11 @@ class Resume(Case):
         import zlib
         with open(os.path.join(saved, "manifest")) as file:
             body = json.loads(file.read().rpartition("\ncrc32 ")[0])
-        body["version"] = 99
-        text = json.dumps(body)
-        damaged("manifest", lambda data: f"{text}\ncrc32 {zlib.crc32(text.encode()):08x}\n".encode(),
-                ["format version 99", "reads versions up to 1"])
+        for version in (1, 99):  # an earlier fl_sim's, and a later one's
+            body["version"] = version
+            text = json.dumps(body).encode()
+            damaged("manifest", lambda data: text + f"\ncrc32 {zlib.crc32(text):08x}\n".encode(),
+                    [f"format version {version}, by fl_sim 0.", "reads version 2 only"])
         os.remove(path)
         self.fail_with(["is missing", "rounds before the checkpoint"], *go_on, *options)
         self.fail_with(["resume is must", "no checkpoint"], "--job", self.job, "--output", self.path("new.h5"),
@@ -233,7 +234,7 @@ class Resume(Case):
         """Two living runs do not write to one file, nor to one folder of checkpoints; a dead one is in nobody's way."""
         path, folder = self.path("x.h5"), self.path("checkpoints")
         options = ["--checkpoint-every", 1, "--checkpoint-dir", folder]
-        run = self.begin(path, *options, rounds=1, delay=4000)
+        run = self.begin(path, *options, rounds=1)
         self.fail_with([f"{path} is another run's", "process", "since", "choose another --output"], "--job", self.job,
                        "--output", path, "--overwrite")
         os.mkdir(self.path("elsewhere"))

@@ -17,7 +17,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from whole_program import ROOT, Case, columns
+from whole_program import PATIENCE, ROOT, Case, columns
 
 SCRIPTS = Path(ROOT) / "scripts"
 
@@ -32,7 +32,7 @@ def module(name):
 
 
 def script(name, *words, **environment):
-    return subprocess.run([sys.executable, "-B", SCRIPTS / name, *words], capture_output=True, text=True, timeout=120,
+    return subprocess.run([sys.executable, "-B", SCRIPTS / name, *words], capture_output=True, text=True, timeout=PATIENCE,
                           env={**os.environ, **environment})
 
 
@@ -170,8 +170,9 @@ class SubmitSweep(Case):
         sbatch.chmod(0o755)
         folder = self.path("sweep")
         run = subprocess.run([Path(ROOT, "slurm", "submit-sweep"), Path(ROOT, "slurm", "sweep.tsv"), "--", "--job", "x"],
-                             capture_output=True, text=True, timeout=60, env={
-                                 **os.environ, "PATH": f"{sbatch.parent}:{os.environ['PATH']}", "FL_SIM_SWEEP_FOLDER": folder})
+                             capture_output=True, text=True, timeout=PATIENCE, env={
+                                 **os.environ, "PATH": f"{sbatch.parent}:{os.environ['PATH']}",
+                                 "FL_SIM_SWEEP_FOLDER": folder})
         self.assertEqual(run.returncode, 1, run.stderr)
         self.assertIn("nothing was submitted", run.stderr)
         self.assertFalse(os.path.exists(folder))

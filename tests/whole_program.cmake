@@ -2,6 +2,9 @@
 # The system's Python first: it is the one that scripts/install equips.
 find_program(FL_SIM_TEST_PYTHON NAMES python3 PATHS /usr/bin NO_DEFAULT_PATH DOC "a Python with h5py and NumPy")
 find_program(FL_SIM_TEST_PYTHON NAMES python3)
+if(FL_SIM_TEST_PYTHON)
+  add_test(NAME rooms COMMAND ${FL_SIM_TEST_PYTHON} -B ${CMAKE_CURRENT_SOURCE_DIR}/rooms.py --self-check)
+endif()
 execute_process(COMMAND ${FL_SIM_TEST_PYTHON} -c "import h5py, numpy" RESULT_VARIABLE h5py_missing OUTPUT_QUIET ERROR_QUIET)
 if(NOT FL_SIM_TEST_PYTHON OR h5py_missing)
   message(STATUS "Whole-program tests: left out, no Python with h5py (apt install python3-h5py, or set FL_SIM_TEST_PYTHON)")
@@ -20,7 +23,7 @@ foreach(test bad_input:320 same_bits:300 questions:300 resume:120 results_file:1
     set(program fl_sim_walkthrough)
   endif()
   add_test(NAME whole_program.${test} COMMAND ${FL_SIM_TEST_PYTHON} -B ${CMAKE_CURRENT_SOURCE_DIR}/${test}.py)
-  set_tests_properties(whole_program.${test} PROPERTIES LABELS whole_program TIMEOUT 1500 COST ${cost}
+  set_tests_properties(whole_program.${test} PROPERTIES LABELS whole_program TIMEOUT 3000 COST ${cost}
                        SKIP_REGULAR_EXPRESSION "no hosts here: |no disk here: "
                        ENVIRONMENT FL_SIM=$<TARGET_FILE:${program}>)
 endforeach()

@@ -20,7 +20,7 @@ import numpy as np
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PROGRAM = os.path.abspath(os.environ.get("FL_SIM", os.path.join(ROOT, "build", "fl_sim")))
-PATIENCE = 120  # seconds for a run that takes one or two: machines are shared
+PATIENCE = 300  # seconds for a run that takes one or two, and for what has to happen some time: machines are shared
 FULL = os.environ.get("FL_SIM_FULL", "") not in ("", "0")
 
 
@@ -148,7 +148,7 @@ class Run:
                 continue
         return found
 
-    def gone(self, patience=10):
+    def gone(self, patience=60):
         """Whether all its processes end within so many seconds."""
         end = time.monotonic() + patience
         while self.processes():
@@ -202,9 +202,24 @@ class Case(unittest.TestCase):
         with open(cls.job, "w") as file:
             file.write(text.format(folder=cls._data.name))
 
+    def hold(self, round_number):
+        """For FL_SIM_TEST: a run with it waits in that round until release(), or a signal that asks it to stop. So a
+        test is never too late for a run that it means to meet in the middle.
+        """
+        if not getattr(self, "_held", None):
+            handle, self._held = tempfile.mkstemp(prefix="fl_sim_hold_")
+            os.close(handle)
+            self.addCleanup(self.release)
+        return f"hold={round_number}:{self._held}"
+
+    def release(self):
+        if self._held:
+            os.remove(self._held)
+        self._held = None
+
     def reach(self, run, rounds):
         """Waits until the run has shown so many rounds."""
-        end = time.monotonic() + 60
+        end = time.monotonic() + PATIENCE
         while len(re.findall(r"^round ", run.out, re.M)) < rounds:
             self.assertIsNone(run.process.poll(), str(run))
             self.assertLess(time.monotonic(), end, str(run))

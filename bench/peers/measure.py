@@ -173,7 +173,7 @@ def main():
         }
         for cell in cells:
             runs = {name: [] for name in peers}
-            for repeat in range(options.repeats):
+            for _ in range(options.repeats):
                 for name in peers:
                     start = time.perf_counter()
                     program = os.path.abspath(options.fl_sim)

@@ -1,5 +1,4 @@
-// The options of the engine itself: every key of a job that no plug-in declares.
-#include "base/job.h"
+#include "base/engine_options.h"
 
 namespace fl_sim {
 namespace {
@@ -395,6 +394,19 @@ std::vector<Option> make_engine_options() {
 const std::vector<Option>& engine_options() {
   static const std::vector<Option> options = make_engine_options();
   return options;
+}
+
+std::vector<Option> all_options() {
+  std::vector<Option> all = engine_options();
+  for (const auto& [kind, plugins] : catalog()) {
+    for (const auto& [name, info] : plugins) {
+      for (Option option : info.options) {
+        option.name = name + "." + option.name;
+        all.push_back(std::move(option));
+      }
+    }
+  }
+  return all;
 }
 
 }  // namespace fl_sim

@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "base/hdf5_file.h"
 #include "base/job_parts.h"
+#include "base/results_format.h"
 #include "base/text.h"
 
 namespace po = boost::program_options;
@@ -93,7 +94,9 @@ JobFile read_job_file(const std::string& path) {
   text << in.rdbuf();
   const std::string where = message("in ", path);
   if (!text.str().starts_with("\x89HDF\r\n\x1a\n")) return {parse_ini(text.str(), where)};
-  Values values = parse_ini(Hdf5File::open(path).read_text("/job/text"), where);
+  const Hdf5File file = Hdf5File::open(path);
+  check_results_format(file, path);
+  Values values = parse_ini(file.read_text("/job/text"), where);
   for (const char* own : {"output", "overwrite", "quiet", "log-level"}) values.erase(own);
   return {values, true};
 }
@@ -215,19 +218,6 @@ std::string Job::text() const {
     sections << key.substr(dot + 1) << " = " << value << "\n";
   }
   return plain.str() + sections.str();
-}
-
-std::vector<Option> all_options() {
-  std::vector<Option> all = engine_options();
-  for (const auto& [kind, plugins] : catalog()) {
-    for (const auto& [name, info] : plugins) {
-      for (Option option : info.options) {
-        option.name = name + "." + option.name;
-        all.push_back(std::move(option));
-      }
-    }
-  }
-  return all;
 }
 
 }  // namespace fl_sim

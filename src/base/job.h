@@ -9,9 +9,10 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
-#include "base/registry.h"
+#include "base/engine_options.h"
 
 namespace fl_sim {
 
@@ -51,11 +52,5 @@ class Job {
 
   std::map<std::string, std::string> values_;
 };
-
-// The engine's own options, in the order in which --help shows them.
-const std::vector<Option>& engine_options();
-
-// Every key that a job may have: the engine's, then "plug-in.option" of each plug-in.
-std::vector<Option> all_options();
 
 }  // namespace fl_sim

@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "base/check.h"
-#include "base/job.h"
+#include "base/engine_options.h"
 #include "base/text.h"
 
 namespace fl_sim {

@@ -13,6 +13,7 @@
 #include "base/check.h"
 #include "base/hdf5_file.h"
 #include "base/job.h"
+#include "base/results_format.h"
 #include "base/text.h"
 #include "storage/checkpoint.h"
 
@@ -98,6 +99,7 @@ Run read(const std::string& path, const Arguments& arguments) {
   const Hdf5File file = Hdf5File::open(path);
   FL_CHECK(file.has("/job/text") && file.has("/rounds/round"), path,
            " is no results file of fl_sim (it has no /job/text or /rounds)");
+  check_results_format(file, path);
   Run run;
   run.path = path;
   const Job job = Job::from_text(file.read_text("/job/text"));

@@ -1,6 +1,7 @@
 // `fl_sim compare FILE...`: results files side by side, seeds summed up.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 

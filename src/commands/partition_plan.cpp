@@ -7,7 +7,7 @@
 #include "base/check.h"
 #include "commands/partition_picture.h"
 #include "commands/progress.h"
-#include "commands/questions.h"
+#include "commands/words.h"
 #include "engine/planned_partition.h"
 
 namespace fl_sim {

@@ -21,7 +21,7 @@
 #include "base/check.h"
 #include "base/text.h"
 #include "commands/progress.h"
-#include "commands/questions.h"
+#include "commands/words.h"
 #include "engine/client_state.h"
 #include "engine/experiment.h"
 #include "engine/host.h"

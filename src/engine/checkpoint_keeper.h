@@ -1,6 +1,7 @@
 // Rank 0's half of checkpoints: brings together what all ranks write of one.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>

@@ -84,6 +84,13 @@ bool Planner::evaluates(int64_t round) const {
   return round == rounds_ || (evaluate_every_ > 0 && round % evaluate_every_ == 0);
 }
 
+bool Planner::checkpoint_due(bool over) const {
+  const bool begins_round =
+      !clients_next_ && !over && (round_ == 0 || last_exchange()) && round_ < rounds_;
+  return begins_round && checkpoint_every_ > 0 && round_ > saved_ &&
+         round_ / checkpoint_every_ > saved_ / checkpoint_every_;
+}
+
 RoundPlan Planner::next(const Situation& now, const State& memory) {
   RoundPlan plan;
   if (clients_next_) {
@@ -103,8 +110,7 @@ RoundPlan Planner::next(const Situation& now, const State& memory) {
       if (round_ > saved_) plan.checkpoint = saved_ = round_;
       return plan;
     }
-    const bool due = now.may_save && checkpoint_every_ > 0 && round_ > saved_ &&
-                     round_ / checkpoint_every_ > saved_ / checkpoint_every_;
+    const bool due = now.may_save && checkpoint_due(now.over);
     if (due) saved_ = round_;
     ++round_;
     exchange_ = 0;

@@ -38,6 +38,9 @@ class Planner {
   // interrupted. `memory` is the server's.
   RoundPlan next(const Situation& situation, const State& memory);
 
+  // Whether next() will begin a round that is to save the one before first, if the run is not over.
+  bool checkpoint_due(bool over) const;
+
   // The exchange that was planned last is through: what its clients' records say of times.
   void end_exchange(const std::vector<ClientRecord>& trained);
   // As if the round under way had not begun.
@@ -45,7 +48,6 @@ class Planner {
 
   int64_t round() const { return round_; }  // the last one that was planned
   bool last_exchange() const { return exchange_ + 1 == exchanges_; }
-  bool between_rounds() const { return round_ == 0 || (last_exchange() && !clients_next_); }
   // Whether the model after a round is evaluated on the test set, and by clients.
   bool evaluates(int64_t round) const;
   bool clients_evaluate(int64_t round) const { return evaluate_share_ > 0 && evaluates(round); }

@@ -53,15 +53,6 @@ struct Facts {
   int64_t validation, test;  // samples that clients keep back, of all together
 };
 
-// Rank 0's value on every rank.
-template <class Value>
-void broadcast_value(Communicator& comm, Value& value) {
-  static_assert(std::is_trivially_copyable_v<Value>);
-  std::string bytes(reinterpret_cast<const char*>(&value), sizeof value);
-  comm.broadcast(bytes);
-  std::memcpy(&value, bytes.data(), sizeof value);
-}
-
 // Collective. All of `data` but its samples becomes rank 0's.
 Facts share_facts(Communicator& comm, Dataset& data, const Partition& validation,
                   const Partition& test) {
@@ -71,7 +62,7 @@ Facts share_facts(Communicator& comm, Dataset& data, const Partition& validation
                  .values = std::ssize(data.values),
                  .validation = std::ssize(validation.indices),
                  .test = std::ssize(test.indices)};
-  broadcast_value(comm, facts);
+  comm.broadcast(facts);
   data.scale = facts.scale;
   data.shift = facts.shift;
   data.classes = facts.classes;

@@ -64,7 +64,7 @@ RoundPlan Simulation::next_plan() {
   if (interrupted) root_->ledger.finish_evaluation();
   RoundPlan plan = root_->planner.next({.over = root_->ledger.target_reached(),
                                         .interrupted = interrupted,
-                                        .may_save = keeper_ && !keeper_->waiting()},
+                                        .may_save = keeper_.has_value()},
                                        model_.memory);
   const bool works =
       plan.kind == RoundPlan::Kind::kTrain || plan.kind == RoundPlan::Kind::kEvaluate;
@@ -95,6 +95,7 @@ bool Simulation::train(const RoundPlan& plan) {
   for (const int64_t lane : open) {
     complete = complete && train_lane(plan, lane);
     TestHooks::get().disturb();
+    TestHooks::get().hold(plan.round);
     Watchdog::get().enter("waiting for others", plan.round);
     lanes_.all[static_cast<size_t>(lane)]->meet();
     collect(lane, complete);
@@ -112,6 +113,7 @@ bool Simulation::train_as_root(const RoundPlan& plan, std::vector<int64_t> open)
     lanes_.all[static_cast<size_t>(lane)]->arrive();
   }
   TestHooks::get().disturb();
+  TestHooks::get().hold(plan.round);
   Watchdog::get().enter("waiting for others", plan.round);
   while (!open.empty()) {
     std::vector<Communicator*> arrived;

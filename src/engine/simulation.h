@@ -1,6 +1,7 @@
 // The round loop: start reading here.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>

@@ -12,6 +12,7 @@
 #include "base/check.h"
 #include "engine/lanes.h"
 #include "engine/record_bytes.h"
+#include "process/interruption.h"
 #include "process/watchdog.h"
 
 namespace fl_sim {
@@ -178,16 +179,16 @@ void Simulation::commit_checkpoint() {
   keeper_->commit();
 }
 
-// The checkpoint after a round is committed before the second round after it begins: so that is
-// what a kill may cost.
+// Where a checkpoint is due: until the one before is complete. So a kill never costs more rounds
+// than twice as many as lie between two checkpoints, the round under way included.
 void Simulation::wait_for_checkpoint() {
-  const Planner& planner = root_->planner;
-  if (!keeper_ || !keeper_->waiting() || !planner.between_rounds()) return;
-  if (keeper_->round() >= planner.round()) return;
-  root_->ledger.finish_evaluation();  // its row must be there
-  Watchdog::get().enter("waiting for a checkpoint", model_.round);
-  for (attendance_.look(); keeper_->waiting(); attendance_.look())
+  if (!keeper_ || !root_->planner.checkpoint_due(root_->ledger.target_reached())) return;
+  Watchdog::get().enter("waiting for a checkpoint", keeper_->round());
+  while (keeper_->waiting() && !Interruption::get().requested()) {
+    if (root_->ledger.complete_rows() < keeper_->round()) root_->ledger.finish_evaluation();
+    attendance_.look();
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
 }
 
 // What there is of results is written before an error ends the run.

@@ -13,6 +13,7 @@
 // own u, m and v.
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "learning/algorithm.h"

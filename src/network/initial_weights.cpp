@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "base/hdf5_file.h"
 #include "base/registry.h"
+#include "base/results_format.h"
 
 namespace fl_sim {
 namespace {
@@ -31,6 +32,7 @@ std::string first_of(const std::vector<std::string>& names) {
 
 torch::Tensor initial_row_from(const std::string& path, const ParameterLayout& layout) {
   const Hdf5File file = Hdf5File::open(path);
+  check_results_format(file, path);
   const std::string group = group_of(file);
   const std::vector<std::string> found = file.names(group);
   std::set<std::string> extra(found.begin(), found.end());

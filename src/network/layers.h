@@ -9,11 +9,13 @@
 
 #include <torch/types.h>
 
+#include <cstdint>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "network/network.h"
+#include "network/parameter_layout.h"
+#include "network/weights.h"
 
 namespace fl_sim {
 

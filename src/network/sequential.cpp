@@ -1,7 +1,8 @@
 #include "network/sequential.h"
 
+#include <algorithm>
+
 #include "base/check.h"
-#include "network/direct_pass.h"
 
 namespace fl_sim {
 namespace {
@@ -74,7 +75,7 @@ torch::Tensor Sequential::classify(const Weights& weights,
 }
 
 std::unique_ptr<DirectPass> Sequential::direct_pass(int64_t batch_size) const {
-  return std::make_unique<DirectPass>(*this, batch_size);
+  return std::make_unique<SequentialPass>(*this, layers_, sample_shape_, batch_size);
 }
 
 }  // namespace fl_sim

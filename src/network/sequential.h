@@ -1,31 +1,28 @@
 // A network whose layers follow one another.
 //
 // A model file derives from it and lists its layers; their inputs' sizes follow from the samples'
-// shape. On a CPU one client of such a network trains without autograd (direct_pass.h).
+// shape. On a CPU one client of such a network trains without autograd (sequential_pass.h).
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
 #include "network/layers.h"
 #include "network/network.h"
+#include "network/sequential_pass.h"
 
 namespace fl_sim {
 
 class Sequential : public Network {
  public:
-  struct MaxPool2d {
-    int64_t size;  // of the windows, and how far they lie apart
-  };
-  struct Relu {};
-  struct Flatten {};
-  using Layer = std::variant<Linear, Conv2d, MaxPool2d, Relu, Flatten>;
-
-  const std::vector<Layer>& layers() const { return layers_; }
-  const std::vector<int64_t>& sample_shape() const { return sample_shape_; }
+  using MaxPool2d = SequentialPass::MaxPool2d;
+  using Relu = SequentialPass::Relu;
+  using Flatten = SequentialPass::Flatten;
+  using Layer = SequentialPass::Layer;
 
   torch::Tensor forward(const Weights& weights, torch::Tensor x) const final {
     return apply(0, layers_.size(), weights, x);

@@ -1,13 +1,16 @@
 #include "process/test_hooks.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
+#include <filesystem>
 #include <random>
 #include <sstream>
 #include <string>
 #include <thread>
 
 #include "base/check.h"
+#include "process/interruption.h"
 
 namespace fl_sim {
 namespace {
@@ -23,6 +26,9 @@ TestHooks parse() {
     bool understood = true;
     if (item.starts_with("delay=")) {
       understood = static_cast<bool>(value >> hooks.delay_ms);
+    } else if (item.starts_with("hold=")) {
+      understood = static_cast<bool>(value >> hooks.hold_round >> colon) &&
+                   std::getline(value, hooks.hold_file);
     } else if (item == "deal=random") {
       hooks.random_deal = true;
     } else if (item.starts_with("slow=")) {
@@ -32,6 +38,8 @@ TestHooks parse() {
           static_cast<bool>(value >> hooks.diverging_round >> colon >> hooks.diverging_client);
     } else if (item == "no-window") {
       hooks.no_window = true;
+    } else if (item.starts_with("slow-disk=")) {
+      understood = static_cast<bool>(value >> hooks.slow_disk_ms);
     } else if (item.starts_with("machines=")) {
       understood = static_cast<bool>(value >> hooks.machines);
     } else {
@@ -55,6 +63,15 @@ void TestHooks::disturb() const {
   static std::mt19937 generator{std::random_device{}()};  // true chance: no stream of the run
   std::this_thread::sleep_for(
       std::chrono::milliseconds(std::uniform_int_distribution<int64_t>(0, delay_ms)(generator)));
+}
+
+void TestHooks::hold(int64_t round) const {
+  if (hold_round == 0) return;
+  while (round >= hold_round && !Interruption::get().requested() &&
+         std::filesystem::exists(hold_file)) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    Interruption::get().at_step();
+  }
 }
 
 void TestHooks::slow_down(int64_t rank, double seconds) const {

@@ -19,6 +19,7 @@
 #include "base/hdf5_file.h"
 #include "base/version.h"
 #include "process/interruption.h"
+#include "process/test_hooks.h"
 
 namespace fl_sim {
 namespace {
@@ -240,9 +241,9 @@ Manifest read_manifest(const std::string& folder) {
     const Json json = Json::parse(body);
     FL_CHECK(json.at("format") == kFormat, path, ": is no manifest of a checkpoint");
     const auto version = json.at("version").get<int64_t>();
-    FL_CHECK(version <= Manifest::kVersion, path, ": is of format version ", version,
-             ", by fl_sim ", json.at("program").get<std::string>(),
-             " (this fl_sim reads versions up to ", Manifest::kVersion, ")");
+    FL_CHECK(version == Manifest::kVersion, path, ": is of format version ", version,
+             ", by fl_sim ", json.at("program").get<std::string>(), " (this fl_sim reads version ",
+             Manifest::kVersion, " only; go on with that one)");
     manifest.round = json.at("round");
     manifest.program = json.at("program");
     manifest.partition = json.at("partition");
@@ -419,6 +420,7 @@ void CheckpointWriter::start(const std::string& folder, int rank, int64_t round,
           }
         }
         file.close();
+        std::this_thread::sleep_for(std::chrono::milliseconds(TestHooks::get().slow_disk_ms));
       });
       task->done.file = measure(folder, name);
       task->done.file.clients = std::ssize(states);

@@ -34,7 +34,7 @@ struct CheckpointFile {
 };
 
 struct Manifest {
-  static constexpr int64_t kVersion = 1;
+  static constexpr int64_t kVersion = 2;  // counted up with every change
 
   int64_t round = 0;           // after which it was taken
   std::string folder = {};     // where it lies: <folder>/round-<r>
@@ -57,12 +57,12 @@ bool may_differ(const std::string& key);
 std::vector<std::string> differences(const std::map<std::string, std::string>& there,
                                      const std::map<std::string, std::string>& here);
 
-// What is said in a round's folder. Throws Error if it is damaged, of another program or of a newer
+// What is said in a round's folder. Throws Error if it is damaged, of another program or of another
 // format.
 Manifest read_manifest(const std::string& round_folder);
 
 // The newest checkpoint of a folder, if there is one; what was begun and not finished is removed.
-// Throws Error if there are only damaged ones, or those of another program or a newer version of
+// Throws Error if there are only damaged ones, or those of another program or another format of
 // it.
 std::optional<Manifest> find_checkpoint(const std::string& folder);
 

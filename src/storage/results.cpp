@@ -11,6 +11,7 @@
 #include "base/checksum.h"
 #include "base/files.h"
 #include "base/hdf5_file.h"
+#include "base/results_format.h"
 #include "storage/columns.h"
 
 namespace fl_sim {
@@ -156,6 +157,7 @@ std::optional<Results::Former> Results::former() const {
   std::error_code error;
   if (!fs::exists(path_, error)) return {};
   const Hdf5File file = Hdf5File::open(path_);
+  check_results_format(file, path_);
   Former former;
   former.job = Job::from_text(file.read_text("/job/text")).values();
   const auto read = [&](const std::string& name) {
@@ -182,6 +184,7 @@ void Results::add_loss(const std::string& what) {
 
 void Results::set_provenance(std::map<std::string, std::string> values) {
   provenance_ = std::move(values);
+  provenance_["format"] = std::to_string(kResultsFormat);
 }
 
 void Results::add_provenance(const std::string& name, const std::string& value) {

@@ -129,7 +129,7 @@ class PrivateSlurm:
         done = subprocess.run([str(word) for word in words],
                               env={**self.environment, **environment}, text=True,
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, timeout=60)
+                              stderr=subprocess.PIPE, timeout=240)
         if done.returncode != 0:
             raise AssertionError(f"{' '.join(map(str, words))} fails with code {done.returncode}:\n"
                                  f"{done.stdout}{done.stderr}")
@@ -210,9 +210,9 @@ class PrivateSlurm:
 
     def _ask(self, *words):
         return subprocess.run(words, env=self.environment, text=True, stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=30).stdout
+                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=240).stdout
 
-    def _await(self, what, condition, patience=30):
+    def _await(self, what, condition, patience=90):
         end = time.monotonic() + patience
         while not condition():
             ended = [daemon for daemon in self._daemons if daemon.poll() is not None]

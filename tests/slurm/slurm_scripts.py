@@ -225,8 +225,7 @@ class SlurmScripts(Case):
                 self.assertEqual(sum(map(is_program, self.slurm.processes())), 4)
                 self.slurm.run("scancel", job)
                 record = self.wait(job, "CANCELLED")
-                self.until("processes end", lambda: not self.slurm.processes(),
-                           self.slurm.kill_wait + 20)
+                self.until("processes end", lambda: not self.slurm.processes())
                 self.assertEqual(record["Restarts"], "0")
                 self.assertNotIn("back into the queue", self.log(job))
                 self.assertEqual(self.slurm.run("squeue", "--noheader", "--job", job), "")
@@ -361,8 +360,8 @@ class SlurmScripts(Case):
             folder = process.stdout.readline().strip()
             self.assertTrue(processes_of(folder))
             process.kill()
-        self.until("processes end", lambda: not processes_of(folder), 20)
-        self.until("the folder goes", lambda: not os.path.exists(folder), 20)
+        self.until("processes end", lambda: not processes_of(folder))
+        self.until("the folder goes", lambda: not os.path.exists(folder))
 
 
 def is_program(process):

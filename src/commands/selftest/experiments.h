@@ -3,10 +3,12 @@
 
 #include <torch/types.h>
 
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "commands/selftest/problem.h"

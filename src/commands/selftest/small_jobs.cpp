@@ -16,7 +16,9 @@
 #include <sstream>
 
 #include "base/check.h"
+#include "base/registry.h"
 #include "commands/selftest/experiments.h"
+#include "commands/selftest/suite.h"
 #include "engine/set_up.h"
 #include "network/arithmetic.h"
 #include "process/launcher.h"
@@ -272,15 +274,22 @@ Result survives_saving(const std::string& algorithm) {
   return all_of(results);
 }
 
-}  // namespace
-
-std::vector<Check> small_job_checks(const std::string& algorithm) {
-  return {{algorithm, "ranks", "the model has the same bits for 1, 2 and 3 ranks",
-           [=] { return same_for_all_ranks(algorithm); }},
-          {algorithm, "save/load",
-           "a run that is saved after two rounds and resumed by another ends with the same bits",
-           [=] { return survives_saving(algorithm); }}};
+std::vector<Check> small_job_checks() {
+  std::vector<Check> checks;
+  for (const auto& [name, info] : catalog()["algorithm"]) {
+    checks.push_back({name, "ranks", "the model has the same bits for 1, 2 and 3 ranks",
+                      [algorithm = name] { return same_for_all_ranks(algorithm); }});
+    checks.push_back(
+        {name, "save/load",
+         "a run that is saved after two rounds and resumed by another ends with the same bits",
+         [algorithm = name] { return survives_saving(algorithm); }});
+  }
+  return checks;
 }
+
+[[maybe_unused]] const bool small_jobs_added = add_checks(small_job_checks);
+
+}  // namespace
 
 void print_checksums(const std::vector<std::string>& algorithms) {
   MpiSession& mpi = start_mpi();

@@ -1,17 +1,11 @@
 // A small job of every algorithm, as PluginInfo::example describes it: what is checked of an
-// algorithm without knowing it.
+// algorithm without knowing it, "ranks" and "save/load".
 #pragma once
 
 #include <string>
 #include <vector>
 
-#include "commands/selftest/suite.h"
-#include "process/communicator.h"
-
 namespace fl_sim::selftest {
-
-// "ranks" and "save/load" of one algorithm.
-std::vector<Check> small_job_checks(const std::string& algorithm);
 
 // Rank 0 writes a line for each small job of these algorithms, "fedavg 2nn 3 <checksum>": model,
 // group size and checksum of the model that it ends with, whatever the number of ranks. All ranks

@@ -9,13 +9,17 @@
 #include <limits>
 
 #include "base/registry.h"
-#include "commands/selftest/small_jobs.h"
 
 namespace fl_sim::selftest {
 namespace {
 
 std::vector<Check>& added() {
   static std::vector<Check> all;
+  return all;
+}
+
+std::vector<std::vector<Check> (*)()>& makers() {
+  static std::vector<std::vector<Check> (*)()> all;
   return all;
 }
 
@@ -40,8 +44,8 @@ const std::vector<std::string>& properties() {
 const std::vector<Check>& checks() {
   static const std::vector<Check> all = [] {
     std::vector<Check> result = added();
-    for (const auto& [name, info] : catalog()["algorithm"]) {
-      for (Check& check : small_job_checks(name)) result.push_back(std::move(check));
+    for (const auto make : makers()) {
+      for (Check& check : make()) result.push_back(std::move(check));
     }
     return result;
   }();
@@ -55,6 +59,11 @@ bool add_check(Check check) {
     std::exit(1);
   }
   added().push_back(std::move(check));
+  return true;
+}
+
+bool add_checks(std::vector<Check> (*make)()) {
+  makers().push_back(make);
   return true;
 }
 

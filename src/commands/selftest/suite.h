@@ -64,14 +64,15 @@ struct Check {
 //   save/load     a run that is saved, and resumed by another, ends with the same bits
 const std::vector<std::string>& properties();
 
-// Those that were added, and "ranks" and "save/load" of every algorithm that is registered.
+// Those that were added.
 const std::vector<Check>& checks();
 
 // What check.run() says; an exception is a failure with its message.
 Result run_check(const Check& check);
 
-// Called before main().
+// Called before main(). Those of `add_checks` are asked for once, when all plug-ins are registered.
 bool add_check(Check check);
+bool add_checks(std::vector<Check> (*make)());
 
 // `passed` or not, with a reason.
 Result require(bool passed, const std::string& note);

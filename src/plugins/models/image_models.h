@@ -1,6 +1,7 @@
 // What models of images share.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 

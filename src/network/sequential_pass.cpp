@@ -1,11 +1,10 @@
-#include "network/direct_pass.h"
+#include "network/sequential_pass.h"
 
 #include <algorithm>
 #include <cassert>
 #include <cmath>
 
 #include "network/kernels.h"
-#include "network/sequential.h"
 
 namespace fl_sim {
 namespace {
@@ -16,7 +15,7 @@ int64_t whole_vectors(int64_t n) { return (n + 15) / 16 * 16; }
 
 // What lies between two layers: the batch's samples [height + 2 pad, width + 2 pad, channels], with
 // a border of zeros, and the loss's gradient by them in the same form.
-struct DirectPass::Activation {
+struct SequentialPass::Activation {
   int64_t height, width, channels;
   int64_t pad = 0;
   bool in_place = false;  // the gradient overwrites the values
@@ -35,7 +34,7 @@ struct DirectPass::Activation {
   }
 };
 
-struct DirectPass::Stage {
+struct SequentialPass::Stage {
   Activation *in, *out;
 
   Stage(Activation* a_in, Activation* an_out) : in(a_in), out(an_out) {}
@@ -46,7 +45,7 @@ struct DirectPass::Stage {
                         bool first) = 0;
 };
 
-struct DirectPass::LinearStage final : Stage {
+struct SequentialPass::LinearStage final : Stage {
   const Linear& layer;
   int64_t weight, bias;  // offsets in the row
   torch::Tensor scaled;  // the gradient of the output, times target.scale
@@ -121,7 +120,7 @@ struct DirectPass::LinearStage final : Stage {
 
 // A sum over the input's channels and over the kernel's rows and columns; a pixel of a row of the
 // image and its neighbours lie side by side, so that no copies of patches are needed.
-struct DirectPass::ConvStage final : Stage {
+struct SequentialPass::ConvStage final : Stage {
   const Conv2d& layer;
   int64_t weight, bias;                // offsets in the row; the bias's is -1 if there is none
   int64_t taps, line, patch;           // kernel x kernel; numbers in a row of the kernel, in all
@@ -254,7 +253,7 @@ struct DirectPass::ConvStage final : Stage {
   }
 };
 
-struct DirectPass::PoolStage final : Stage {
+struct SequentialPass::PoolStage final : Stage {
   kernels::MaxPool shape;
 
   PoolStage(int64_t size, Activation* a_in, Activation* an_out)
@@ -280,7 +279,7 @@ struct DirectPass::PoolStage final : Stage {
 };
 
 // In place. The border's zeros stay zeros.
-struct DirectPass::ReluStage final : Stage {
+struct SequentialPass::ReluStage final : Stage {
   explicit ReluStage(Activation* both) : Stage(both, both) {}
 
   void forward(int64_t samples, const float*) override {
@@ -292,7 +291,7 @@ struct DirectPass::ReluStage final : Stage {
 };
 
 // From [height, width, channels] to PyTorch's order, [channels, height, width] in one line.
-struct DirectPass::FlattenStage final : Stage {
+struct SequentialPass::FlattenStage final : Stage {
   using Stage::Stage;
 
   template <class Move>
@@ -317,8 +316,8 @@ struct DirectPass::FlattenStage final : Stage {
   }
 };
 
-DirectPass::Activation* DirectPass::add_activation(int64_t height, int64_t width,
-                                                   int64_t channels) {
+SequentialPass::Activation* SequentialPass::add_activation(int64_t height, int64_t width,
+                                                           int64_t channels) {
   activations_.push_back(std::make_unique<Activation>());
   Activation* activation = activations_.back().get();
   activation->height = height;
@@ -327,12 +326,11 @@ DirectPass::Activation* DirectPass::add_activation(int64_t height, int64_t width
   return activation;
 }
 
-DirectPass::DirectPass(const Sequential& network, int64_t batch_size)
+SequentialPass::SequentialPass(const Network& network, const std::vector<Layer>& layers,
+                               const std::vector<int64_t>& shape, int64_t batch_size)
     : network_(network), batch_size_(batch_size) {
   const ParameterLayout& layout = network.layout();
-  const std::vector<int64_t>& shape = network.sample_shape();
-  const std::vector<Sequential::Layer>& layers = network.layers();
-  const bool flat = shape.size() != 3 || std::holds_alternative<Sequential::Flatten>(layers[0]);
+  const bool flat = shape.size() != 3 || std::holds_alternative<Flatten>(layers[0]);
   input_ = flat ? add_activation(1, 1, c10::multiply_integers(shape))
                 : add_activation(shape[1], shape[2], shape[0]);
 
@@ -348,11 +346,11 @@ DirectPass::DirectPass(const Sequential& network, int64_t batch_size)
         return (size + 2 * options.padding - conv->kernel()) / options.stride + 1;
       };
       last = add_activation(after(in->height), after(in->width), conv->out());
-    } else if (const auto* pool = std::get_if<Sequential::MaxPool2d>(&layers[i])) {
+    } else if (const auto* pool = std::get_if<MaxPool2d>(&layers[i])) {
       // A convolution does not need its outputs for its gradient; other layers do.
       in->in_place = i > 0 && std::holds_alternative<Conv2d>(layers[i - 1]);
       last = add_activation(in->height / pool->size, in->width / pool->size, in->channels);
-    } else if (std::holds_alternative<Sequential::Flatten>(layers[i])) {
+    } else if (std::holds_alternative<Flatten>(layers[i])) {
       if (!(flat && in == input_))
         last = add_activation(1, 1, in->height * in->width * in->channels);
     } else if (const auto* linear = std::get_if<Linear>(&layers[i])) {
@@ -368,9 +366,9 @@ DirectPass::DirectPass(const Sequential& network, int64_t batch_size)
     const auto [in, out] = ends[i];
     if (const auto* conv = std::get_if<Conv2d>(&layers[i])) {
       stages_.push_back(std::make_unique<ConvStage>(*conv, layout, in, out));
-    } else if (const auto* pool = std::get_if<Sequential::MaxPool2d>(&layers[i])) {
+    } else if (const auto* pool = std::get_if<MaxPool2d>(&layers[i])) {
       stages_.push_back(std::make_unique<PoolStage>(pool->size, in, out));
-    } else if (std::holds_alternative<Sequential::Relu>(layers[i])) {
+    } else if (std::holds_alternative<Relu>(layers[i])) {
       stages_.push_back(std::make_unique<ReluStage>(out));
     } else if (const auto* linear = std::get_if<Linear>(&layers[i])) {
       auto stage = std::make_unique<LinearStage>(*linear, layout, batch_size_, in, out);
@@ -382,7 +380,7 @@ DirectPass::DirectPass(const Sequential& network, int64_t batch_size)
   }
 }
 
-DirectPass::~DirectPass() = default;
+SequentialPass::~SequentialPass() = default;
 
 namespace {
 
@@ -413,8 +411,8 @@ void load_sample(const T* from, float scale, float shift, int64_t height, int64_
 
 }  // namespace
 
-void DirectPass::load(const Samples& samples, std::span<const int64_t> indices, double scale,
-                      double shift) {
+void SequentialPass::load(const Samples& samples, std::span<const int64_t> indices, double scale,
+                          double shift) {
   samples_ = static_cast<int64_t>(indices.size());
   assert(samples_ <= batch_size_ && samples.inputs.is_contiguous());
   const Activation& to = *input_;
@@ -438,31 +436,31 @@ void DirectPass::load(const Samples& samples, std::span<const int64_t> indices, 
   }
 }
 
-void DirectPass::forward(const float* row) {
+void SequentialPass::forward(const float* row) {
   for (const auto& stage : stages_) stage->forward(samples_, row);
   if (head_) head_->add_to_input_gradient = false;
 }
 
-std::span<const float> DirectPass::scores(int64_t sample) const {
+std::span<const float> SequentialPass::scores(int64_t sample) const {
   return {scores_->values + sample * scores_->sample(), static_cast<size_t>(classes_)};
 }
 
-int64_t DirectPass::representation_size() const {
+int64_t SequentialPass::representation_size() const {
   assert(head_);
   return head_->layer.in();
 }
 
-std::span<const float> DirectPass::representation(int64_t sample) const {
+std::span<const float> SequentialPass::representation(int64_t sample) const {
   const auto size = static_cast<size_t>(representation_size());
   return {head_->in->values + sample * head_->in->sample(), size};
 }
 
-std::span<float> DirectPass::score_gradient(int64_t sample) {
+std::span<float> SequentialPass::score_gradient(int64_t sample) {
   return {scores_->gradient + sample * scores_->sample(), static_cast<size_t>(classes_)};
 }
 
 // The head adds to what lies in its input's gradient, which no other stage writes before it.
-std::span<float> DirectPass::representation_gradient(int64_t sample) {
+std::span<float> SequentialPass::representation_gradient(int64_t sample) {
   const auto size = static_cast<size_t>(representation_size());
   Activation& of = *head_->in;
   assert(!of.in_place);  // only a convolution's output before a pooling is
@@ -471,11 +469,11 @@ std::span<float> DirectPass::representation_gradient(int64_t sample) {
   return {of.gradient + sample * of.sample(), size};
 }
 
-double DirectPass::sample_loss(int64_t sample) const {
+double SequentialPass::sample_loss(int64_t sample) const {
   return network_.objective().loss(scores(sample), label(sample));
 }
 
-double DirectPass::loss() {
+double SequentialPass::loss() {
   const Objective& objective = network_.objective();
   const float share = 1 / static_cast<float>(samples_);
   double total = 0;
@@ -484,7 +482,7 @@ double DirectPass::loss() {
   return total / static_cast<double>(samples_);
 }
 
-void DirectPass::backward(const float* row, const GradientTarget& target) {
+void SequentialPass::backward(const float* row, const GradientTarget& target) {
   for (size_t i = stages_.size(); i-- > 0;) {
     stages_[i]->backward(samples_, row, target, i == 0);
   }
