@@ -156,7 +156,7 @@ ClientGroup Host::make_group(const PlannedGroup& planned, const GlobalModel& glo
 void Host::check_shapes(const ClientGroup& group, const Update& update) const {
   const auto name = e_.job.get<std::string>("algorithm");
   const auto expect = [&](const std::string& what, const torch::Tensor& tensor, int64_t length) {
-    FL_CHECK(tensor.defined(), "algorithm ", name, " returns no ", what, " (must be [",
+    FL_CHECK(tensor.defined(), "algorithm ", name, " does not return ", what, " (must be [",
              group.size(), ", ", length, "])");
     FL_CHECK(tensor.dim() == 2 && tensor.size(0) == group.size() && tensor.size(1) == length,
              "algorithm ", name, " returns ", what, " of shape ", tensor.sizes(), " (must be [",
