@@ -24,11 +24,11 @@ namespace fs = std::filesystem;
 using testing::ElementsAre;
 using testing::IsEmpty;
 
-constexpr int64_t kSize = 100;  // numbers of a state
-constexpr int64_t kBytes = 4 * kSize;
+constexpr int64_t kStateSize = 100;  // numbers of a state
+constexpr int64_t kBytes = 4 * kStateSize;
 
-torch::Tensor state_of(int64_t client) {
-  return torch::arange(kSize, torch::kFloat32) + static_cast<double>(1000 * client);
+torch::Tensor stored_state(int64_t client) {
+  return torch::arange(kStateSize, torch::kFloat32) + static_cast<double>(1000 * client);
 }
 
 class ClientStoreTest : public testing::Test {
@@ -68,11 +68,11 @@ TEST(ClientStore, RemembersInMemory) {
   EXPECT_FALSE(store.has(7));
   EXPECT_FALSE(store.get(7).defined());
   EXPECT_THAT(store.clients(), IsEmpty());
-  for (const int64_t client : {7, 2, 1000000000}) store.put(client, state_of(client));
+  for (const int64_t client : {7, 2, 1000000000}) store.put(client, stored_state(client));
   EXPECT_TRUE(store.has(7));
   EXPECT_THAT(store.clients(), ElementsAre(2, 7, 1000000000));
   EXPECT_EQ(store.bytes_in_memory(), 3 * kBytes);
-  EXPECT_TRUE(torch::equal(store.get(2), state_of(2)));
+  EXPECT_TRUE(torch::equal(store.get(2), stored_state(2)));
   store.put(2, torch::ones({8}, torch::kFloat64));
   EXPECT_TRUE(torch::equal(store.get(2), torch::ones({8}, torch::kFloat64)));
   EXPECT_EQ(store.bytes_in_memory(), 2 * kBytes + 64);
@@ -88,66 +88,66 @@ TEST(ClientStore, RemembersInMemory) {
 // given back.
 TEST(ClientStore, KeepsWhatWasPut) {
   ClientStore store("", 0, 0);
-  torch::Tensor whole = state_of(0), rows = torch::stack({state_of(1), state_of(2)}),
-                one_row = state_of(3).unsqueeze(0);
-  std::vector<float> numbers(kSize, 4.0F);
+  torch::Tensor whole = stored_state(0), rows = torch::stack({stored_state(1), stored_state(2)}),
+                one_row = stored_state(3).unsqueeze(0);
+  std::vector<float> numbers(kStateSize, 4.0F);
   store.put(0, whole);
   store.put(1, rows[0]);
   store.put(2, rows[1]);
   store.put(3, one_row[0]);
-  store.put(4, torch::from_blob(numbers.data(), {kSize}));
+  store.put(4, torch::from_blob(numbers.data(), {kStateSize}));
   for (torch::Tensor* tensor : {&whole, &rows, &one_row}) tensor->zero_();
-  numbers.assign(kSize, 0);
+  numbers.assign(kStateSize, 0);
   for (int64_t client = 0; client < 4; ++client) {
-    EXPECT_TRUE(torch::equal(store.get(client), state_of(client))) << client;
+    EXPECT_TRUE(torch::equal(store.get(client), stored_state(client))) << client;
   }
-  EXPECT_TRUE(torch::equal(store.get(4), torch::full({kSize}, 4.0F)));
+  EXPECT_TRUE(torch::equal(store.get(4), torch::full({kStateSize}, 4.0F)));
   EXPECT_EQ(store.bytes_in_memory(), 5 * kBytes);
 
-  store.put(5, state_of(5));
+  store.put(5, stored_state(5));
   torch::Tensor changed = store.get(5);
   const void* memory = changed.data_ptr();
   changed.add_(1);
   store.put(5, std::move(changed));
   EXPECT_EQ(store.get(5).data_ptr(), memory);
-  EXPECT_TRUE(torch::equal(store.get(5), state_of(5) + 1));
+  EXPECT_TRUE(torch::equal(store.get(5), stored_state(5) + 1));
 }
 
 TEST(ClientStore, SaysWhatMemoryIsNeededWithoutFiles) {
   ClientStore store("", 2 * kBytes, 3);
-  store.put(0, state_of(0));
-  store.put(1, state_of(1));
-  store.put(1, state_of(2));  // in place of one
-  EXPECT_EQ(error_of([&] { store.put(2, state_of(2)); }),
+  store.put(0, stored_state(0));
+  store.put(1, stored_state(1));
+  store.put(1, stored_state(2));  // in place of one
+  EXPECT_EQ(error_of([&] { store.put(2, stored_state(2)); }),
             "the states of 3 clients on rank 3 need 1200 bytes, but state-memory is 800 bytes: "
             "raise it, or name a folder in state-dir for the states that do not fit");
   EXPECT_THAT(store.clients(), ElementsAre(0, 1));
   EXPECT_EQ(store.bytes_in_memory(), 2 * kBytes);
   store.erase(0);
-  store.put(2, state_of(2));
-  EXPECT_TRUE(torch::equal(store.get(2), state_of(2)));
+  store.put(2, stored_state(2));
+  EXPECT_TRUE(torch::equal(store.get(2), stored_state(2)));
 }
 
 // Proves that the states used least recently go to files, that both get() and put() are uses, and
 // that memory never holds more than it may.
 TEST_F(ClientStoreTest, TheLeastRecentlyUsedGoToFiles) {
   const auto states = store(2);
-  states->put(0, state_of(0));
-  states->put(1, state_of(1));
+  states->put(0, stored_state(0));
+  states->put(1, stored_state(1));
   EXPECT_THAT(in_files(5), IsEmpty());
   states->get(0);
-  states->put(2, state_of(2));
+  states->put(2, stored_state(2));
   EXPECT_THAT(in_files(5), ElementsAre(1));
-  states->put(0, state_of(0));
-  states->put(3, state_of(3));
+  states->put(0, stored_state(0));
+  states->put(3, stored_state(3));
   EXPECT_THAT(in_files(5), ElementsAre(1, 2));
   EXPECT_EQ(states->bytes_in_memory(), 2 * kBytes);
   EXPECT_THAT(states->clients(), ElementsAre(0, 1, 2, 3));
   EXPECT_TRUE(states->has(1));
-  EXPECT_TRUE(torch::equal(states->get(1), state_of(1)));
+  EXPECT_TRUE(torch::equal(states->get(1), stored_state(1)));
   EXPECT_THAT(in_files(5), ElementsAre(0, 1, 2));  // 1 stays: it is still right
   for (int64_t client = 0; client < 4; ++client) {
-    EXPECT_TRUE(torch::equal(states->get(client), state_of(client))) << client;
+    EXPECT_TRUE(torch::equal(states->get(client), stored_state(client))) << client;
     EXPECT_EQ(states->bytes_in_memory(), 2 * kBytes);
   }
 }
@@ -156,8 +156,8 @@ TEST_F(ClientStoreTest, TheLeastRecentlyUsedGoToFiles) {
 // a newer state.
 TEST_F(ClientStoreTest, FilesAreWrittenForNewStatesOnly) {
   const auto states = store(1);
-  states->put(0, state_of(0));
-  states->put(1, state_of(1));
+  states->put(0, stored_state(0));
+  states->put(1, stored_state(1));
   const auto written = fs::last_write_time(file(0)) - std::chrono::hours(1);
   fs::last_write_time(file(0), written);
   for (int i = 0; i < 3; ++i) {
@@ -165,10 +165,10 @@ TEST_F(ClientStoreTest, FilesAreWrittenForNewStatesOnly) {
     states->get(1);
   }
   EXPECT_EQ(fs::last_write_time(file(0)), written);
-  states->put(0, state_of(4));
+  states->put(0, stored_state(4));
   EXPECT_FALSE(fs::exists(file(0)));
   states->get(1);
-  EXPECT_TRUE(torch::equal(states->get(0), state_of(4)));
+  EXPECT_TRUE(torch::equal(states->get(0), stored_state(4)));
   states->erase(0);
   EXPECT_FALSE(fs::exists(file(0)));
   EXPECT_FALSE(states->has(0));
@@ -206,11 +206,11 @@ TEST_F(ClientStoreTest, FilesEndWithTheStore) {
   {
     const auto first = store(1, 0), second = store(1, 1);
     for (int64_t client = 0; client < 3; ++client) {
-      first->put(client, state_of(client));
-      second->put(client, state_of(client + 10));
+      first->put(client, stored_state(client));
+      second->put(client, stored_state(client + 10));
     }
-    EXPECT_TRUE(torch::equal(first->get(0), state_of(0)));
-    EXPECT_TRUE(torch::equal(second->get(0), state_of(10)));
+    EXPECT_TRUE(torch::equal(first->get(0), stored_state(0)));
+    EXPECT_TRUE(torch::equal(second->get(0), stored_state(10)));
     EXPECT_TRUE(fs::exists(folder_ / "rank-0" / "client-1.state"));
     EXPECT_TRUE(fs::exists(folder_ / "rank-1" / "client-1.state"));
   }
@@ -230,9 +230,9 @@ TEST_F(ClientStoreTest, LeftoversAreNotRead) {
     EXPECT_THAT(in_files(5), IsEmpty());
     EXPECT_THAT(states->clients(), IsEmpty());
     EXPECT_FALSE(states->get(0).defined());
-    states->put(0, state_of(0));
-    states->put(1, state_of(1));
-    EXPECT_TRUE(torch::equal(states->get(0), state_of(0)));
+    states->put(0, stored_state(0));
+    states->put(1, stored_state(1));
+    EXPECT_TRUE(torch::equal(states->get(0), stored_state(0)));
   }
   EXPECT_EQ(bytes_of(folder_ / "rank-3" / "notes"), "mine");
   EXPECT_EQ(std::distance(fs::directory_iterator(folder_ / "rank-3"), {}), 1);
@@ -249,15 +249,15 @@ TEST_F(ClientStoreTest, LeftoversOfMoreRanksAreRemoved) {
   write(folder_ / "rank-7" / "notes", "mine");
   fs::create_directories(folder_ / "rank-x");
   const auto living = store(1, 6);
-  living->put(0, state_of(0));
-  living->put(1, state_of(1));
+  living->put(0, stored_state(0));
+  living->put(1, stored_state(1));
   ClientStore::remove_leftovers(folder_.string(), 3);
   EXPECT_TRUE(fs::exists(folder_ / "rank-1" / "client-0.state"));
   EXPECT_FALSE(fs::exists(folder_ / "rank-5"));
   EXPECT_FALSE(fs::exists(folder_ / "rank-7" / "client-0.state"));
   EXPECT_EQ(bytes_of(folder_ / "rank-7" / "notes"), "mine");
   EXPECT_TRUE(fs::exists(folder_ / "rank-x"));
-  EXPECT_TRUE(torch::equal(living->get(0), state_of(0)));
+  EXPECT_TRUE(torch::equal(living->get(0), stored_state(0)));
   EXPECT_NO_THROW(ClientStore::remove_leftovers((folder_ / "none").string(), 3));
 }
 
@@ -265,9 +265,9 @@ TEST_F(ClientStoreTest, AFolderInUseIsRefused) {
   {
     const auto states = store(1);
     EXPECT_ERROR(store(1), (folder_ / "rank-3").string() + " is in use by another run");
-    states->put(0, state_of(0));
-    states->put(1, state_of(1));
-    EXPECT_TRUE(torch::equal(states->get(0), state_of(0)));
+    states->put(0, stored_state(0));
+    states->put(1, stored_state(1));
+    EXPECT_TRUE(torch::equal(states->get(0), stored_state(0)));
   }
   EXPECT_NO_THROW(store(1));
 }
@@ -283,16 +283,16 @@ TEST_F(ClientStoreTest, AFolderThatCannotBeWrittenIsRefused) {
 
 TEST_F(ClientStoreTest, AFileThatCannotBeWrittenIsAnError) {
   const auto states = store(1);
-  states->put(0, state_of(0));
+  states->put(0, stored_state(0));
   fs::create_directories(file(0).string() + ".tmp");
-  EXPECT_ERROR(states->put(1, state_of(1)),
+  EXPECT_ERROR(states->put(1, stored_state(1)),
                file(0).string() + " cannot be written (Is a directory");
 }
 
 // Proves that a file which is not what was written is named, with what was found there.
 TEST_F(ClientStoreTest, AFileThatIsNotWhatWasWrittenIsAnError) {
   const auto states = store(1);
-  for (const int64_t client : {0, 1, 2}) states->put(client, state_of(client));
+  for (const int64_t client : {0, 1, 2}) states->put(client, stored_state(client));
   const std::string good = bytes_of(file(0));
   ASSERT_EQ(good.size(), 32 + kBytes);
   const auto error = [&](const std::string& bytes) {
@@ -320,7 +320,7 @@ TEST_F(ClientStoreTest, AFileThatIsNotWhatWasWrittenIsAnError) {
   EXPECT_ERROR(states->get(0), "that cannot be read (Is a directory)");
   fs::remove(file(0));
   write(file(0), good);
-  EXPECT_TRUE(torch::equal(states->get(0), state_of(0)));
+  EXPECT_TRUE(torch::equal(states->get(0), stored_state(0)));
 }
 
 }  // namespace

@@ -11,7 +11,7 @@
 namespace fl_sim {
 namespace {
 
-constexpr double kErrors = 4.5;  // standard errors; see rng_test.cpp
+constexpr double kDeviations = 4.5;  // standard errors; see rng_test.cpp
 
 Dataset generate(const std::string& name, const std::string& lines = "") {
   const Job job = any_job("dataset = " + name + "\n" + lines);
@@ -171,15 +171,16 @@ TEST(Fcube, IsWhatNiidBenchDefines) {
   const torch::Tensor size = data.train.inputs.abs();
   EXPECT_LE(size.max().item<double>(), 1);
   for (int64_t j = 0; j < 3; ++j) {
-    EXPECT_NEAR(size.select(1, j).mean().item<double>(), 0.5, kErrors * std::sqrt(1.0 / 12 / 4000));
+    EXPECT_NEAR(size.select(1, j).mean().item<double>(), 0.5,
+                kDeviations * std::sqrt(1.0 / 12 / 4000));
   }
   EXPECT_TRUE(
       torch::equal(data.test.labels, (data.test.inputs.select(1, 0) <= 0).to(torch::kInt64)));
   for (int64_t j = 0; j < 3; ++j) {  // uniform on [-1, 1]: mean 0, variance 1/3
     const torch::Tensor column = data.test.inputs.select(1, j);
-    EXPECT_NEAR(column.mean().item<double>(), 0, kErrors * std::sqrt(1.0 / 3 / 1000));
+    EXPECT_NEAR(column.mean().item<double>(), 0, kDeviations * std::sqrt(1.0 / 3 / 1000));
     EXPECT_NEAR(column.square().mean().item<double>(), 1.0 / 3,
-                kErrors * std::sqrt((1.0 / 5 - 1.0 / 9) / 1000));
+                kDeviations * std::sqrt((1.0 / 5 - 1.0 / 9) / 1000));
   }
 }
 
@@ -214,14 +215,14 @@ TEST(Population, HasUsersOfAFewSamples) {
   ASSERT_EQ(sizes.size(), 3000u);
   for (int64_t size = 1; size <= 3; ++size) {
     EXPECT_NEAR(static_cast<double>(std::count(sizes.begin(), sizes.end(), size)), 1000,
-                kErrors * std::sqrt(3000 * 2.0 / 9));
+                kDeviations * std::sqrt(3000 * 2.0 / 9));
   }
   const torch::Tensor x = fetch_inputs(data.train, torch::arange(data.train.size()), data.scale,
                                        data.shift, torch::kFloat32);
   for (int64_t c = 0; c < 5; ++c) {
     const torch::Tensor rows = x.index_select(0, data.train.labels.eq(c).nonzero().squeeze(1));
     const auto n = static_cast<double>(data.train.size());
-    EXPECT_NEAR(static_cast<double>(rows.size(0)), n / 5, kErrors * std::sqrt(n * 0.16));
+    EXPECT_NEAR(static_cast<double>(rows.size(0)), n / 5, kDeviations * std::sqrt(n * 0.16));
     const torch::Tensor width = std::get<0>(rows.max(0)) - std::get<0>(rows.min(0));
     EXPECT_LE(width.max().item<double>(), 4 + data.scale);
   }
@@ -270,7 +271,7 @@ TEST(Synthetic, UsersHaveLognormalSizes) {
     double below = 0;
     for (const int64_t size : sizes) below += size < bound ? 1 : 0;
     const double p = std::erfc(-(std::log(lognormal) - 4) / 2 / std::sqrt(2.0)) / 2;
-    EXPECT_NEAR(below / 400, p, kErrors * std::sqrt(p * (1 - p) / 400));
+    EXPECT_NEAR(below / 400, p, kDeviations * std::sqrt(p * (1 - p) / 400));
   }
 }
 
@@ -281,9 +282,9 @@ TEST(Synthetic, IidInputsHaveTheStatedMoments) {
   for (const int64_t j : {1, 2, 10, 60}) {
     const torch::Tensor column = data.train.inputs.select(1, j - 1).to(torch::kFloat64);
     const double variance = std::pow(j, -1.2);
-    EXPECT_NEAR(column.mean().item<double>(), 0, kErrors * std::sqrt(variance / n));
+    EXPECT_NEAR(column.mean().item<double>(), 0, kDeviations * std::sqrt(variance / n));
     EXPECT_NEAR(column.square().mean().item<double>(), variance,
-                kErrors * variance * std::sqrt(2 / n));
+                kDeviations * variance * std::sqrt(2 / n));
   }
 }
 
@@ -325,10 +326,10 @@ TEST(Synthetic, BetaIsTheDeviationOfUsersInputs) {
       spread += x.mean(0).slice(0, 20).var().item<double>() / users;
     }
     const double variance = beta * beta + 1;
-    EXPECT_NEAR(squares, variance, kErrors * variance * std::sqrt(2.0 / users) + 0.0073 / 45)
+    EXPECT_NEAR(squares, variance, kDeviations * variance * std::sqrt(2.0 / users) + 0.0073 / 45)
         << beta;
     // Variance of 40 coordinates: error sqrt(2 / 39) a user; noise at most 21^-1.2 / 45 < 0.001.
-    EXPECT_NEAR(spread, 1, kErrors * std::sqrt(2.0 / 39 / users) + 0.001) << beta;
+    EXPECT_NEAR(spread, 1, kDeviations * std::sqrt(2.0 / 39 / users) + 0.001) << beta;
   }
 }
 

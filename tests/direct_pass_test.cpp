@@ -19,9 +19,9 @@ namespace fl_sim {
 namespace {
 
 // Sequential networks put together by the test.
-class Line final : public Sequential {
+class DirectLine final : public Sequential {
  public:
-  Line(std::vector<int64_t> shape, const std::function<void(Line&)>& build)
+  DirectLine(std::vector<int64_t> shape, const std::function<void(DirectLine&)>& build)
       : Sequential(std::move(shape)) {
     build(*this);
   }
@@ -34,16 +34,16 @@ class Line final : public Sequential {
 struct Case {
   const char* name;
   std::vector<int64_t> shape;
-  std::function<void(Line&)> build;
+  std::function<void(DirectLine&)> build;
 };
 
 std::vector<Case> cases() {
   return {
-      {"Logistic", {7}, [](Line& n) { n.linear("fc", 3); }},
-      {"ImageAsLine", {2, 4, 3}, [](Line& n) { n.linear("fc", 3); }},
+      {"Logistic", {7}, [](DirectLine& n) { n.linear("fc", 3); }},
+      {"ImageAsLine", {2, 4, 3}, [](DirectLine& n) { n.linear("fc", 3); }},
       {"Perceptron",
        {1, 5, 5},
-       [](Line& n) {
+       [](DirectLine& n) {
          n.linear("a", 37);
          n.relu();
          n.linear("b", 61);
@@ -52,7 +52,7 @@ std::vector<Case> cases() {
        }},
       {"PoolThenRelu",
        {1, 12, 12},
-       [](Line& n) {
+       [](DirectLine& n) {
          n.conv2d("a", 6, 5);
          n.max_pool2d(2);
          n.relu();
@@ -62,7 +62,7 @@ std::vector<Case> cases() {
        }},
       {"ReluThenPool",
        {3, 9, 8},
-       [](Line& n) {
+       [](DirectLine& n) {
          n.conv2d("a", 5, 3, {.padding = 1});
          n.relu();
          n.max_pool2d(2);  // a row of pixels is left over
@@ -73,7 +73,7 @@ std::vector<Case> cases() {
        }},
       {"StrideAndNoBias",
        {2, 9, 9},
-       [](Line& n) {
+       [](DirectLine& n) {
          n.conv2d("a", 4, 3, {.stride = 2, .padding = 1});
          n.relu();
          n.conv2d("b", 33, 3, {.stride = 2, .padding = 1, .bias = false});
@@ -81,7 +81,7 @@ std::vector<Case> cases() {
        }},
       {"ConvAfterConv",
        {1, 6, 6},
-       [](Line& n) {
+       [](DirectLine& n) {
          n.conv2d("a", 3, 3, {.padding = 1});
          n.conv2d("b", 4, 3, {.padding = 1});
          n.max_pool2d(2);
@@ -90,7 +90,7 @@ std::vector<Case> cases() {
        }},
       {"PoolThenPool",
        {1, 12, 12},
-       [](Line& n) {
+       [](DirectLine& n) {
          n.conv2d("a", 3, 3);
          n.max_pool2d(2);
          n.max_pool2d(2);
@@ -98,7 +98,7 @@ std::vector<Case> cases() {
        }},
       {"PoolFirst",
        {2, 6, 6},
-       [](Line& n) {
+       [](DirectLine& n) {
          n.max_pool2d(2);
          n.conv2d("a", 3, 2);
          n.relu();
@@ -130,7 +130,7 @@ class Direct : public testing::TestWithParam<Case> {
     return {loss.item<double>(), gradients[0]};
   }
 
-  Line network_;
+  DirectLine network_;
   int64_t classes_;
   Samples samples_;
   torch::Tensor row_;
@@ -375,7 +375,7 @@ INSTANTIATE_TEST_SUITE_P(, Heads, testing::Values("logistic", "2nn", "lenet", "c
 
 // Proves that a network that names no representation says so.
 TEST(Representation, IsOnlyThatOfALinearHead) {
-  const Line no_head({4}, [](Line& n) {
+  const DirectLine no_head({4}, [](DirectLine& n) {
     n.linear("fc", 3);
     n.relu();
   });
@@ -398,7 +398,7 @@ struct Trained {
 Trained train_three_ways(const std::string& lines, const AffineCorrection* affine) {
   const auto train = [&](const std::string& more, bool hook) {
     const Case image = cases()[3];
-    const Line network(image.shape, image.build);
+    const DirectLine network(image.shape, image.build);
     const Job job = hand_made_job(lines + "\nlocal.epochs = 2\nlocal.batch-size = 4" + more);
     const Samples samples = random_samples(10, image.shape, 4);
     const Partition partition = make_partition(consecutive({10}));
@@ -449,7 +449,7 @@ TEST(DirectTraining, EqualsAutogradAndTheHook) {
 torch::Tensor small_row(uint64_t seed) {
   Rng rng(seed, "weights");
   const Case image = cases()[3];
-  return Line(image.shape, image.build).initial_row(rng).unsqueeze(0) / 10;
+  return DirectLine(image.shape, image.build).initial_row(rng).unsqueeze(0) / 10;
 }
 
 TEST(DirectTraining, FoldsAffineCorrections) {
@@ -467,7 +467,7 @@ TEST(DirectTraining, FoldsAffineCorrections) {
 // A decay of 1e-7 a step, less than the last bit of 1 - 1e-7 can say, is there after a thousand
 // steps. The inputs are 0, so that weights have no gradient of their own.
 TEST(DirectTraining, ASmallDecayIsNotRoundedAway) {
-  const Line network({4}, [](Line& n) { n.linear("fc", 3); });
+  const DirectLine network({4}, [](DirectLine& n) { n.linear("fc", 3); });
   const Job job = hand_made_job(
       "local.lr = 0.001\nlocal.weight-decay = 0.0001\nlocal.batch-size = 1\nlocal.epochs = 1000");
   const Samples samples{torch::zeros({1, 4}), torch::zeros({1}, torch::kInt64)};
@@ -491,19 +491,19 @@ TEST(DirectTraining, APullThatKeepsNothing) {
 }
 
 TEST(Sequential, SaysWhichLayerDoesNotFit) {
-  const auto error = [](std::vector<int64_t> shape, const std::function<void(Line&)>& build) {
+  const auto error = [](std::vector<int64_t> shape, const std::function<void(DirectLine&)>& build) {
     try {
-      Line(std::move(shape), build);
+      DirectLine(std::move(shape), build);
     } catch (const Error& e) {
       return std::string(e.what());
     }
     return std::string("no error");
   };
-  EXPECT_EQ(error({7}, [](Line& n) { n.conv2d("conv1", 3, 3); }),
+  EXPECT_EQ(error({7}, [](DirectLine& n) { n.conv2d("conv1", 3, 3); }),
             "conv1 needs images [channels, height, width], but gets samples [7]");
-  EXPECT_EQ(error({1, 4, 9}, [](Line& n) { n.conv2d("conv1", 3, 5); }),
+  EXPECT_EQ(error({1, 4, 9}, [](DirectLine& n) { n.conv2d("conv1", 3, 5); }),
             "conv1: its windows of 5 x 5 do not fit images of shape [1, 4, 9]");
-  EXPECT_EQ(error({1, 1, 9}, [](Line& n) { n.max_pool2d(2); }),
+  EXPECT_EQ(error({1, 1, 9}, [](DirectLine& n) { n.max_pool2d(2); }),
             "max pooling: its windows of 2 x 2 do not fit images of shape [1, 1, 9]");
 }
 

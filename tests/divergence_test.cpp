@@ -142,8 +142,8 @@ TEST(Divergence, ItIsCounted) {
   EXPECT_EQ(results.rounds()[0].failed, 0);
   EXPECT_EQ(results.rounds()[1].failed, 1);
   EXPECT_EQ(results.rounds()[1].cohort, 3);
-  ASSERT_EQ(results.clients().size(), 6u);
-  for (const ClientRecord& record : results.clients()) {
+  ASSERT_EQ(results.client_rows().size(), 6u);
+  for (const ClientRecord& record : results.client_rows()) {
     const bool bad = record.round == 2 && record.client == 1;
     EXPECT_EQ(record.status,
               static_cast<int64_t>(bad ? ClientStatus::kDiverged : ClientStatus::kTrained));

@@ -57,13 +57,13 @@ class ChannelFunctions final : public Network {
   Conv2d conv1_, conv2_;
 };
 
-struct Case {
+struct LayerCase {
   const char* name;
   std::shared_ptr<Network> network;
   std::vector<int64_t> shape;
 };
 
-std::vector<Case> cases() {
+std::vector<LayerCase> layer_cases() {
   return {
       {"Linear", std::make_shared<One<Linear>>(4, 3), {4}},
       {"Conv",
@@ -92,7 +92,7 @@ std::vector<Case> cases() {
   };
 }
 
-class Layers : public testing::TestWithParam<Case> {
+class Layers : public testing::TestWithParam<LayerCase> {
  protected:
   Trial trial(std::vector<int64_t> counts) const {
     return Trial(*GetParam().network, std::move(counts), GetParam().shape);
@@ -174,7 +174,7 @@ TEST_P(Layers, MaskedSamplesInfluenceNothing) {
   EXPECT_EQ(largest(after.inputs.flatten(2) * missing.unsqueeze(2)), 0);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, Layers, testing::ValuesIn(cases()),
+INSTANTIATE_TEST_SUITE_P(All, Layers, testing::ValuesIn(layer_cases()),
                          [](const auto& info) { return std::string(info.param.name); });
 
 // A single value has no variance: the client's batch is normalised by its running statistics, which

@@ -14,9 +14,10 @@ namespace fl_sim {
 namespace {
 
 // A training set that is dealt in consecutive lists, and everything that trains on it.
-struct World {
-  World(std::unique_ptr<Network> a_network, Samples samples, const std::vector<int64_t>& sizes,
-        const std::string& lines, torch::ScalarType a_dtype = torch::kFloat64)
+struct TrainingWorld {
+  TrainingWorld(std::unique_ptr<Network> a_network, Samples samples,
+                const std::vector<int64_t>& sizes, const std::string& lines,
+                torch::ScalarType a_dtype = torch::kFloat64)
       : job(hand_made_job(lines)),
         network(std::move(a_network)),
         partition(make_partition(consecutive(sizes))),
@@ -27,7 +28,7 @@ struct World {
     global.round = 2;
     global.weights = network->initial_row(rng).unsqueeze(0).to(dtype);
   }
-  World(const World&) = delete;
+  TrainingWorld(const TrainingWorld&) = delete;
 
   ClientGroup group(std::vector<int64_t> ids) const {
     ClientGroup group{.ids = std::move(ids), .data = data, .seed = 7};
@@ -48,7 +49,7 @@ struct World {
   GlobalModel global;
 };
 
-double largest(const torch::Tensor& tensor) { return tensor.abs().max().item<double>(); }
+double largest_value(const torch::Tensor& tensor) { return tensor.abs().max().item<double>(); }
 
 // One row of the table of stacks: a network on data of its shape, an algorithm, its job.
 struct Stack {
@@ -59,7 +60,7 @@ struct Stack {
   std::vector<int64_t> shape;
 };
 
-std::unique_ptr<Network> mlp() { return std::make_unique<SmallMlp>(6, 5, 3); }
+std::unique_ptr<Network> small_mlp() { return std::make_unique<SmallMlp>(6, 5, 3); }
 std::unique_ptr<Network> norm_dropout() { return std::make_unique<NormDropoutMlp>(6, 5, 3, 0.3); }
 std::unique_ptr<Network> conv() { return std::make_unique<SmallConvNet>(2, 3); }
 
@@ -85,9 +86,9 @@ class Stacks : public testing::TestWithParam<Stack> {
   void compare(const std::vector<int64_t>& sizes, const std::string& lines,
                torch::ScalarType dtype) {
     const Stack& p = GetParam();
-    const World world(p.network(), random_samples(consecutive(sizes).back().back() + 1, p.shape, 3),
-                      sizes, message("algorithm = ", p.algorithm, "\n", p.lines, "\n", lines),
-                      dtype);
+    const TrainingWorld world(
+        p.network(), random_samples(consecutive(sizes).back().back() + 1, p.shape, 3), sizes,
+        message("algorithm = ", p.algorithm, "\n", p.lines, "\n", lines), dtype);
     const auto algorithm = make<Algorithm>(p.algorithm, world.setup);
     const auto n = static_cast<int64_t>(sizes.size());
     ServerState server;
@@ -115,9 +116,9 @@ class Stacks : public testing::TestWithParam<Stack> {
       const Update alone = train(i, 1);
       const size_t at = static_cast<size_t>(i);
       const auto near = [&](const torch::Tensor& a, const torch::Tensor& b, const char* what) {
-        ASSERT_GT(largest(b), 0) << what << " of client " << i;
+        ASSERT_GT(largest_value(b), 0) << what << " of client " << i;
         if (dtype == torch::kFloat64) {
-          EXPECT_LE(largest(a - b), 1e-10) << what << " of client " << i;
+          EXPECT_LE(largest_value(a - b), 1e-10) << what << " of client " << i;
         } else {
           EXPECT_LE((a - b).norm().item<double>() / b.norm().item<double>(), 1e-4)
               << what << " of client " << i;
@@ -163,7 +164,7 @@ INSTANTIATE_TEST_SUITE_P(LocalTraining, Stacks, testing::ValuesIn(stacks()),
 // (in spite of momentum and weight decay) nor running statistics.
 TEST(LocalTraining, AFinishedRowRests) {
   for (const bool hooked : {true, false}) {
-    const World world(
+    const TrainingWorld world(
         norm_dropout(), random_samples(55, {6}, 3), {46, 9},
         std::string(hooked ? kEverything : "") + "\nlocal.batch-size = 4\nlocal.lr = 0.1");
     ClientGroup group = world.group({0, 1});
@@ -218,7 +219,7 @@ TEST(LocalTraining, EqualsTorchOptimSgd) {
                                          {0, 0.1, 0, false},
                                          {0, 0, 0.3, false},
                                          {0.8, 0.05, 0.3, true}}) {
-    const World world(
+    const TrainingWorld world(
         std::make_unique<Recorder>(std::make_unique<NormalisedLinear>(6, 3)),
         random_samples(22, {6}, 3), {22},
         message(
@@ -258,7 +259,7 @@ TEST(LocalTraining, EqualsTorchOptimSgd) {
     }
     const torch::Tensor trained = world.global.weights + update.delta;
     for (size_t i = 0; i < own.size(); ++i) {
-      EXPECT_LT(largest(layout.view(trained, static_cast<int64_t>(i))[0] - own[i]), 1e-12)
+      EXPECT_LT(largest_value(layout.view(trained, static_cast<int64_t>(i))[0] - own[i]), 1e-12)
           << layout.parameters()[i].name << " with momentum " << c.momentum << ", clip " << c.clip;
     }
   }
@@ -277,7 +278,7 @@ std::pair<std::vector<int64_t>, std::vector<int64_t>> shown(const std::string& l
                                                             uint64_t seed = 7) {
   Samples data = random_samples(30, {6}, 3);
   data.inputs.select(1, 0).copy_(torch::arange(30));
-  World world(std::make_unique<Recorder>(mlp()), data, {10, 10, 10}, lines);
+  TrainingWorld world(std::make_unique<Recorder>(small_mlp()), data, {10, 10, 10}, lines);
   world.global.round = round;
   ClientGroup group{.ids = {client}, .data = world.data, .seed = seed};
   group.rows = world.global.weights.clone();
@@ -332,13 +333,13 @@ TEST(LocalTraining, StepsInsteadOfEpochs) {
 
 // The local rate of round t is lr * decay^(t-1): one full-batch step moves in proportion to it.
 TEST(LocalTraining, LearningRateDecaysByRound) {
-  World world(mlp(), random_samples(10, {6}, 3), {10},
-              "local.batch-size = 10\nlocal.lr = 0.4\nlocal.lr-decay = 0.5");
+  TrainingWorld world(small_mlp(), random_samples(10, {6}, 3), {10},
+                      "local.batch-size = 10\nlocal.lr = 0.4\nlocal.lr-decay = 0.5");
   world.global.round = 1;
   const torch::Tensor first = world.train({0}).delta;
   world.global.round = 4;
-  EXPECT_LT(largest(world.train({0}).delta - first / 8), 1e-14);
-  EXPECT_GT(largest(first), 0.01);
+  EXPECT_LT(largest_value(world.train({0}).delta - first / 8), 1e-14);
+  EXPECT_GT(largest_value(first), 0.01);
   EXPECT_DOUBLE_EQ(LocalTraining(world.setup).learning_rate(4), 0.05);
 }
 
@@ -346,14 +347,14 @@ TEST(LocalTraining, LearningRateDecaysByRound) {
 TEST(LocalTraining, StepWeightIsTheDisplacementOfUnitGradients) {
   for (const char* lines :
        {"", "local.momentum = 0.9", "local.momentum = 0.7\nlocal.nesterov = true"}) {
-    const World world(mlp(), random_samples(36, {6}, 3), {27, 9},
-                      message(lines, "\nlocal.batch-size = 4\nlocal.lr = 0.5"));
+    const TrainingWorld world(small_mlp(), random_samples(36, {6}, 3), {27, 9},
+                              message(lines, "\nlocal.batch-size = 4\nlocal.lr = 0.5"));
     const Update update = world.train({0, 1}, [](LocalStep& step) { step.gradients.fill_(1); });
     const torch::Tensor moved = update.delta.narrow(1, 0, world.network->layout().trainable());
     EXPECT_EQ(update.clients[0].steps, 7);
     EXPECT_EQ(update.clients[1].steps, 3);
     for (int64_t i = 0; i < 2; ++i) {
-      EXPECT_LT(largest(moved[i] / -0.5 - update.clients[static_cast<size_t>(i)].step_weight),
+      EXPECT_LT(largest_value(moved[i] / -0.5 - update.clients[static_cast<size_t>(i)].step_weight),
                 1e-12);
     }
     if (lines[0] == 0) {
@@ -365,8 +366,8 @@ TEST(LocalTraining, StepWeightIsTheDisplacementOfUnitGradients) {
 
 // The hook sees the gradient of the mean loss at the current weights, clipping comes after it.
 TEST(LocalTraining, TheHookComesBeforeClipping) {
-  const World world(mlp(), random_samples(9, {6}, 3), {9},
-                    "local.batch-size = 9\nlocal.lr = 1\nlocal.clip-norm = 0.25");
+  const TrainingWorld world(small_mlp(), random_samples(9, {6}, 3), {9},
+                            "local.batch-size = 9\nlocal.lr = 1\nlocal.clip-norm = 0.25");
   const Update update = world.train({0}, [](LocalStep& step) { step.gradients.mul_(1000); });
   EXPECT_NEAR(update.delta.norm().item<double>(), 0.25, 1e-6);
 }
@@ -403,22 +404,23 @@ TEST(LocalTraining, LossesAreThoseOfTheWeightsBeforeEachStep) {
 
 // A client without samples takes no step, alone or at the end of a stack, and returns a delta of 0.
 TEST(LocalTraining, AClientWithoutSamplesDoesNothing) {
-  const World world(mlp(), random_samples(20, {6}, 3), {12, 8, 0},
-                    "local.batch-size = 4\nlocal.lr = 0.1\nlocal.momentum = 0.5");
+  const TrainingWorld world(small_mlp(), random_samples(20, {6}, 3), {12, 8, 0},
+                            "local.batch-size = 4\nlocal.lr = 0.1\nlocal.momentum = 0.5");
   const Update stacked = world.train({0, 1, 2}), alone = world.train({2});
   for (const auto& [update, row] : {std::pair{&stacked, 2}, std::pair{&alone, 0}}) {
-    EXPECT_EQ(largest(update->delta[row]), 0);
-    EXPECT_EQ(update->steps[static_cast<size_t>(row)], 0);
-    EXPECT_EQ(update->step_weight[static_cast<size_t>(row)], 0);
-    EXPECT_EQ(update->samples_seen[static_cast<size_t>(row)], 0);
-    EXPECT_TRUE(std::isnan(update->loss[static_cast<size_t>(row)]));
+    EXPECT_EQ(largest_value(update->delta[row]), 0);
+    EXPECT_EQ(update->clients[static_cast<size_t>(row)].steps, 0);
+    EXPECT_EQ(update->clients[static_cast<size_t>(row)].step_weight, 0);
+    EXPECT_EQ(update->clients[static_cast<size_t>(row)].samples_seen, 0);
+    EXPECT_TRUE(std::isnan(update->clients[static_cast<size_t>(row)].loss));
   }
-  EXPECT_LT(largest(stacked.delta[1] - world.train({1}).delta[0]), 1e-10);
+  EXPECT_LT(largest_value(stacked.delta[1] - world.train({1}).delta[0]), 1e-10);
 }
 
 // Nesterov's form needs a momentum; a job that asks for it without one is told so.
 TEST(LocalTraining, NesterovNeedsMomentum) {
-  EXPECT_ERROR(World(mlp(), random_samples(4, {6}, 3), {4}, "local.nesterov = true").train({0}),
+  EXPECT_ERROR(TrainingWorld(small_mlp(), random_samples(4, {6}, 3), {4}, "local.nesterov = true")
+                   .train({0}),
                "local.nesterov is on, but local.momentum is 0");
 }
 

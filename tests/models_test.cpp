@@ -107,9 +107,9 @@ TEST(Models, MobileNetsWidthRoundsAsTorchvisions) {
 
 // One client's numbers by PyTorch's names, and layers that use them as PyTorch's modules do in
 // evaluation.
-class State {
+class Parameters {
  public:
-  State(const Network& network, const torch::Tensor& rows) : layout_(network.layout()) {
+  Parameters(const Network& network, const torch::Tensor& rows) : layout_(network.layout()) {
     for (size_t i = 0; i < layout_.parameters().size(); ++i) {
       tensors_[layout_.parameters()[i].name] = layout_.view(rows, static_cast<int64_t>(i))[0];
     }
@@ -141,7 +141,7 @@ class State {
   std::map<std::string, torch::Tensor> tensors_;
 };
 
-torch::Tensor resnet(const State& s, torch::Tensor x, const std::vector<int64_t>& blocks,
+torch::Tensor resnet(const Parameters& s, torch::Tensor x, const std::vector<int64_t>& blocks,
                      bool projection, int64_t groups) {
   x = torch::relu(s.norm("bn1", s.conv("conv1", x, 1, 1), groups));
   for (size_t stage = 1; stage <= blocks.size(); ++stage) {
@@ -165,7 +165,7 @@ torch::Tensor resnet(const State& s, torch::Tensor x, const std::vector<int64_t>
   return s.linear("fc", torch::adaptive_avg_pool2d(x, {1, 1}).flatten(1));
 }
 
-torch::Tensor vgg11(const State& s, torch::Tensor x) {
+torch::Tensor vgg11(const Parameters& s, torch::Tensor x) {
   for (const auto& [number, pool] : std::vector<std::pair<int, bool>>{{0, true},
                                                                       {3, true},
                                                                       {6, false},
@@ -181,7 +181,7 @@ torch::Tensor vgg11(const State& s, torch::Tensor x) {
   return s.linear("classifier.6", torch::relu(s.linear("classifier.4", x)));
 }
 
-torch::Tensor mobilenetv2(const State& s, torch::Tensor x) {
+torch::Tensor mobilenetv2(const Parameters& s, torch::Tensor x) {
   x = torch::relu6(s.batch("features.0.1", s.conv("features.0.0", x, 1, 1)));
   struct Stage {
     int64_t expansion, channels, blocks, stride;
@@ -208,7 +208,7 @@ torch::Tensor mobilenetv2(const State& s, torch::Tensor x) {
   return s.linear("classifier.1", torch::adaptive_avg_pool2d(x, {1, 1}).flatten(1));
 }
 
-torch::Tensor shufflenetv2(const State& s, torch::Tensor x) {
+torch::Tensor shufflenetv2(const Parameters& s, torch::Tensor x) {
   const auto step = [&](const std::string& name, int module, const torch::Tensor& in,
                         int64_t stride = 1, bool depthwise = false) {
     return s.batch(
@@ -238,13 +238,13 @@ torch::Tensor shufflenetv2(const State& s, torch::Tensor x) {
   return s.linear("fc", torch::adaptive_avg_pool2d(x, {1, 1}).flatten(1));
 }
 
-torch::Tensor emnist_cnn(const State& s, torch::Tensor x) {
+torch::Tensor emnist_cnn(const Parameters& s, torch::Tensor x) {
   x = torch::max_pool2d(torch::relu(s.conv("conv2", torch::relu(s.conv("conv1", x)))), 2);
   return s.linear("fc2", torch::relu(s.linear("fc1", x.flatten(1))));
 }
 
 // Predictions at each position; the last one's are those of the network that predicts only there.
-torch::Tensor char_lstm(const State& s, const torch::Tensor& x) {
+torch::Tensor char_lstm(const Parameters& s, const torch::Tensor& x) {
   const torch::Tensor embedded = s["embeddings.weight"].index({x.to(torch::kInt64)});
   std::vector<torch::Tensor> parameters;
   for (const char* layer : {"_l0", "_l1"}) {
@@ -257,29 +257,29 @@ torch::Tensor char_lstm(const State& s, const torch::Tensor& x) {
                                                 false, false, true)));
 }
 
-torch::Tensor mlp(const State& s, torch::Tensor x) {
+torch::Tensor mlp(const Parameters& s, torch::Tensor x) {
   x = torch::relu(s.linear("fc2", torch::relu(s.linear("fc1", x.flatten(1)))));
   return s.linear("fc3", x);
 }
 
 // Every model, small ----------------------------------------------------------------------------
 
-struct Case {
+struct ModelCase {
   const char* label;
   const char* name;
   const char* options;
   std::vector<int64_t> shape;
   int64_t outputs;
   std::vector<std::string> head;
-  std::function<torch::Tensor(const State&, const torch::Tensor&)> reference;
+  std::function<torch::Tensor(const Parameters&, const torch::Tensor&)> reference;
   const char* training;  // lines of a job
   int64_t positions = 1;
   bool large = false;  // millions of parameters: gradients are left to the smaller ones
 };
 
-void PrintTo(const Case& c, std::ostream* out) { *out << c.label; }
+void PrintTo(const ModelCase& c, std::ostream* out) { *out << c.label; }
 
-std::vector<Case> cases() {
+std::vector<ModelCase> model_cases() {
   const std::vector<std::string> fc = {"fc.weight", "fc.bias"};
   return {
       {"Resnet20",
@@ -288,7 +288,7 @@ std::vector<Case> cases() {
        {3, 9, 8},
        4,
        fc,
-       [](const State& s, const torch::Tensor& x) {
+       [](const Parameters& s, const torch::Tensor& x) {
          return resnet(s, x, {3, 3, 3}, false, 2);
        },
        "rounds = 6\nlocal.epochs = 2\nlocal.lr = 0.02\nlocal.momentum = 0.5"},
@@ -298,7 +298,7 @@ std::vector<Case> cases() {
        {3, 8, 8},
        4,
        fc,
-       [](const State& s, const torch::Tensor& x) {
+       [](const Parameters& s, const torch::Tensor& x) {
          return resnet(s, x, {3, 3, 3}, false, 0);
        },
        "rounds = 6\nlocal.epochs = 2\nlocal.lr = 0.02\nlocal.momentum = 0.5"},
@@ -308,7 +308,7 @@ std::vector<Case> cases() {
        {1, 8, 11},
        4,
        fc,
-       [](const State& s, const torch::Tensor& x) {
+       [](const Parameters& s, const torch::Tensor& x) {
          return resnet(s, x, {3, 3, 3}, false, 4);
        },
        "rounds = 6\nlocal.epochs = 2\nlocal.lr = 0.02\nlocal.momentum = 0.5"},
@@ -318,7 +318,7 @@ std::vector<Case> cases() {
        {3, 8, 8},
        4,
        fc,
-       [](const State& s, const torch::Tensor& x) {
+       [](const Parameters& s, const torch::Tensor& x) {
          return resnet(s, x, {2, 2, 2, 2}, true, 2);
        },
        "rounds = 2\nlocal.epochs = 3\nlocal.lr = 0.001",
@@ -364,7 +364,7 @@ std::vector<Case> cases() {
        {7},
        4,
        fc,
-       [](const State& s, const torch::Tensor& x) { return char_lstm(s, x).select(1, -1); },
+       [](const Parameters& s, const torch::Tensor& x) { return char_lstm(s, x).select(1, -1); },
        "rounds = 10\nlocal.epochs = 2\nlocal.lr = 1\nlocal.momentum = 0.9"},
       {"CharLstmEach",
        "char-lstm",
@@ -372,7 +372,7 @@ std::vector<Case> cases() {
        {7},
        9,
        fc,
-       [](const State& s, const torch::Tensor& x) { return char_lstm(s, x).flatten(1); },
+       [](const Parameters& s, const torch::Tensor& x) { return char_lstm(s, x).flatten(1); },
        "rounds = 10\nlocal.epochs = 2\nlocal.lr = 1\nlocal.momentum = 0.9",
        7},
       {"Mlp",
@@ -386,7 +386,7 @@ std::vector<Case> cases() {
   };
 }
 
-class EveryModel : public testing::TestWithParam<Case> {
+class EveryModel : public testing::TestWithParam<ModelCase> {
  protected:
   EveryModel()
       : network_(model(GetParam().name, GetParam().options, GetParam().shape, GetParam().outputs,
@@ -407,7 +407,7 @@ class EveryModel : public testing::TestWithParam<Case> {
 TEST_P(EveryModel, IsTheReference) {
   const torch::Tensor rows = rows_of(*network_, 1), x = samples({3});
   const torch::Tensor actual = network_->forward(Weights(network_->layout(), rows), x);
-  const torch::Tensor expected = GetParam().reference(State(*network_, rows), x);
+  const torch::Tensor expected = GetParam().reference(Parameters(*network_, rows), x);
   ASSERT_EQ(actual.sizes(), torch::IntArrayRef({3, GetParam().positions * GetParam().outputs}));
   EXPECT_GT(largest(actual[0] - actual[1]), 1e-4 * largest(actual));
   EXPECT_LT(largest(actual - expected), 1e-11 * (1 + largest(expected)));
@@ -516,7 +516,7 @@ TEST_P(EveryModel, Learns) {
   EXPECT_LT(last, 0.8 * first);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, EveryModel, testing::ValuesIn(cases()),
+INSTANTIATE_TEST_SUITE_P(All, EveryModel, testing::ValuesIn(model_cases()),
                          [](const auto& info) { return std::string(info.param.label); });
 
 // What is refused -----------------------------------------------------------------------------

@@ -24,7 +24,7 @@ int64_t width(const std::string& line) {
 }
 
 // Three clients: 4 and 1 of two classes, 4 of one, 1 of the other; one sample is nobody's.
-PartitionFacts small() {
+PartitionFacts small_facts() {
   return {.title = "by hand",
           .partition = make_partition({{0, 1, 2, 3, 8}, {4, 5, 6, 7}, {9}}),
           .labels = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1},
@@ -40,7 +40,7 @@ PartitionFacts dealt(int64_t clients, int64_t classes) {
 }
 
 TEST(PartitionTable, SaysWhatClientsHold) {
-  const PartitionFacts facts = small();
+  const PartitionFacts facts = small_facts();
   const Skew skew = measure_skew(facts.partition, facts.labels, 2);
   const std::vector<std::string> lines = lines_of(partition_table(facts, skew));
   EXPECT_EQ(lines.at(0), "client  samples  classes  class 0  class 1");
@@ -65,7 +65,7 @@ TEST(PartitionTable, LeavesOutWhatIsTooMuch) {
 // By hand: cells of 6 columns with a gap; shades end at 1/16, 4/16, 9/16 and all of the largest
 // count, 4; sizes are eighths of the largest, 5, rounded up.
 TEST(PartitionBlocks, ShadesCounts) {
-  const std::vector<std::string> lines = lines_of(partition_blocks(small(), 80));
+  const std::vector<std::string> lines = lines_of(partition_blocks(small_facts(), 80));
   EXPECT_EQ(lines.at(0), "size    │█████ ▇▇▇▇▇ ▂▂▂▂▂ │");
   EXPECT_EQ(lines.at(1), "cats    │█████ █████       │");
   EXPECT_EQ(lines.at(2), "dogs    │▒▒▒▒▒       ▒▒▒▒▒ │");
@@ -97,7 +97,7 @@ TEST(PartitionBlocks, FitTheTerminal) {
 // What gnuplot gets: every client's counts, names as they are, quotes doubled; and only picture
 // files whose kind it knows.
 TEST(PartitionPicture, ScriptHasTheCounts) {
-  PartitionFacts facts = small();
+  PartitionFacts facts = small_facts();
   facts.class_names[1] = "dog's";
   const std::string bubbles = picture_script(facts, PictureKind::kBubbles, "x.svg");
   EXPECT_NE(bubbles.find("$counts << EOD\n0 0 4\n0 1 1\n1 0 4\n2 1 1\nEOD\n"), std::string::npos)

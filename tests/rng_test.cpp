@@ -17,7 +17,7 @@ namespace {
 
 // Moments below are held to 4.5 standard errors of the estimate: a right generator fails one such
 // check in 150,000, and the seeds are fixed.
-constexpr double kErrors = 4.5;
+constexpr double kStandardErrors = 4.5;
 
 struct Moments {
   double mean = 0, variance = 0;
@@ -115,9 +115,9 @@ TEST(Rng, UniformHasTheMomentsOfTheUniformDistribution) {
   });
   EXPECT_GE(low, 0);
   EXPECT_LT(high, 1);
-  EXPECT_NEAR(m.mean, 0.5, kErrors * std::sqrt(1.0 / 12 / n));
+  EXPECT_NEAR(m.mean, 0.5, kStandardErrors * std::sqrt(1.0 / 12 / n));
   // Var((u - 1/2)^2) = 1/80 - 1/144
-  EXPECT_NEAR(m.variance, 1.0 / 12, kErrors * std::sqrt((1.0 / 80 - 1.0 / 144) / n));
+  EXPECT_NEAR(m.variance, 1.0 / 12, kStandardErrors * std::sqrt((1.0 / 80 - 1.0 / 144) / n));
 }
 
 TEST(Rng, NormalHasTheMomentsOfTheNormalDistribution) {
@@ -131,12 +131,12 @@ TEST(Rng, NormalHasTheMomentsOfTheNormalDistribution) {
     if (std::abs(x) > 2) ++beyond_two;
   }
   // Var(x) = 1, Var(x^2) = 2, Var(x^3) = 15, Var(x^4) = 105 - 9
-  EXPECT_NEAR(raw[1], 0, kErrors * std::sqrt(1.0 / n));
-  EXPECT_NEAR(raw[2], 1, kErrors * std::sqrt(2.0 / n));
-  EXPECT_NEAR(raw[3], 0, kErrors * std::sqrt(15.0 / n));
-  EXPECT_NEAR(raw[4], 3, kErrors * std::sqrt(96.0 / n));
+  EXPECT_NEAR(raw[1], 0, kStandardErrors * std::sqrt(1.0 / n));
+  EXPECT_NEAR(raw[2], 1, kStandardErrors * std::sqrt(2.0 / n));
+  EXPECT_NEAR(raw[3], 0, kStandardErrors * std::sqrt(15.0 / n));
+  EXPECT_NEAR(raw[4], 3, kStandardErrors * std::sqrt(96.0 / n));
   const double p = std::erfc(std::sqrt(2.0));  // P(|x| > 2)
-  EXPECT_NEAR(static_cast<double>(beyond_two) / n, p, kErrors * std::sqrt(p * (1 - p) / n));
+  EXPECT_NEAR(static_cast<double>(beyond_two) / n, p, kStandardErrors * std::sqrt(p * (1 - p) / n));
 }
 
 // Mean and variance are the shape; the fourth central moment is 3 shape^2 + 6 shape.
@@ -145,8 +145,8 @@ TEST(Rng, GammaHasTheMomentsOfTheGammaDistribution) {
     Rng rng(3, "test");
     constexpr int64_t n = 200'000;
     const Moments m = moments(n, [&] { return rng.gamma(shape); });
-    EXPECT_NEAR(m.mean, shape, kErrors * std::sqrt(shape / n)) << shape;
-    EXPECT_NEAR(m.variance, shape, kErrors * std::sqrt((2 * shape * shape + 6 * shape) / n))
+    EXPECT_NEAR(m.mean, shape, kStandardErrors * std::sqrt(shape / n)) << shape;
+    EXPECT_NEAR(m.variance, shape, kStandardErrors * std::sqrt((2 * shape * shape + 6 * shape) / n))
         << shape;
   }
 }
@@ -169,7 +169,7 @@ TEST(Rng, BelowHasNoModuloBias) {
   constexpr int64_t range = 3 * (int64_t{1} << 61), n = 20'000;
   int64_t low = 0;
   for (int64_t i = 0; i < n; ++i) low += rng.below(range) < range / 3 * 2 ? 1 : 0;
-  EXPECT_NEAR(static_cast<double>(low) / n, 2.0 / 3, kErrors * std::sqrt(2.0 / 9 / n));
+  EXPECT_NEAR(static_cast<double>(low) / n, 2.0 / 3, kStandardErrors * std::sqrt(2.0 / 9 / n));
 }
 
 // A component of Dir(a, ..., a) in n dimensions is Beta(a, (n - 1) a): mean 1 / n and variance
@@ -189,10 +189,10 @@ TEST(Rng, DirichletHasTheMomentsOfItsMarginals) {
     }
     const double variance = 1.0 / n * (1 - 1.0 / n) / (n * alpha + 1);
     for (const double total : sum) {
-      EXPECT_NEAR(total / draws, 1.0 / n, kErrors * std::sqrt(variance / draws)) << alpha;
+      EXPECT_NEAR(total / draws, 1.0 / n, kStandardErrors * std::sqrt(variance / draws)) << alpha;
     }
     const double error = std::sqrt((fourth / draws - variance * variance) / draws);
-    EXPECT_NEAR(squares / draws, variance, kErrors * error) << alpha;
+    EXPECT_NEAR(squares / draws, variance, kStandardErrors * error) << alpha;
   }
 }
 

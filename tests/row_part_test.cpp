@@ -16,7 +16,7 @@ namespace {
 using testing::ElementsAre;
 
 // a 0-15, c 16-47 (17 numbers and a gap), d 48-63, buffer b 64-79.
-ParameterLayout example() {
+ParameterLayout example_layout() {
   ParameterLayout layout;
   layout.add("a", {3, 4}, 0);
   layout.add_buffer("b", {5}, 2);
@@ -40,7 +40,7 @@ torch::Tensor positions(int64_t length) {
 // Proves that a part is whole parameters with their gaps, in the row's order, and that it is
 // copied.
 TEST(RowPart, GathersWhatItNames) {
-  const ParameterLayout layout = example();
+  const ParameterLayout layout = example_layout();
   const RowPart part = named(layout, "ab");
   EXPECT_EQ(part.size(), 32);
   const torch::Tensor rows = positions(layout.row());
@@ -53,7 +53,7 @@ TEST(RowPart, GathersWhatItNames) {
 // Proves that a part and its complement make up the row: put back into zeros, both restore it, and
 // zeroing one leaves the other.
 TEST(RowPart, AndItsComplementAreTheRow) {
-  const ParameterLayout layout = example();
+  const ParameterLayout layout = example_layout();
   for (const std::string names : {"", "a", "b", "c", "ac", "bd", "cb", "abcd"}) {
     const RowPart part = named(layout, names), rest = part.complement(layout);
     EXPECT_EQ(part.size() + rest.size(), layout.row()) << names;
@@ -72,7 +72,7 @@ TEST(RowPart, AndItsComplementAreTheRow) {
 
 // Proves that one row of values goes to all rows, and that values of another length are refused.
 TEST(RowPart, ScattersOneRowToAll) {
-  const ParameterLayout layout = example();
+  const ParameterLayout layout = example_layout();
   const RowPart part = named(layout, "c");
   torch::Tensor rows = positions(layout.row());
   part.scatter(rows, torch::full({1, 32}, 7.0, torch::kFloat64));
@@ -83,7 +83,7 @@ TEST(RowPart, ScattersOneRowToAll) {
 
 // Proves that the trainable part of a part fits gradient rows, which have no buffers.
 TEST(RowPart, TrainablePartFitsGradients) {
-  const ParameterLayout layout = example();
+  const ParameterLayout layout = example_layout();
   const RowPart part = named(layout, "db"), trainable = part.trainable(layout);
   EXPECT_EQ(part.size(), 32);  // one span over the border between trainable part and buffers
   EXPECT_EQ(trainable.size(), 16);

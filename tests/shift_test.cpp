@@ -17,11 +17,11 @@ Job shifted(const std::string& kind, int64_t groups, int64_t seed = 0) {
 
 // n samples, of which sample i belongs to client i mod 5, alternately as training, validation and
 // test sample; the last one is nobody's.
-struct World {
+struct ShiftWorld {
   Dataset data;
   Partition train, validation, test;
 
-  World(int64_t n, torch::Tensor inputs, int64_t classes) {
+  ShiftWorld(int64_t n, torch::Tensor inputs, int64_t classes) {
     data.train = {std::move(inputs), torch::arange(n, torch::kInt64).remainder(classes)};
     data.test = {data.train.inputs.clone(), data.train.labels.clone()};
     data.classes = classes;
@@ -69,9 +69,9 @@ TEST(Shift, GroupsAreEqualAndRandom) {
 // Proves that a label c of group g becomes (c + g) mod classes in all lists of its client, and that
 // inputs, samples that are nobody's and the central test set stay.
 TEST(Shift, LabelsMoveOn) {
-  World world(10'000, random_bytes({10'000, 2}), 7);
-  const World before = [&] {
-    World copy = world;
+  ShiftWorld world(10'000, random_bytes({10'000, 2}), 7);
+  const ShiftWorld before = [&] {
+    ShiftWorld copy = world;
     copy.data.train.labels = world.data.train.labels.clone();
     return copy;
   }();
@@ -89,7 +89,7 @@ TEST(Shift, LabelsMoveOn) {
 // pixel (x, S - 1 - y), once per turn. Bytes stay bytes.
 TEST(Shift, ImagesAreTurned) {
   constexpr int64_t kSize = 5;
-  World world(40, random_bytes({40, 2, kSize, kSize}), 4);
+  ShiftWorld world(40, random_bytes({40, 2, kSize, kSize}), 4);
   const std::vector<int64_t> groups = world.apply(shifted("rotation", 4));
   const Samples &after = world.data.train, &before = world.data.test;
   EXPECT_EQ(after.inputs.scalar_type(), torch::kUInt8);
@@ -121,7 +121,7 @@ TEST(Shift, IntensityHasItsFormulas) {
   for (const bool bytes : {true, false}) {
     torch::Tensor inputs = random_bytes({200, 6});
     if (!bytes) inputs = inputs.to(torch::kFloat32) / 255;
-    World world(200, inputs, 4);
+    ShiftWorld world(200, inputs, 4);
     const std::vector<int64_t> groups = world.apply(shifted("intensity", 4));
     EXPECT_EQ(world.data.train.inputs.scalar_type(), inputs.scalar_type());
     const double scale = bytes ? 255 : 1;
@@ -137,7 +137,7 @@ TEST(Shift, IntensityHasItsFormulas) {
 
 // Proves that a shift which does not fit the data is refused with the reason.
 TEST(Shift, RefusesWhatDoesNotFit) {
-  const World flat(20, torch::rand({20, 4}) * 2, 3), wide(20, random_bytes({20, 1, 4, 5}), 3);
+  const ShiftWorld flat(20, torch::rand({20, 4}) * 2, 3), wide(20, random_bytes({20, 1, 4, 5}), 3);
   EXPECT_ERROR(check_shift(shifted("labels", 4), flat.data, 5),
                "shift.groups is 4 (must be at most 3, the number of classes");
   EXPECT_ERROR(check_shift(shifted("labels", 3), flat.data, 2),

@@ -24,6 +24,8 @@ class Sequential : public Network {
   using Flatten = SequentialPass::Flatten;
   using Layer = SequentialPass::Layer;
 
+  const std::vector<Layer>& layers() const { return layers_; }
+
   torch::Tensor forward(const Weights& weights, torch::Tensor x) const final {
     return apply(0, layers_.size(), weights, x);
   }
