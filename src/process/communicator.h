@@ -25,8 +25,6 @@
 
 namespace fl_sim {
 
-struct Survivors;
-
 // Where a rank's time goes. Seconds.
 struct RankClock {
   double wait = 0, communicate = 0;

@@ -14,7 +14,7 @@ namespace fl_sim {
 namespace {
 
 // Every rank of a machine has opened the memory of all others there once they have spoken.
-void greet_node(const MpiSession::State& state) {
+void greet_node(const MpiState& state) {
   MPI_Comm node = MPI_COMM_NULL;
   state.check(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node),
               "MPI_Comm_split_type");
@@ -32,7 +32,7 @@ void greet_node(const MpiSession::State& state) {
 
 }  // namespace
 
-MpiSession::MpiSession() : state_(new State) {
+MpiSession::MpiSession() : state_(new MpiState) {
   MpiFiles::get().begin();
   state_->yields = dialect::yield_when_idle();  // more ranks than cores is common here
   int provided = 0;
