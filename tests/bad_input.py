@@ -10,7 +10,7 @@ import unittest
 import h5py
 import numpy as np
 
-from whole_program import FULL, Case, checksum, columns, write_idx, write_images
+from whole_program import FULL, Case, checksum, columns, rank_of, write_idx, write_images
 
 # case: what is given beside or instead of BASE (None: left out), and words of the message
 BASE = {"dataset": "fashion-mnist", "model": "2nn", "clients": 10, "cohort": 3, "rounds": 2, "local.batch-size": 10,
@@ -275,6 +275,11 @@ class BadInput(Case):
         self.fail_with([good, "exists"], "--job", good, "--output", good)
         self.assertEqual((os.stat(good).st_mtime, os.stat(good).st_size), (before.st_mtime, before.st_size))
 
+    def test_launcher_of_another_mpi(self):
+        """Ranks that are all alone, each a whole run, are not what was asked for."""
+        for variable in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE"):
+            self.refuse({}, ["3 ranks", "do not know of one another", "start them with"], **{variable: "3"})
+
     def test_test_hooks(self):
         self.refuse({}, ["FL_SIM_TEST", "'nonsense'"], FL_SIM_TEST="nonsense")
 
@@ -367,11 +372,7 @@ class BadInput(Case):
                 self.reach(run, 1)
                 ranks = run.ranks()
                 self.assertEqual(len(ranks), 3, str(run))
-                with_rank = {}
-                for process in ranks:
-                    with open(f"/proc/{process}/environ") as file:
-                        names = dict(item.split("=", 1) for item in file.read().split("\0") if "=" in item)
-                    with_rank[int(names["OMPI_COMM_WORLD_RANK"])] = process
+                with_rank = {rank_of(process): process for process in ranks}
                 if victim in ("mpirun", "terminated"):
                     os.kill(run.process.pid, signal.SIGKILL if victim == "mpirun" else signal.SIGTERM)
                 else:

@@ -15,7 +15,7 @@ import tempfile
 import time
 import unittest
 
-from whole_program import ISOLATED, PATIENCE, Case, Run, isolate, write_images
+from whole_program import ISOLATED, PATIENCE, Case, Run, is_open_mpi, isolate, rank_of, write_images
 
 os.environ["PATH"] += ":/usr/sbin:/sbin"
 CLIENTS, ROUNDS, TRAIN = 23, 6, 8000
@@ -163,8 +163,7 @@ class Hosts(Case):
         self.reach(run, 2)
         windows, read = {}, {}
         for process in run.ranks():
-            with open(f"/proc/{process}/environ", "rb") as file:
-                rank = int(re.search(rb"\0OMPI_COMM_WORLD_RANK=(\d+)\0", b"\0" + file.read())[1])
+            rank = rank_of(process)
             with open(f"/proc/{process}/io") as file:
                 read[rank] = int(re.search(r"rchar: (\d+)", file.read())[1])
             windows[rank] = set()
@@ -258,8 +257,7 @@ class Hosts(Case):
 
 
 def launcher_problem():
-    version = subprocess.run(["mpirun", "--version"], stdout=subprocess.PIPE, text=True).stdout
-    return None if "(Open MPI) 4" in version else "Open MPI 5's launcher takes these hosts for one"
+    return None if is_open_mpi("4") else "they need Open MPI 4: the launcher of version 5 takes them for one"
 
 
 if __name__ == "__main__":

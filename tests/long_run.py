@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 
-from whole_program import Run
+from whole_program import Run, rank_of
 
 RANKS, SETTLED, TOLERANCE = 3, 100, 0.02
 ALGORITHMS = {"fedavg": [], "scaffold": []}
@@ -30,11 +30,6 @@ def look(process):
     with open(f"/proc/{process}/maps") as file:
         mapped = set(re.findall(r"(/dev/shm/.*?)(?: \(deleted\))?$", file.read(), re.M))
     return {"memory": resident, "descriptors": len(os.listdir(f"/proc/{process}/fd")), "segments": len(mapped)}, mapped
-
-
-def rank_of(process):
-    with open(f"/proc/{process}/environ", "rb") as file:
-        return int(re.search(rb"OMPI_COMM_WORLD_RANK=(\d+)", file.read())[1])
 
 
 def watch(run, patience, until=None):

@@ -10,7 +10,7 @@ import unittest
 import h5py
 import numpy as np
 
-from whole_program import ROOT, Case, write_images
+from whole_program import ROOT, Case, rank_of, write_images
 
 MEMORY_TOLERANCE = 0.15  # of a rank's peak, as the README says
 
@@ -37,8 +37,7 @@ class Plan(Case):
         while run.process.poll() is None:
             for process in run.ranks():
                 try:
-                    with open(f"/proc/{process}/environ", "rb") as file:
-                        rank = int(re.search(rb"OMPI_COMM_WORLD_RANK=(\d+)", file.read())[1])
+                    rank = rank_of(process)
                     with open(f"/proc/{process}/status") as file:
                         peaks[rank] = int(re.search(r"^VmHWM:\s+(\d+)", file.read(), re.M)[1]) / 1024
                 except (OSError, TypeError):  # it ends just now

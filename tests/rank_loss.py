@@ -11,7 +11,7 @@ import unittest
 
 import h5py
 
-from whole_program import ENVIRONMENT, PATIENCE, Case, checksum
+from whole_program import ENVIRONMENT, MPIRUN, PATIENCE, Case, checksum, rank_of
 
 JOB = """
 dataset = fashion-mnist
@@ -30,7 +30,7 @@ ULFM = ["--with-ft", "ulfm"]
 
 def has_ulfm():
     try:
-        return subprocess.run(["mpirun", *ULFM, "-n", "1", "true"], env=ENVIRONMENT, stdin=subprocess.DEVNULL,
+        return subprocess.run([MPIRUN, *ULFM, "-n", "1", "true"], env=ENVIRONMENT, stdin=subprocess.DEVNULL,
                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=PATIENCE).returncode == 0
     except subprocess.TimeoutExpired:
         return False
@@ -106,7 +106,7 @@ class WithIt(RankLoss):
             run = self.start(*self.words(path, "--rounds", 20, "--on-rank-loss", "continue"), ranks=4, launcher=ULFM,
                              FL_SIM_TEST=f"delay=60,{self.hold(6 + 4 * i)}")
             self.until(run, f"round {3 + 4 * i:2}/20")
-            ranks = {self.rank_of(process): process for process in run.ranks()}
+            ranks = {rank_of(process): process for process in run.ranks()}
             for rank in list(range(1, 4))[i:i + victims]:
                 os.kill(ranks[rank], signal.SIGKILL)
             self.release()
@@ -121,11 +121,6 @@ class WithIt(RankLoss):
             self.assertLess(time.monotonic(), end, str(run))
             time.sleep(0.02)
 
-    @staticmethod
-    def rank_of(process):
-        with open(f"/proc/{process}/environ", "rb") as file:
-            return int(re.search(rb"(?:PMIX_RANK|OMPI_COMM_WORLD_RANK)=(\d+)", file.read()).group(1))
-
     def test_interrupted_later(self):
         """After a loss a run can be interrupted and continued as any other, and lose a rank again."""
         whole, path = self.undisturbed("--rounds", 20), self.path("lost.h5")
@@ -139,7 +134,7 @@ class WithIt(RankLoss):
         self.assertNotIn("round 20/20", run.out)
         run = self.start(*words, ranks=4, launcher=ULFM, FL_SIM_TEST=f"delay=60,{self.hold(15)}")
         self.until(run, "round 12/20")
-        os.kill({self.rank_of(process): process for process in run.ranks()}[2], signal.SIGKILL)
+        os.kill({rank_of(process): process for process in run.ranks()}[2], signal.SIGKILL)
         self.release()
         run.wait()
         self.assertEqual(run.code, 0, str(run))

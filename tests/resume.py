@@ -9,7 +9,7 @@ import time
 
 import h5py
 
-from whole_program import Case, checksum, columns, write_images
+from whole_program import Case, checksum, columns, rank_of, write_images
 
 # What a run must not forget: server state, clients' state, two exchanges, lanes, clusters, momentum, evaluations.
 ALGORITHMS = {
@@ -98,11 +98,7 @@ class Resume(Case):
                 with self.subTest(who=who, what=what):
                     path = self.path(f"{who}-{what}.h5")
                     run = self.begin(path, *options)
-                    ranks = {}
-                    for process in run.ranks():
-                        with open(f"/proc/{process}/environ", "rb") as file:
-                            found = re.search(rb"\0OMPI_COMM_WORLD_RANK=(\d+)\0", b"\0" + file.read())
-                        ranks[int(found[1])] = process
+                    ranks = {rank_of(process): process for process in run.ranks()}
                     self.interrupt(run, what, {"server": ranks[0], "host": ranks[2], "mpirun": None}[who])
                     self.go_on(path, *options, ranks=3)
                     self.assert_same(expected, path, who)

@@ -41,7 +41,7 @@ MAY_INCLUDE = {
 ONLY = {("learning", "process"): ["process/interruption.h"]}
 # Libraries that have one door: what includes name, and the path behind src/ of those who may.
 DOORS = [
-    (r"mpi(-ext)?\.h", r"process/.*"),
+    (r"mpi(-ext)?\.h", r"process/mpi_(internal\.h|dialect\.cpp)"),
     (r"hdf5\.h", r"base/hdf5_file\.cpp"),
     (r"(torch|ATen|c10)/.*", r"(?!base/).*"),
 ]

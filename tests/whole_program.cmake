@@ -25,5 +25,5 @@ foreach(test bad_input:320 same_bits:300 questions:300 resume:120 results_file:1
   add_test(NAME whole_program.${test} COMMAND ${FL_SIM_TEST_PYTHON} -B ${CMAKE_CURRENT_SOURCE_DIR}/${test}.py)
   set_tests_properties(whole_program.${test} PROPERTIES LABELS whole_program TIMEOUT 3000 COST ${cost}
                        SKIP_REGULAR_EXPRESSION "no hosts here: |no disk here: "
-                       ENVIRONMENT FL_SIM=$<TARGET_FILE:${program}>)
+                       ENVIRONMENT "FL_SIM=$<TARGET_FILE:${program}>;FL_SIM_MPIRUN=${FL_SIM_MPIRUN}")
 endforeach()

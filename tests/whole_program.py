@@ -1,6 +1,6 @@
 """What the whole-program tests share: running fl_sim, with and without mpirun, and small data to run it on.
 
-The program is $FL_SIM, else build/fl_sim. Every run has a mark in its environment, by which its processes can be found
+The program is $FL_SIM, else build/fl_sim; what starts its ranks is $FL_SIM_MPIRUN, else mpirun. Every run has a mark in its environment, by which its processes can be found
 wherever mpirun put them.
 """
 import gzip
@@ -20,6 +20,7 @@ import numpy as np
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PROGRAM = os.path.abspath(os.environ.get("FL_SIM", os.path.join(ROOT, "build", "fl_sim")))
+MPIRUN = os.environ.get("FL_SIM_MPIRUN") or "mpirun"
 PATIENCE = 300  # seconds for a run that takes one or two, and for what has to happen some time: machines are shared
 FULL = os.environ.get("FL_SIM_FULL", "") not in ("", "0")
 
@@ -71,8 +72,21 @@ ENVIRONMENT.update(_kernels())
 
 def command(options, ranks, launcher=(), before=()):
     """ranks 0: without mpirun. launcher: further options of mpirun. before: words before it."""
-    launcher = [*before, "mpirun", "-n", str(ranks), *launcher] if ranks else []
+    launcher = [*before, MPIRUN, "-n", str(ranks), *launcher] if ranks else []
     return launcher + [PROGRAM] + [str(option) for option in options]
+
+
+def is_open_mpi(version=""):
+    """Whether the launcher is Open MPI's, of this version's first digits."""
+    text = subprocess.run([MPIRUN, "--version"], env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.DEVNULL, text=True, check=False).stdout
+    return f"(Open MPI) {version}" in text
+
+
+def rank_of(process):
+    """A rank's number, as its launcher said it: Open MPI, MPICH."""
+    with open(f"/proc/{process}/environ", "rb") as file:
+        return int(re.search(rb"\0(?:OMPI_COMM_WORLD_RANK|PMI_RANK)=(\d+)\0", b"\0" + file.read())[1])
 
 
 class Run:

@@ -25,8 +25,6 @@
 
 namespace fl_sim {
 
-struct Survivors;
-
 // Where a rank's time goes. Seconds.
 struct RankClock {
   double wait = 0, communicate = 0;
@@ -146,6 +144,5 @@ std::vector<Record> Communicator::gather_records(const std::vector<Record>& own)
   }
   return all;
 }
-
 
 }  // namespace fl_sim

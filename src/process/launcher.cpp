@@ -57,16 +57,22 @@ bool launched_as_root() {
   return rank == nullptr || std::strcmp(rank, "0") == 0;
 }
 
-bool launched_alone() {
+int launched_ranks() {
   for (const char* variable :
        {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "PALS_SIZE"}) {
-    if (const char* size = std::getenv(variable)) return std::strcmp(size, "1") == 0;
+    if (const char* size = std::getenv(variable)) return std::atoi(size);
   }
-  return launched_rank() == nullptr;
+  return 0;
+}
+
+bool launched_alone() {
+  const int ranks = launched_ranks();
+  return ranks > 0 ? ranks == 1 : launched_rank() == nullptr;
 }
 
 std::string find_launcher() {
-  if (const char* name = std::getenv("FL_SIM_MPIRUN")) return find_program(name);
+  if (const char* name = std::getenv("FL_SIM_MPIRUN"); name != nullptr && *name != '\0')
+    return find_program(name);
   for (const char* name : dialect::launchers()) {
     if (std::string program = find_program(name); !program.empty()) return program;
   }

@@ -10,6 +10,9 @@ namespace fl_sim {
 // before MPI starts.
 bool launched_as_root();
 
+// How many ranks the launcher has started, likewise; 0: it does not say.
+int launched_ranks();
+
 // Whether the run has this one rank, likewise: false where it cannot be known.
 bool launched_alone();
 

@@ -8,12 +8,12 @@
 
 #include "base/check.h"
 #include "base/clock.h"
-#include "process/rank_survival.h"
+#include "process/rank_lost.h"
 #include "process/test_hooks.h"
 
 namespace fl_sim {
 
-void MpiSession::State::check(int code, const char* what) const {
+void MpiState::check(int code, const char* what) const {
   if (code == MPI_SUCCESS) return;
   char text[MPI_MAX_ERROR_STRING];
   int length = 0;
@@ -25,7 +25,7 @@ void MpiSession::State::check(int code, const char* what) const {
   throw Error(why);
 }
 
-MpiRanks::MpiRanks(MpiSession::State& its_session, MPI_Comm its_ranks)
+MpiRanks::MpiRanks(MpiState& its_session, MPI_Comm its_ranks)
     : session(its_session), all(its_ranks), losses(its_session.losses) {
   const auto join = [this](MPI_Comm comm) {
     MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN);

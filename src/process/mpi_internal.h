@@ -10,12 +10,10 @@
 #include <functional>
 #include <vector>
 
-#include "process/mpi_session.h"
-
 namespace fl_sim {
 
 // What the communicators of a session share.
-struct MpiSession::State {
+struct MpiState {
   bool yields = false;  // ranks that wait in blocking calls let others have the processor
   bool losses_allowed = false;
   std::vector<MPI_Comm> waited_in;  // this process's own, in which a rank may wait for others
@@ -29,12 +27,12 @@ struct MpiSession::State {
 // The ranks of a communicator, those of them on this machine, and how they wait for one another.
 struct MpiRanks {
   // Takes over `all`. Collective.
-  MpiRanks(MpiSession::State& its_session, MPI_Comm its_ranks);
+  MpiRanks(MpiState& its_session, MPI_Comm its_ranks);
   ~MpiRanks();  // Collective, unless has_failed().
   MpiRanks(const MpiRanks&) = delete;
   MpiRanks& operator=(const MpiRanks&) = delete;
 
-  MpiSession::State& session;
+  MpiState& session;
   MPI_Comm all = MPI_COMM_NULL, node = MPI_COMM_NULL;
   MPI_Comm firsts = MPI_COMM_NULL;  // the first ranks of all nodes; null on others
   int rank = 0, size = 1, node_rank = 0, node_size = 1, nodes = 1;

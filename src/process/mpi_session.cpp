@@ -1,5 +1,11 @@
 #include "process/mpi_session.h"
 
+#include <algorithm>
+#include <csignal>
+#include <cstdlib>
+
+#include "base/check.h"
+#include "process/launcher.h"
 #include "process/mpi_dialect.h"
 #include "process/mpi_files.h"
 #include "process/mpi_internal.h"
@@ -8,7 +14,7 @@ namespace fl_sim {
 namespace {
 
 // Every rank of a machine has opened the memory of all others there once they have spoken.
-void greet_node(const MpiSession::State& state) {
+void greet_node(const MpiState& state) {
   MPI_Comm node = MPI_COMM_NULL;
   state.check(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node),
               "MPI_Comm_split_type");
@@ -26,12 +32,26 @@ void greet_node(const MpiSession::State& state) {
 
 }  // namespace
 
-MpiSession::MpiSession() : state_(new State) {
+MpiSession::MpiSession() : state_(new MpiState) {
   MpiFiles::get().begin();
   state_->yields = dialect::yield_when_idle();  // more ranks than cores is common here
   int provided = 0;
+  // MPICH takes SIGUSR1 for the news that a rank died, and asks its launcher, of whom a process
+  // that has none then waits to hear forever. Here it asks a run to stop.
+  struct sigaction ours = {};
+  sigaction(SIGUSR1, nullptr, &ours);
   state_->check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided),
                 "MPI_Init_thread");
+  sigaction(SIGUSR1, &ours, nullptr);
+  int size = 1;
+  MPI_Comm_size(MPI_COMM_WORLD, &size);
+  if (const int ranks = launched_ranks(); size == 1 && ranks > 1) {
+    if (!launched_as_root()) std::exit(1);  // one message is enough
+    const std::string own = find_launcher();
+    throw Error(message("the ", ranks, " ranks that were started do not know of one another (this ",
+                        "fl_sim is built with ", mpi_library_version(), ", and the launcher is ",
+                        "another MPI's): start them with ", own.empty() ? "its mpirun" : own));
+  }
   greet_node(*state_);
   MpiFiles::get().hide();
 }

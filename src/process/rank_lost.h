@@ -1,0 +1,13 @@
+// The error of ranks that work on without those that died.
+#pragma once
+
+#include "base/check.h"
+
+namespace fl_sim {
+
+// Thrown by what ranks do together where one of them may have died, after allow_losses().
+struct RankLost : Error {
+  using Error::Error;
+};
+
+}  // namespace fl_sim
