@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "network/layers.h"
+#include "network/network.h"
 
 namespace fl_sim {
 
