@@ -147,5 +147,4 @@ std::vector<Record> Communicator::gather_records(const std::vector<Record>& own)
   return all;
 }
 
-
 }  // namespace fl_sim

@@ -3,29 +3,15 @@
 #include <chrono>
 #include <climits>
 #include <exception>
-#include <string>
 #include <thread>
 
 #include "base/check.h"
 #include "base/clock.h"
-#include "process/rank_survival.h"
 #include "process/test_hooks.h"
 
 namespace fl_sim {
 
-void MpiSession::State::check(int code, const char* what) const {
-  if (code == MPI_SUCCESS) return;
-  char text[MPI_MAX_ERROR_STRING];
-  int length = 0;
-  MPI_Error_string(code, text, &length);
-  const std::string why =
-      message(what, " failed: ", std::string(text, static_cast<size_t>(length)));
-  // A collective that others have left may fail with any code: survivors() finds out.
-  if (losses_allowed) throw RankLost(why);
-  throw Error(why);
-}
-
-MpiRanks::MpiRanks(MpiSession::State& its_session, MPI_Comm its_ranks)
+MpiRanks::MpiRanks(MpiState& its_session, MPI_Comm its_ranks)
     : session(its_session), all(its_ranks), losses(its_session.losses) {
   const auto join = [this](MPI_Comm comm) {
     MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN);

@@ -1,40 +1,25 @@
-// What the sources of this room that speak MPI share. Nobody else includes it, and only it
-// includes <mpi.h>.
+// What the sources of this room that speak MPI share. Nobody else includes it.
 #pragma once
 
-#include <mpi.h>
 #include <torch/types.h>
 
 #include <algorithm>
 #include <cstdint>
 #include <functional>
-#include <vector>
 
-#include "process/mpi_session.h"
+#include "process/mpi_state.h"
 
 namespace fl_sim {
-
-// What the communicators of a session share.
-struct MpiSession::State {
-  bool yields = false;  // ranks that wait in blocking calls let others have the processor
-  bool losses_allowed = false;
-  std::vector<MPI_Comm> waited_in;  // this process's own, in which a rank may wait for others
-  int losses = 0;                   // times that ranks were lost
-  int survivor = 0;                 // this rank, among those that are left
-
-  // Throws unless `code` is success: Error, or RankLost where losses are allowed.
-  void check(int code, const char* what) const;
-};
 
 // The ranks of a communicator, those of them on this machine, and how they wait for one another.
 struct MpiRanks {
   // Takes over `all`. Collective.
-  MpiRanks(MpiSession::State& its_session, MPI_Comm its_ranks);
+  MpiRanks(MpiState& its_session, MPI_Comm its_ranks);
   ~MpiRanks();  // Collective, unless has_failed().
   MpiRanks(const MpiRanks&) = delete;
   MpiRanks& operator=(const MpiRanks&) = delete;
 
-  MpiSession::State& session;
+  MpiState& session;
   MPI_Comm all = MPI_COMM_NULL, node = MPI_COMM_NULL;
   MPI_Comm firsts = MPI_COMM_NULL;  // the first ranks of all nodes; null on others
   int rank = 0, size = 1, node_rank = 0, node_size = 1, nodes = 1;

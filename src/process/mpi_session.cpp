@@ -1,14 +1,16 @@
 #include "process/mpi_session.h"
 
+#include <algorithm>
+
 #include "process/mpi_dialect.h"
 #include "process/mpi_files.h"
-#include "process/mpi_internal.h"
+#include "process/mpi_state.h"
 
 namespace fl_sim {
 namespace {
 
 // Every rank of a machine has opened the memory of all others there once they have spoken.
-void greet_node(const MpiSession::State& state) {
+void greet_node(const MpiState& state) {
   MPI_Comm node = MPI_COMM_NULL;
   state.check(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node),
               "MPI_Comm_split_type");
@@ -26,7 +28,7 @@ void greet_node(const MpiSession::State& state) {
 
 }  // namespace
 
-MpiSession::MpiSession() : state_(new State) {
+MpiSession::MpiSession() : state_(new MpiState) {
   MpiFiles::get().begin();
   state_->yields = dialect::yield_when_idle();  // more ranks than cores is common here
   int provided = 0;

@@ -11,6 +11,8 @@
 
 namespace fl_sim {
 
+struct MpiState;
+
 // Communicators borrow it and must end before it. Without a launcher the run has one rank. After
 // the loss of a rank the destructor leaves MPI as it is, which might wait for it. Main thread only.
 class MpiSession {
@@ -20,11 +22,10 @@ class MpiSession {
   MpiSession(const MpiSession&) = delete;
   MpiSession& operator=(const MpiSession&) = delete;
 
-  struct State;  // for this room's own sources
-  State& state() { return *state_; }
+  MpiState& state() { return *state_; }  // for this room's own sources
 
  private:
-  std::unique_ptr<State> state_;
+  std::unique_ptr<MpiState> state_;
 };
 
 std::string mpi_library_version();  // "Open MPI v4.1.4"

@@ -21,7 +21,7 @@ void allow_losses(Communicator& comm) {
 Survivors survivors(Communicator& comm, const std::string& why) {
   FL_CHECK(dialect::knows_losses(), why);
   const MpiRanks& before = comm.ranks();
-  MpiSession::State& session = before.session;
+  MpiState& session = before.session;
   Survivors left;
   // Again, if somebody dies meanwhile: all agree whether it was possible.
   for (int all = 0; all == 0;) {

@@ -6,16 +6,11 @@
 #include <string>
 #include <vector>
 
-#include "base/check.h"
+#include "process/rank_lost.h"
 
 namespace fl_sim {
 
 class Communicator;
-
-// Thrown by what ranks do together where one of them may have died, after allow_losses().
-struct RankLost : Error {
-  using Error::Error;
-};
 
 // From here on a rank's death does not end the others: operations of all communicators of the
 // session throw RankLost. Throws Error if this MPI cannot. Collective.
