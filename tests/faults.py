@@ -135,13 +135,13 @@ class Faults(Case):
         whole = self.train("whole")
         for rank in (2, 0):
             path = self.path(f"stalled-{rank}.h5")
-            options = ["--job", self.job, "--output", path, "--checkpoint-every", 1, "--resume", "auto",
-                       "--stall-timeout", 4, "--inject", f"rank-stall@4:{rank}"]
-            run = self.start(*options, ranks=3).wait()
+            options = ["--job", self.job, "--output", path, "--checkpoint-every", 1, "--resume", "auto", "--inject",
+                       f"rank-stall@4:{rank}"]
+            run = self.start(*options, "--stall-timeout", 4, ranks=3).wait()
             self.assertGreater(run.code, 0, str(run))
             self.assertRegex(run.err, rf"rank {rank} has been silent for \d+ s: it was [a-z ]+( \d+)? in round \d on \S+")
             self.assertTrue(run.gone(), str(run))
-            self.succeed(*options, "--stall-timeout", 0, ranks=3)
+            self.succeed(*options, ranks=3)
             self.assert_same(whole, path, f"rank {rank} stalled")
 
     def test_bad_faults(self):

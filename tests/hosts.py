@@ -234,11 +234,11 @@ class Hosts(Case):
     def test_cut_link(self):
         """Who is silent is named, with its machine and what it was doing; the next start goes on."""
         path = self.path("cut.h5")
-        options = ["--checkpoint-every", 1, "--resume", "auto", "--stall-timeout", STALL]
-        run = self.begin([2, 2], path, *options, FL_SIM_TEST=self.hold(4))
+        options = ["--checkpoint-every", 1, "--resume", "auto"]
+        run = self.begin([2, 2], path, *options, "--stall-timeout", STALL, FL_SIM_TEST=self.hold(4))
         self.reach(run, 3)
         self.assertRegex(self.cut_off(run), SILENT)
-        run = self.begin([2, 2], path, *options, "--stall-timeout", 0).wait()
+        run = self.begin([2, 2], path, *options).wait()
         self.assertEqual(run.code, 0, str(run))
         self.assertIn("goes on after round", run.out)
         self.assert_same(self.expected["fedavg"], path, "after a cut")

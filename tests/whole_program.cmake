@@ -4,6 +4,7 @@ find_program(FL_SIM_TEST_PYTHON NAMES python3 PATHS /usr/bin NO_DEFAULT_PATH DOC
 find_program(FL_SIM_TEST_PYTHON NAMES python3)
 if(FL_SIM_TEST_PYTHON)
   add_test(NAME rooms COMMAND ${FL_SIM_TEST_PYTHON} -B ${CMAKE_CURRENT_SOURCE_DIR}/rooms.py --self-check)
+  add_test(NAME mutations_fit COMMAND ${FL_SIM_TEST_PYTHON} -B ${CMAKE_CURRENT_SOURCE_DIR}/mutations/run --check)
 endif()
 execute_process(COMMAND ${FL_SIM_TEST_PYTHON} -c "import h5py, numpy" RESULT_VARIABLE h5py_missing OUTPUT_QUIET ERROR_QUIET)
 if(NOT FL_SIM_TEST_PYTHON OR h5py_missing)

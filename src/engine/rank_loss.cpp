@@ -160,8 +160,8 @@ class Run {
   }
 
   const Experiment& e_;
-  const std::string checkpoint_;  // the folder of one that the run goes on from, or empty
-  const Trackers trackers_;       // on rank 0, as what follows
+  const std::string checkpoint_;     // the folder of one that the run goes on from, or empty
+  const Trackers trackers_;          // on rank 0, as what follows
   Communicator& all_;                // of the run's start
   const bool survives_;              // a rank's death
   std::vector<std::string> places_;  // host names by rank, as they were numbered at the start

@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "process/mpi_internal.h"
+#include "process/mpi_state.h"
 
 namespace fl_sim::dialect {
 

@@ -3,7 +3,6 @@
 #include <chrono>
 #include <climits>
 #include <exception>
-#include <string>
 #include <thread>
 
 #include "base/check.h"

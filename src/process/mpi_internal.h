@@ -1,14 +1,11 @@
-// What the sources of this room that speak MPI share. Nobody else includes it, and only it
-// includes <mpi.h>.
+// What the sources of this room that speak MPI share. Nobody else includes it.
 #pragma once
 
-#include <mpi.h>
 #include <torch/types.h>
 
 #include <algorithm>
 #include <cstdint>
 #include <functional>
-#include <vector>
 
 namespace fl_sim {
 
