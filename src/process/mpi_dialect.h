@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "process/mpi_state.h"
+#include "process/mpi_internal.h"
 
 namespace fl_sim::dialect {
 

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <climits>
 #include <exception>
+#include <string>
 #include <thread>
 
 #include "base/check.h"

@@ -1,11 +1,14 @@
-// What the sources of this room that speak MPI share. Nobody else includes it.
+// What the sources of this room that speak MPI share. Nobody else includes it, and only it
+// includes <mpi.h>.
 #pragma once
 
+#include <mpi.h>
 #include <torch/types.h>
 
 #include <algorithm>
 #include <cstdint>
 #include <functional>
+#include <vector>
 
 namespace fl_sim {
 

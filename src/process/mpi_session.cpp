@@ -8,7 +8,7 @@
 #include "process/launcher.h"
 #include "process/mpi_dialect.h"
 #include "process/mpi_files.h"
-#include "process/mpi_state.h"
+#include "process/mpi_internal.h"
 
 namespace fl_sim {
 namespace {
