@@ -68,13 +68,13 @@ const char* const kEverything =
     "local.momentum = 0.9\nlocal.nesterov = true\nlocal.weight-decay = 0.01\nlocal.clip-norm = 0.5";
 
 std::vector<Stack> stacks() {
-  return {{"Plain", "fedavg", "", mlp, {6}},
-          {"Momentum", "fedavg", "local.momentum = 0.9", mlp, {6}},
-          {"Nesterov", "fedavg", "local.momentum = 0.9\nlocal.nesterov = true", mlp, {6}},
-          {"WeightDecay", "fedavg", "local.weight-decay = 0.1", mlp, {6}},
-          {"Clipping", "fedavg", "local.clip-norm = 0.2", mlp, {6}},
-          {"Prox", "fedprox", "fedprox.mu = 0.5", mlp, {6}},
-          {"Scaffold", "scaffold", "local.momentum = 0.5", mlp, {6}},
+  return {{"Plain", "fedavg", "", small_mlp, {6}},
+          {"Momentum", "fedavg", "local.momentum = 0.9", small_mlp, {6}},
+          {"Nesterov", "fedavg", "local.momentum = 0.9\nlocal.nesterov = true", small_mlp, {6}},
+          {"WeightDecay", "fedavg", "local.weight-decay = 0.1", small_mlp, {6}},
+          {"Clipping", "fedavg", "local.clip-norm = 0.2", small_mlp, {6}},
+          {"Prox", "fedprox", "fedprox.mu = 0.5", small_mlp, {6}},
+          {"Scaffold", "scaffold", "local.momentum = 0.5", small_mlp, {6}},
           {"Conv", "scaffold", kEverything, conv, {2, 8, 8}},
           {"NormDropout", "fedavg", "", norm_dropout, {6}},
           {"NormDropoutEverything", "scaffold", kEverything, norm_dropout, {6}}};
