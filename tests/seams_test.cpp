@@ -403,7 +403,7 @@ TEST(Multinomial, WeighsClientsByTheirSamplesOnAverage) {
 TEST(Multinomial, TheSumIsWeighedByDraws) {
   const Problem problem = everybody();
   const Local local;
-  const std::string lines = local.lines() + "\nsampler = multinomial\nclients = 4\ncohort = 4";
+  const std::string lines = local.lines() + "\nsampler = multinomial";
   Experiment e = experiment_of(problem, "fedavg", lines, 1);
   e.sampler = make<Sampler>("multinomial", {e.job, 4});
   Rng rng(e.job.seed(), "sampler", 1);
@@ -419,7 +419,8 @@ TEST(Multinomial, TheSumIsWeighedByDraws) {
 
 TEST(Multinomial, RefusesOtherWeights) {
   EXPECT_ERROR(
-      make<Sampler>("multinomial", {any_job("sampler = multinomial\nweighting = uniform"), 10}),
+      make<Sampler>("multinomial",
+                    {any_job("sampler = multinomial\nweighting = uniform\ncohort = 3"), 10}),
       "weighting is uniform, but sampler multinomial");
 }
 
@@ -482,6 +483,9 @@ double evaluated_after(const std::string& lines, int64_t rounds) {
   return e.algorithm->evaluated(finished.server)[0][0].item<double>();
 }
 
+// The weights n_k / n are sixths, as floats.
+constexpr double kOfWeights = 5e-8;
+
 // Proves the three rules against values that were worked out by hand in double precision.
 TEST(ServerAverage, FollowsItsRule) {
   const std::vector<double> plain = {0.6633333333, 1.125455556, 1.447400704};
@@ -489,16 +493,16 @@ TEST(ServerAverage, FollowsItsRule) {
   const std::vector<double> dynamic = {0.597, 1.029372727, 1.34289371};
   for (int64_t round = 1; round <= 3; ++round) {
     const auto i = static_cast<size_t>(round - 1);
-    EXPECT_NEAR(evaluated_after("", round), plain[i], 1e-8);
+    EXPECT_NEAR(evaluated_after("", round), plain[i], kOfWeights);
     EXPECT_NEAR(evaluated_after("\nserver.average = ema\nserver.average-decay = 0.9", round),
-                ema[i], 1e-8);
+                ema[i], kOfWeights);
     EXPECT_NEAR(evaluated_after("\nserver.average = ema\nserver.average-decay = 0.9\n"
                                 "server.average-dynamic = true",
                                 round),
-                dynamic[i], 1e-8);
+                dynamic[i], kOfWeights);
   }
   EXPECT_NEAR(evaluated_after("\nserver.average = swa\nserver.average-start = 2", 3), 1.28642813,
-              1e-8);
+              kOfWeights);
   // Off, in both its forms, to the last bit.
   EXPECT_EQ(evaluated_after("\nserver.average = ema\nserver.average-decay = 0", 3),
             evaluated_after("", 3));
@@ -535,8 +539,7 @@ TEST(ServerAverage, IsWhatResultsAreOf) {
 
 // Each built-in algorithm that others can be put around, on a classifier with head and body.
 Experiment around(const std::string& wrapper, const std::string& inner, const std::string& more) {
-  const std::string lines =
-      message(Local().lines(), "\ncohort = 4\nclients = 4\npartition.test-fraction = 0.2\n", more);
+  const std::string lines = message("local.lr = 0.125\n", more);
   const std::string own = wrapper.empty() ? "" : message("\n", wrapper, ".inner = ", inner);
   Problem problem = classifier_problem();
   problem.cohorts = {{0, 1, 2, 3}};
@@ -550,6 +553,7 @@ TEST(Needs, WrappersCountTheBytesOfTheAlgorithmInside) {
       {"fedprox", "fedprox.mu = 0.1"},
       {"qffl", "qffl.q = 0.5"},
       {"moon", "moon.mu = 1"},
+      {"pfedme", "pfedme.personal-lr = 0.1"},
   };
   const auto bytes = [](Experiment e) {
     ServerState model;
