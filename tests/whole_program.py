@@ -1,7 +1,7 @@
 """What the whole-program tests share: running fl_sim, with and without mpirun, and small data to run it on.
 
-The program is $FL_SIM, else build/fl_sim; what starts its ranks is $FL_SIM_MPIRUN, else mpirun. Every run has a mark in its environment, by which its processes can be found
-wherever mpirun put them.
+The program is $FL_SIM, else build/fl_sim; what starts its ranks is $FL_SIM_MPIRUN, else mpirun. Every run has a mark
+in its environment, by which its processes can be found wherever mpirun put them.
 """
 import gzip
 import os
