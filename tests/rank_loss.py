@@ -3,7 +3,6 @@
 Needs an Open MPI with ULFM (version 5); with others it shows that the job is refused.
 """
 import os
-import re
 import signal
 import subprocess
 import time

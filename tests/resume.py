@@ -2,7 +2,6 @@
 another number of ranks, and after the worst of deaths. What cannot be continued is refused with the reason.
 """
 import os
-import re
 import shutil
 import signal
 import time

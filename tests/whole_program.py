@@ -1,7 +1,7 @@
 """What the whole-program tests share: running fl_sim, with and without mpirun, and small data to run it on.
 
-The program is $FL_SIM, else build/fl_sim; what starts its ranks is $FL_SIM_MPIRUN, else mpirun. Every run has a mark in its environment, by which its processes can be found
-wherever mpirun put them.
+The program is $FL_SIM, else build/fl_sim; what starts its ranks is $FL_SIM_MPIRUN, else mpirun. Every run has a mark
+in its environment, by which its processes can be found wherever mpirun put them.
 """
 import gzip
 import os
@@ -218,7 +218,8 @@ class Case(unittest.TestCase):
 
     def hold(self, round_number):
         """For FL_SIM_TEST: a run with it waits in that round until release(), or a signal that asks it to stop. So a
-        test is never too late for a run that it means to meet in the middle.
+        test is never too late for a run that it means to meet in the middle. What a round came to is shown while the next
+        one is under way: who waits for that holds the run two rounds later.
         """
         if not getattr(self, "_held", None):
             handle, self._held = tempfile.mkstemp(prefix="fl_sim_hold_")
