@@ -322,8 +322,8 @@ class BadInput(Case):
         for ranks in (0, 3):
             output = self.path(f"stopped-{ranks}.h5")
             self.fail_with([f"client {client} diverged in round 3", "on-divergence is stop"],
-                           *self.options({"output": output, "rounds": 4, "on-divergence": "stop"}), ranks=ranks,
-                           FL_SIM_TEST=f"diverge=3:{client}")
+                           *self.options({"output": output, "rounds": 4, "on-divergence": "stop",
+                                          "inject": f"nan-update@3:{client}"}), ranks=ranks)
             self.assertEqual(list(columns(output, "rounds")["round"]), [1, 2])
             self.assertEqual(sorted(set(columns(output, "clients")["round"])), [1, 2, 3])
             reference = self.path("two.h5")
@@ -338,13 +338,13 @@ class BadInput(Case):
         clients = columns(clean, "clients")
         client = clients["client"][clients["round"] == 2][0]
         self.fail_with([f"client {client} diverged in round 2"],
-                       *self.options({**job, "output": self.path("stopped-lanes.h5"), "on-divergence": "stop"}), ranks=3,
-                       FL_SIM_TEST=f"diverge=2:{client}")
+                       *self.options({**job, "output": self.path("stopped-lanes.h5"), "on-divergence": "stop",
+                                      "inject": f"nan-update@2:{client}"}), ranks=3)
 
     def test_on_divergence_skip(self):
         client = self.diverging()
         output = self.path("skipped.h5")
-        run = self.succeed(*self.options({"output": output, "rounds": 4}), ranks=3, FL_SIM_TEST=f"diverge=3:{client}")
+        run = self.succeed(*self.options({"output": output, "rounds": 4, "inject": f"nan-update@3:{client}"}), ranks=3)
         self.assertEqual(run.err.count(f"warning: client {client} diverged in round 3"), 1, str(run))
         self.assertIn("1 of 3 failed", run.out)
 

@@ -210,11 +210,11 @@ class ResultsFile(Case):
         self.succeed(*self.job(clean))
         client = columns(clean, "clients")["client"][0]
         for level, warned in (("warning", True), ("error", False)):
-            run = self.succeed(*self.job(self.path(level + ".h5")), "--log-level", level, ranks=3,
-                               FL_SIM_TEST=f"diverge=1:{client}")
+            run = self.succeed(*self.job(self.path(level + ".h5")), "--log-level", level, "--inject",
+                               f"nan-update@1:{client}", ranks=3)
             self.assertEqual(run.out, "")
             self.assertEqual(run.err.count(f"fl_sim: warning: client {client} diverged in round 1"), int(warned))
-        run = self.succeed(*self.job(self.path("quiet.h5")), "--quiet", FL_SIM_TEST=f"diverge=1:{client}")
+        run = self.succeed(*self.job(self.path("quiet.h5")), "--quiet", "--inject", f"nan-update@1:{client}")
         self.assertEqual((run.out, run.err.count("warning")), ("", 1))
 
 

@@ -94,7 +94,7 @@ class SameBits(Case):
             # One that trains again later: then it must be known what it remembers.
             later = clients["client"][clients["round"] > 2]
             client = next((c for c in sampled if c in later), sampled[0])
-            path = self.compare(options, RANKS if FULL else [2, 3], name, FL_SIM_TEST=f"diverge=2:{client}")
+            path = self.compare([*options, "--inject", f"nan-update@2:{client}"], RANKS if FULL else [2, 3], name)
             self.assertNotEqual(checksum(path), checksum(clean))
             self.assertEqual(list(columns(path, "rounds")["failed"]), [0, 1, 0, 0, 0])
             found = columns(path, "clients")
@@ -121,7 +121,7 @@ class SameBits(Case):
         """A rank that takes four times as long gets less to do, and the model stays the same."""
         options = ["--algorithm", "scaffold", "--model", "2nn", "--cohort", 20, "--rounds", 12]
         expected = self.train("even", *options)
-        actual = self.train("slow", *options, ranks=3, FL_SIM_TEST="slow=2:4")
+        actual = self.train("slow", *options, "--inject", "slow-rank@1:2:4", ranks=3)
         self.assert_same(expected, actual, "a slow rank")
         clients = columns(actual, "clients")
 

@@ -47,12 +47,17 @@ class Selftest(Case):
             self.assertLessEqual({f"{name}, closed form", f"{name}, ranks", f"{name}, save/load"}, found)
 
     def test_a_failure_is_told(self):
-        """A client whose update of round 2 is lost: two rounds are not what the rule says."""
-        run = self.start("selftest", "fedavg", "--only", "closed form", FL_SIM_TEST="diverge=2:1").wait()
+        """Ranks that come to other bits: here those of a launcher that changes what they say."""
+        launcher = self.path("launcher")
+        with open(launcher, "w") as file:
+            file.write("#!/bin/sh\nshift 2\n\"$@\" | sed 's/.$/-/'\n")  # the last digit of each checksum
+        os.chmod(launcher, 0o700)
+        run = self.start("selftest", "fedavg", "fedprox", "--only", "ranks", FL_SIM_MPIRUN=launcher).wait()
         self.assertEqual(run.code, 1, str(run))
         self.assertNotEqual(self.rows(run.out)["fedavg"], ["pass"], str(run))
-        self.assertIn("fedavg, closed form: plain local steps\n    deviation ", run.out, str(run))
-        self.assertNotIn(" 0 failed", run.out)
+        self.assertIn("fedavg, ranks: the model has the same bits for 1, 2 and 3 ranks\n    deviation ", run.out, str(run))
+        self.assertRegex(run.out, r"checksum [0-9a-f]{15}- on 2 ranks instead of [0-9a-f]{16}\n")
+        self.assertIn("0 checks passed, 2 failed", run.out)
 
     def test_without_mpirun(self):
         tools = self.path("tools")
@@ -60,7 +65,7 @@ class Selftest(Case):
         for name in ("ssh", "rsh", "orted", "prted", "sh"):  # what MPI itself looks for
             if shutil.which(name):
                 os.symlink(shutil.which(name), os.path.join(tools, name))
-        run = self.selftest("fedavg", "--only", "ranks", PATH=tools)
+        run = self.selftest("fedavg", "--only", "ranks", PATH=tools, FL_SIM_MPIRUN="")
         self.assertIn("needs mpirun", run.out)
 
     def test_bad_arguments(self):

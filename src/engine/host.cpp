@@ -128,7 +128,6 @@ void Host::train(const PlannedGroup& planned, const GlobalModel& global) {
   add(planned, update, good);
   const std::vector<ClientStatus> statuses = commit(group, update, good);
 
-  TestHooks::get().slow_down(comm_.rank(), seconds_since(start));
   rest(seconds_since(start) * (faults_.slowness(global.round, comm_.rank()) - 1));
   record(planned, update, statuses, seconds_since(start));
 }
@@ -183,13 +182,9 @@ void Host::check_shapes(const ClientGroup& group, const Update& update) const {
 
 // As the job's faults want it.
 void Host::ruin(const PlannedGroup& planned, Update& update, int64_t round) const {
-  const TestHooks& hooks = TestHooks::get();
   for (size_t i = 0; i < planned.ids.size(); ++i) {
-    const int64_t client = planned.ids[i];
-    if ((hooks.diverging_round == round && hooks.diverging_client == client) ||
-        faults_.has(Faults::Kind::kNanUpdate, round, client)) {
+    if (faults_.has(Faults::Kind::kNanUpdate, round, planned.ids[i]))
       update.delta[static_cast<int64_t>(i)].fill_(std::nan(""));
-    }
   }
 }
 

@@ -31,11 +31,6 @@ TestHooks parse() {
                    std::getline(value, hooks.hold_file);
     } else if (item == "deal=random") {
       hooks.random_deal = true;
-    } else if (item.starts_with("slow=")) {
-      understood = static_cast<bool>(value >> hooks.slow_rank >> colon >> hooks.slowness);
-    } else if (item.starts_with("diverge=")) {
-      understood =
-          static_cast<bool>(value >> hooks.diverging_round >> colon >> hooks.diverging_client);
     } else if (item == "no-window") {
       hooks.no_window = true;
     } else if (item.starts_with("slow-disk=")) {
@@ -72,11 +67,6 @@ void TestHooks::hold(int64_t round) const {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
     Interruption::get().at_step();
   }
-}
-
-void TestHooks::slow_down(int64_t rank, double seconds) const {
-  if (rank != slow_rank) return;
-  std::this_thread::sleep_for(std::chrono::duration<double>(seconds * (slowness - 1)));
 }
 
 }  // namespace fl_sim

@@ -5,8 +5,6 @@
 //   hold=ROUND:FILE      every rank waits in rounds from this one on while the file is there and no
 //                        signal has asked the run to stop
 //   deal=random          groups go to random ranks, so that client state has to move
-//   slow=RANK:FACTOR     the rank takes so many times as long to train
-//   diverge=ROUND:CLIENT the client's update of that round is not a number
 //   machines=M           ranks are dealt to so many machines, whatever machine they are on
 //   no-window            nodes have no shared memory
 //   slow-disk=MS         a rank's file of a checkpoint takes so many milliseconds longer
@@ -23,19 +21,14 @@ struct TestHooks {
   int64_t hold_round = 0;
   std::string hold_file = {};
   bool random_deal = false;
-  int64_t slow_rank = -1;
-  double slowness = 1;
-  int64_t diverging_round = 0, diverging_client = -1;
   bool no_window = false;
   int64_t slow_disk_ms = 0;
   int64_t machines = 1;
 
   static const TestHooks& get();  // read once; throws Error if it cannot be understood
   void disturb() const;           // sleeps, if delays are asked for
-  void hold(
-      int64_t round) const;  // waits, if asked for, when a rank has trained its part of a round
-  // If asked for, after the rank computed for so long.
-  void slow_down(int64_t rank, double seconds) const;
+  // Waits, if asked for, when a rank has trained its part of a round.
+  void hold(int64_t round) const;
 };
 
 }  // namespace fl_sim
