@@ -123,8 +123,7 @@ int run(Start start, Communicator& comm) {
   // What is wrong with the job is wrong on all ranks: rank 0 says so while the others wait.
   if (comm.rank() != 0) comm.meet();
   comm.use(choose_gpu_comm(job.get<std::string>("gpu-comm"), experiment.device));
-  if (job.get<std::string>("on-rank-loss") == "continue" && comm.size() > 1)
-    allow_losses(comm);
+  if (job.get<std::string>("on-rank-loss") == "continue" && comm.size() > 1) allow_losses(comm);
   Continuation former;
   if (comm.rank() == 0) {
     const auto checkpoint_dir = job.get<std::string>("checkpoint-dir");
