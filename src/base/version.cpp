@@ -1,14 +1,15 @@
 #include "base/version.h"
 
+#include <fl_sim_revision.h>
 #include <unistd.h>
 
 #include <ctime>
 
-#include "base/revision.h"
-
 namespace fl_sim {
 
 std::string version() { return FL_SIM_VERSION " (" FL_SIM_REVISION ")"; }
+
+std::string headers() { return FL_SIM_HEADERS; }
 
 std::string utc_now() {
   const std::time_t now = std::time(nullptr);
