@@ -60,7 +60,7 @@ class Jsonl final : public Tracker {
     add("test_loss", r.test_loss);
     add("test_accuracy", r.test_accuracy);
     add("test_balanced_accuracy", r.metrics.balanced_accuracy);
-    add("test_area_under_curve", r.metrics.area_under_curve);
+    add("test_auc", r.metrics.area_under_curve);
     add("test_perplexity", r.metrics.perplexity);
     if (r.clients.clients > 0) {
       add("clients_loss", r.clients.loss);
