@@ -19,8 +19,12 @@ if(top STREQUAL source)  # not a folder within somebody else's repository
 endif()
 
 # What a plug-in is compiled against: two states of the source that are both dirty differ in it where it matters.
-file(GLOB_RECURSE headers ${SOURCE}/src/*.h)
-list(SORT headers)
+set(headers ${SOURCE}/src/fl_sim.h)
+foreach(room base data network learning)
+  file(GLOB room_headers ${SOURCE}/src/${room}/*.h)
+  list(SORT room_headers)
+  list(APPEND headers ${room_headers})
+endforeach()
 set(hashes "")
 foreach(header ${headers})
   file(SHA256 ${header} hash)

@@ -164,6 +164,11 @@ std::vector<Option> make_engine_options() {
        "faults to suffer, with commas between them: client-crash@ROUND:CLIENT, nan-update@ROUND:"
        "CLIENT, slow-client@ROUND:CLIENT:SECONDS, rank-crash@ROUND:RANK, rank-stall@ROUND:RANK, "
        "slow-rank@ROUND:RANK:FACTOR"},
+      same_results({"plugin", Type::kText, "none",
+                    "files with plug-ins of your own, shared objects with commas between them; "
+                    "--plugin may be said several times"}),
+      {"plugin-hash", Type::kText, "none",
+       "hashes that these files must have, as a results file says them; none: whatever they are"},
       same_results({"output", Type::kText, "auto", "results file (HDF5); auto: results/<job>.h5"}),
       same_results({"overwrite", Type::kFlag, "false", "replace an existing results file"}),
       same_results({.name = "track",

@@ -66,8 +66,13 @@ Values collect(const po::parsed_options& parsed, const std::string& where,
     const bool is_flag = option.value.empty() && flags.contains(option.string_key);
     FL_CHECK(is_flag || option.value.size() == 1, "option '", option.string_key, "' ", where,
              " needs a value");
-    FL_CHECK(values.emplace(option.string_key, is_flag ? "true" : option.value[0]).second,
-             "option '", option.string_key, "' is set twice ", where, " (keep one)");
+    const auto [place, first] =
+        values.emplace(option.string_key, is_flag ? "true" : option.value[0]);
+    if (!first && option.string_key == "plugin") {  // a list
+      place->second += "," + option.value[0];
+      continue;
+    }
+    FL_CHECK(first, "option '", option.string_key, "' is set twice ", where, " (keep one)");
   }
   return values;
 }
@@ -85,18 +90,41 @@ Values parse_ini(const std::string& ini, const std::string& where) {
   }
 }
 
-// A job file: INI, or the job inside a results file, which keeps its own output to itself.
-JobFile read_job_file(const std::string& path) {
+// The INI of a job file, which a results file has inside.
+struct Ini {
+  std::string text;
+  bool of_results = false;
+};
+
+Ini read_ini(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
   FL_CHECK(in && !std::filesystem::is_directory(path), "cannot read the job file ", path,
            " (is the path right, and is it a readable file?)");
   std::ostringstream text;
   text << in.rdbuf();
-  const std::string where = message("in ", path);
-  if (!text.str().starts_with("\x89HDF\r\n\x1a\n")) return {parse_ini(text.str(), where)};
+  if (!text.str().starts_with("\x89HDF\r\n\x1a\n")) return {text.str()};
   const Hdf5File file = Hdf5File::open(path);
   check_results_format(file, path);
-  Values values = parse_ini(file.read_text("/job/text"), where);
+  return {file.read_text("/job/text"), true};
+}
+
+// What INI says of a key; nothing too if it cannot be understood.
+std::optional<std::string> value_in(const std::string& ini, const std::string& key) {
+  std::istringstream in(ini);
+  try {
+    for (const auto& option : po::parse_config_file(in, po::options_description(), true).options) {
+      if (option.string_key == key && !option.value.empty()) return option.value[0];
+    }
+  } catch (const po::error&) {
+  }
+  return {};
+}
+
+// A job file; a results file keeps its own output to itself.
+JobFile read_job_file(const std::string& path) {
+  const Ini ini = read_ini(path);
+  Values values = parse_ini(ini.text, message("in ", path));
+  if (!ini.of_results) return {values};
   for (const char* own : {"output", "overwrite", "quiet", "log-level"}) values.erase(own);
   return {values, true};
 }
@@ -155,9 +183,23 @@ Job Job::parse(const std::vector<std::string>& arguments) {
 }
 
 Job Job::from_text(const std::string& ini) {
-  Job job(resolve({}, {parse_ini(ini, "in the job")}));
-  if (job.values_["output"] == "auto") job.values_["output"] = default_output(job.values_, "");
-  return job;
+  try {
+    Job job(resolve({}, {parse_ini(ini, "in the job")}));
+    if (job.values_["output"] == "auto") job.values_["output"] = default_output(job.values_, "");
+    return job;
+  } catch (const Error& error) {
+    const std::string files = value_in(ini, "plugin").value_or("none");
+    if (files == "none") throw;
+    throw Error(message(error.what(), " (this job was run with --plugin ", files, ")"));
+  }
+}
+
+std::optional<std::string> job_file_value(const std::string& path, const std::string& key) {
+  try {
+    return value_in(read_ini(path).text, key);
+  } catch (const Error&) {
+    return {};
+  }
 }
 
 const std::string& Job::raw(const std::string& key) const {

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -52,5 +53,9 @@ class Job {
 
   std::map<std::string, std::string> values_;
 };
+
+// What a job file says of a key, without a look at the rest; nothing if it does not say it, or
+// cannot be read, of which Job::parse() says why.
+std::optional<std::string> job_file_value(const std::string& path, const std::string& key);
 
 }  // namespace fl_sim

@@ -1,21 +1,58 @@
 #include "base/registry.h"
 
 #include <algorithm>
-#include <cstdio>
-#include <cstdlib>
 #include <numeric>
 
 namespace fl_sim {
+namespace {
+
+std::vector<std::string>& registration_problems() {
+  static std::vector<std::string> problems;
+  return problems;
+}
+
+std::string& registering_file() {
+  static std::string file;
+  return file;
+}
+
+}  // namespace
 
 Catalog& catalog() {
   static Catalog all;
   return all;
 }
 
-void duplicate_plugin(const std::string& kind, const std::string& name) {
-  std::fprintf(stderr, "fl_sim: two plug-ins are registered as %s '%s' (rename one of them)\n",
-               kind.c_str(), name.c_str());
-  std::exit(1);
+bool register_info(const std::string& kind, const std::string& name,
+                   PluginInfo (*describe)()) noexcept {
+  try {
+    PluginInfo info = describe();
+    info.file = registering_file();
+    const auto [place, added] = catalog()[kind].emplace(name, std::move(info));
+    if (added) return true;
+    const std::string& holder = place->second.file;
+    registration_problems().push_back(message(
+        "the name of ", kind, " '", name, "' is taken",
+        holder.empty() ? " by one of fl_sim's own" : " by that of " + holder, " (choose another)"));
+  } catch (const std::exception& error) {
+    registration_problems().push_back(
+        message(kind, " '", name, "' throws while it is registered: ", error.what()));
+  } catch (...) {
+    registration_problems().push_back(message(kind, " '", name, "' throws while it is registered"));
+  }
+  return false;
+}
+
+std::vector<std::string> take_registration_problems() {
+  return std::exchange(registration_problems(), {});
+}
+
+void register_as_from(const std::string& file) { registering_file() = file; }
+
+size_t count_plugins() {
+  size_t count = 0;
+  for (const auto& [kind, plugins] : catalog()) count += plugins.size();
+  return count;
 }
 
 const std::vector<std::string>& plugin_kinds() {

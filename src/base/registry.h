@@ -72,6 +72,8 @@ struct PluginInfo {
   // A minimal job: the command line's options beside those that every job says.
   std::string example = {};
   std::string family = {};  // of algorithms, one of algorithm_families()
+  // The shared object that it came from; empty: it is fl_sim's own. Set when it is registered.
+  std::string file = {};
 };
 
 // Families of algorithms: name and heading, in the order in which --explain algorithms shows them.
@@ -81,8 +83,18 @@ const std::vector<std::pair<std::string, std::string>>& algorithm_families();
 using Catalog = std::map<std::string, std::map<std::string, PluginInfo>>;
 Catalog& catalog();
 
-// Ends the program at start-up: two files claim one name.
-[[noreturn]] void duplicate_plugin(const std::string& kind, const std::string& name);
+// Adds a plug-in to it. Whether that went well: describe() may throw, and two may claim one name.
+bool register_info(const std::string& kind, const std::string& name,
+                   PluginInfo (*describe)()) noexcept;
+
+// What went wrong since the last time, a line each. No initialiser may throw, so whoever has
+// plug-ins loaded asks.
+std::vector<std::string> take_registration_problems();
+
+// What is registered from now on comes from this file; empty: it is fl_sim's own.
+void register_as_from(const std::string& file);
+
+size_t count_plugins();
 
 // The kinds of plug-ins that a job names, in the order in which --list shows them. The engine's key
 // for one is called like it, or says so by its `plugin_kind`.
@@ -109,8 +121,9 @@ const PluginInfo& plugin_info(const std::string& kind, const std::string& name);
 template <class Interface>
 using Factory = std::function<std::unique_ptr<Interface>(const typename Interface::Setup&)>;
 
+// One for the program, whatever shared object asks.
 template <class Interface>
-std::map<std::string, Factory<Interface>>& factories() {
+[[gnu::visibility("default")]] std::map<std::string, Factory<Interface>>& factories() {
   static std::map<std::string, Factory<Interface>> all;
   return all;
 }
@@ -124,9 +137,7 @@ std::unique_ptr<Interface> make(const std::string& name, const typename Interfac
 
 template <class Interface, class Plugin>
 bool register_plugin(const std::string& name) {
-  if (!catalog()[Interface::kKind].emplace(name, Plugin::describe()).second) {
-    duplicate_plugin(Interface::kKind, name);
-  }
+  if (!register_info(Interface::kKind, name, &Plugin::describe)) return false;
   factories<Interface>()[name] =
       [](const typename Interface::Setup& setup) -> std::unique_ptr<Interface> {
     return std::make_unique<Plugin>(setup);

@@ -10,6 +10,8 @@ namespace fl_sim {
 
 std::string version() { return FL_SIM_VERSION " (" FL_SIM_REVISION ")"; }
 
+std::string headers() { return FL_SIM_HEADERS; }
+
 std::string utc_now() {
   const std::time_t now = std::time(nullptr);
   char text[32];

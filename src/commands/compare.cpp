@@ -33,7 +33,8 @@ constexpr const char* kHelp =
     "  --target VALUE     also rounds, and bytes a client link carried, until the best value so\n"
     "                     far reaches this, on straight lines between evaluations; losses are to\n"
     "                     fall to it\n"
-    "  --markdown         as a table for Markdown\n";
+    "  --markdown         as a table for Markdown\n"
+    "  --plugin FILE      plug-ins that the files' jobs name; several times for several\n";
 
 struct Run {
   std::string path;

@@ -9,8 +9,10 @@
 #include <optional>
 
 #include "base/check.h"
+#include "base/registry.h"
 #include "base/version.h"
 #include "commands/compare.h"
+#include "commands/plugins.h"
 #include "commands/questions.h"
 #include "commands/run.h"
 #include "commands/run_plan.h"
@@ -77,6 +79,7 @@ int run_job(const std::vector<std::string>& arguments) {
   try {
     if (launched_as_root()) {
       rank = 0;
+      load_plugins(arguments);
       if (plans) {
         check_plan(arguments);
       } else {
@@ -106,13 +109,27 @@ int run_job(const std::vector<std::string>& arguments) {
   return 1;
 }
 
+// `words`: those behind the command's name.
+int command(const std::string& name, const std::vector<std::string>& words) {
+  if (launched_as_root() || name == "selftest") load_plugins(words);
+  const std::vector<std::string> own = without_plugins(words);
+  return name == "selftest" ? run_selftest(own) : run_compare(own);
+}
+
 int answer(const std::vector<std::string>& arguments) {
   const std::string first = arguments.empty() ? "" : arguments[0];
   const bool commands = first == "selftest" || first == "compare";
   try {
-    if (first == "selftest") return run_selftest({arguments.begin() + 1, arguments.end()});
-    if (first == "compare") return run_compare({arguments.begin() + 1, arguments.end()});
-    if (launched_as_root() ? answer_question(arguments) : is_question(arguments)) end_at_once(0);
+    const std::vector<std::string> problems = take_registration_problems();
+    FL_CHECK(problems.empty(), problems.front());
+    if (commands) return command(first, {arguments.begin() + 1, arguments.end()});
+    if (is_question(arguments)) {
+      if (launched_as_root()) {
+        load_plugins(arguments);
+        answer_question(arguments);
+      }
+      end_at_once(0);
+    }
   } catch (const std::exception&) {
     report(-1, text_of_error());
     if (commands) return 1;

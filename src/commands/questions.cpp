@@ -33,7 +33,8 @@ void print_plugins(const std::string& kind) {
   size_t width = 0;
   for (const auto& [name, info] : catalog()[kind]) width = std::max(width, name.size());
   for (const auto& [name, info] : catalog()[kind]) {
-    std::cout << name << std::string(width - name.size() + 2, ' ') << info.summary << "\n";
+    std::cout << name << std::string(width - name.size() + 2, ' ') << info.summary
+              << (info.file.empty() ? "" : "  (" + info.file + ")") << "\n";
   }
 }
 
@@ -97,6 +98,8 @@ void print_help() {
          "command line goes over\n"
          "the job file (INI, or a results file to run it again), and that over the defaults "
          "in brackets.\n\n"
+         "Plug-ins of your own are known to all of these where --plugin FILE names their shared "
+         "object.\n\n"
          "Questions:\n"
          "  --help  --version\n"
          "  --list [algorithms|partitioners|datasets|models|samplers]\n"
@@ -148,6 +151,7 @@ void explain(const std::string& spelled) {
       if (known != name) continue;
       found = true;
       std::cout << kind << " " << name << ": " << info.summary << "\n";
+      if (!info.file.empty()) std::cout << "\nFrom: " << info.file << "\n";
       if (!info.source.empty()) std::cout << "\nSource: " << info.source << "\n";
       if (!info.rule.empty()) std::cout << "\n" << info.rule << "\n";
       if (!info.options.empty()) {

@@ -96,6 +96,8 @@ std::string header(const Experiment& e, const Communicator& comm, const GpuComm&
   line("devices", list);
   line("transport", message(gpu_comm.reason, "; sums are ", value("sum")));
   line("libraries", libraries());
+  if (value("plugin") != "none")
+    line("plug-ins", message(value("plugin"), " (hash ", value("plugin-hash"), ")"));
   line("data",
        message(value("dataset"), ": ", e.data.train.size(), " training samples ",
                torch::IntArrayRef(e.data.train.sample_shape()),

@@ -12,6 +12,7 @@
 
 #include "base/check.h"
 #include "base/version.h"
+#include "commands/plugins.h"
 #include "commands/progress.h"
 #include "commands/provenance.h"
 #include "commands/report.h"
@@ -93,6 +94,7 @@ bool complete_without_data(const Job& given) {
 Start prepare_run(const std::vector<std::string>& arguments) {
   TestHooks::get();
   Start start{.job = Job::parse(arguments)};
+  name_plugins(start.job, arguments);
   start.complete = complete_without_data(start.job);
   return start;
 }
@@ -104,6 +106,7 @@ int run(Start start, Communicator& comm) {
   comm.meet();
   comm.broadcast(through);
   if (!through.empty()) return 0;
+  share_plugins(comm);
   Job& job = start.job;
   std::optional<Results> results;
   std::optional<RunLock> output_lock, checkpoint_lock;
@@ -158,6 +161,7 @@ int run(Start start, Communicator& comm) {
   for (const std::string& place : places) hosts += (hosts.empty() ? "" : "\n") + place;
   origin["ranks"] = std::to_string(comm.size());
   origin["hosts"] = hosts;
+  if (const std::string lines = plugin_lines(); !lines.empty()) origin["plugins"] = lines;
   origin["start"] = former.start.empty() ? started : former.start;
   if (former.round > 0)
     origin["resumed"] =

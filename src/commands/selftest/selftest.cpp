@@ -34,6 +34,7 @@ constexpr const char* kHelp =
     "  --skip PROPERTY     all columns but this one\n"
     "  --list              what is checked, without checking it\n"
     "  --verbose           every check with its deviation and its time\n"
+    "  --plugin FILE       also the algorithms of this shared object; several times for several\n"
     "  --checksums         print the checksum of each algorithm's small jobs instead, on as many\n"
     "                      ranks as it was started with: equal for every number of ranks\n\n"
     "Exit code 1 if a check fails. Algorithms are those of fl_sim --list algorithms, and engine.\n";

@@ -16,6 +16,7 @@
 #include <sstream>
 
 #include "base/check.h"
+#include "base/plugin_file.h"
 #include "base/registry.h"
 #include "commands/selftest/experiments.h"
 #include "commands/selftest/suite.h"
@@ -166,6 +167,9 @@ std::map<std::string, Checksums> launch(int ranks) {
   if (ranks > 1) prefix = {find_launcher(), "-n", std::to_string(ranks)};
   prefix.insert(prefix.end(), {std::filesystem::read_symlink("/proc/self/exe").string(), "selftest",
                                "--checksums", "--device", device().is_cuda() ? "cuda" : "cpu"});
+  for (const PluginFile& file : plugin_files()) {
+    prefix.insert(prefix.end(), {"--plugin", file.path});
+  }
   std::map<std::string, Checksums> all;
   Words left = chosen_for_ranks();
   while (!left.empty()) {
