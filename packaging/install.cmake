@@ -6,7 +6,7 @@ install(TARGETS libfl_sim LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 # The headers of the rooms that plug-ins may include.
 set(include_dir ${CMAKE_INSTALL_INCLUDEDIR}/fl_sim)
 install(FILES ${CMAKE_SOURCE_DIR}/src/fl_sim.h DESTINATION ${include_dir})
-install(FILES ${generated}/base/revision.h DESTINATION ${include_dir}/base)
+install(FILES ${generated}/fl_sim_revision.h DESTINATION ${include_dir})
 foreach(room base data network learning)
   install(DIRECTORY ${CMAKE_SOURCE_DIR}/src/${room} DESTINATION ${include_dir} FILES_MATCHING PATTERN *.h)
 endforeach()

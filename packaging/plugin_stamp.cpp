@@ -1,8 +1,7 @@
 // What a plug-in is built with: fl_sim reads it in the file before it loads one, and wants its own.
 // fl_sim_add_plugin() compiles this into each plug-in.
+#include <fl_sim_revision.h>
 #include <torch/version.h>
-
-#include "base/revision.h"
 
 extern "C" [[gnu::visibility("default")]] const char fl_sim_plugin_stamp[];
 const char fl_sim_plugin_stamp[] =

@@ -1,10 +1,9 @@
 #include "base/version.h"
 
+#include <fl_sim_revision.h>
 #include <unistd.h>
 
 #include <ctime>
-
-#include "base/revision.h"
 
 namespace fl_sim {
 

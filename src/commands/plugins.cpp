@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "base/plugin_file.h"
 #include "base/version.h"
+#include "commands/words.h"
 
 namespace fl_sim {
 namespace {
@@ -19,22 +20,6 @@ constexpr const char* kNoFile = "none";
 std::string build_stamp() {
   return message("fl_sim ", version(), ", headers ", headers(), ", LibTorch ", TORCH_VERSION,
                  ", compiler ", __VERSION__);
-}
-
-// What is said for --key, as often as it is; the words are taken out.
-std::vector<std::string> take(std::vector<std::string>& words, const std::string& key) {
-  std::vector<std::string> values;
-  for (auto word = words.begin(); word != words.end();) {
-    const bool whole = *word == key;
-    if (!whole && !word->starts_with(key + "=")) {
-      ++word;
-      continue;
-    }
-    FL_CHECK(!whole || word + 1 != words.end(), key, " needs a value");
-    values.push_back(whole ? *(word + 1) : word->substr(key.size() + 1));
-    word = words.erase(word, word + (whole ? 2 : 1));
-  }
-  return values;
 }
 
 // "a.so,b.so" → a.so, b.so
@@ -60,9 +45,9 @@ std::string joined(std::string PluginFile::*member) {
 }  // namespace
 
 void load_plugins(const std::vector<std::string>& arguments) {
-  std::vector<std::string> words = arguments, lists = take(words, "--plugin");
+  std::vector<std::string> words = arguments, lists = take_options(words, "--plugin");
   if (lists.empty()) {
-    for (const std::string& job : take(words, "--job")) {
+    for (const std::string& job : take_options(words, "--job")) {
       if (const auto list = job_file_value(job, "plugin")) lists.push_back(*list);
     }
   }
@@ -72,14 +57,14 @@ void load_plugins(const std::vector<std::string>& arguments) {
 }
 
 std::vector<std::string> without_plugins(std::vector<std::string> arguments) {
-  take(arguments, "--plugin");
+  take_options(arguments, "--plugin");
   return arguments;
 }
 
 void name_plugins(Job& job, const std::vector<std::string>& arguments) {
   std::vector<std::string> words = arguments;
-  const bool chosen = !take(words, "--plugin").empty();
-  const bool said = !take(words, "--plugin-hash").empty();
+  const bool chosen = !take_options(words, "--plugin").empty();
+  const bool said = !take_options(words, "--plugin-hash").empty();
   const auto wanted = job.get<std::string>("plugin-hash");
   const std::string files = joined(&PluginFile::path), hashes = joined(&PluginFile::hash);
   // A results file's job wants what it was run with, but not of other files.

@@ -7,7 +7,11 @@
 
 namespace fl_sim {
 
-// Takes `--key value` or `--key=value` out of the words.
+// Takes each `--key value` and `--key=value` out of the words: the values. Throws Error if one is
+// missing.
+std::vector<std::string> take_options(std::vector<std::string>& words, const std::string& key);
+
+// The same for what may be said once.
 std::optional<std::string> take_option(std::vector<std::string>& words, const std::string& key);
 
 }  // namespace fl_sim
