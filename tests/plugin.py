@@ -14,7 +14,8 @@ from whole_program import PROGRAM, ROOT, Case, checksum, columns
 
 SMALL = ["--dataset", "fcube", "--model", "2nn", "--clients", 8, "--cohort", 4, "--local.batch-size", 50,
          "--local.lr", 0.1]
-ANCHORED = ["--algorithm", "anchored", "--anchored.pull", 0.25, "--partitioner", "stripes", "--stripes.length", 7]
+ANCHORED = ["--algorithm", "anchored", "--anchored.pull", 0.25, "--partitioner", "stripes", "--stripes.length", 7,
+            "--transforms", "coarse", "--coarse.step", 0.001]
 
 # Plug-ins with something wrong, each of them this with one word defined. They need nothing of LibTorch.
 WRONG = """
