@@ -120,7 +120,7 @@ class Plugin(Case):
 
     def test_names_and_options_are_known(self):
         plugin = ["--plugin", self.example]
-        for kind, name in (("algorithm", "anchored"), ("partitioner", "stripes")):
+        for kind, name in (("algorithm", "anchored"), ("partitioner", "stripes"), ("transform", "coarse")):
             line = [line for line in self.succeed("--list", kind, *plugin).out.splitlines() if line.startswith(name)][0]
             self.assertTrue(line.endswith(f"  ({self.example})"), line)
             self.assertNotIn(name, self.succeed("--list", kind).out)
@@ -167,7 +167,7 @@ class Plugin(Case):
         expected = self.train("words.h5", "--plugin", self.example, f"--plugin={right}", *ANCHORED)
         with open(self.path("job.ini"), "w") as file:
             file.write(f"plugin = {self.example}, {right}\nalgorithm = anchored\nanchored.pull = 0.25\n"
-                       "partitioner = stripes\nstripes.length = 7\n")
+                       "partitioner = stripes\nstripes.length = 7\ntransforms = coarse\ncoarse.step = 0.001\n")
         for ranks in (0, 3):
             self.assertEqual(self.train("key.h5", "--job", self.path("job.ini"), ranks=ranks), expected)
         with h5py.File(self.path("key.h5")) as file:
