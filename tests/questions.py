@@ -7,7 +7,7 @@ import h5py
 
 from whole_program import ROOT, Case, write_images
 
-KINDS = ["algorithm", "partitioner", "dataset", "model", "sampler"]
+KINDS = ["algorithm", "partitioner", "dataset", "model", "sampler", "transform", "aggregator", "tracker"]
 OPTION = re.compile(r"^  --(\S+) (\S+)(?:  \[(.*)\]|  \(no default\))$", re.M)
 
 
@@ -116,7 +116,7 @@ class Questions(Case):
         self.assertLessEqual(set(job), keys)
 
         # The parser names the first key that it does not know: of all these, only the last.
-        words = [word for key in sorted(keys) for word in (f"--{key}", "1")]
+        words = [word for key in sorted(keys) for word in (f"--{key}", "none" if key == "plugin" else "1")]
         self.fail_with(["unknown key 'nonsense'"], *words, "--nonsense", 1)
 
     def test_once_on_three_ranks(self):
