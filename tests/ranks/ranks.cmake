@@ -3,6 +3,7 @@ fl_objects(rank_tests 1 ${CMAKE_CURRENT_LIST_DIR}/communicator.cpp)
 target_link_libraries(rank_tests PRIVATE GTest::gtest)
 add_executable(fl_sim_rank_tests $<TARGET_OBJECTS:rank_tests>)
 target_link_libraries(fl_sim_rank_tests PRIVATE libfl_sim GTest::gtest)
+add_dependencies(whole_program_tests fl_sim_rank_tests)
 
 foreach(run 1 2 4 3:machines=2 4:machines=2,no-window)
   string(REGEX MATCH "^[0-9]+" ranks ${run})
