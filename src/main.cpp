@@ -5,13 +5,25 @@
 #include <dlfcn.h>
 
 #include <cstdio>
+#include <filesystem>
+#include <string>
+#include <system_error>
 
 #include "base/fast_blas.h"
 
 int main(int argc, char** argv) {
   fl_sim::restart_for_fast_blas(argv);
   // For all: MPI, LibTorch and plug-ins load libraries that look for symbols in what is there.
-  void* const library = dlopen(FL_SIM_LIBRARY, RTLD_LAZY | RTLD_GLOBAL);
+  void* library = dlopen(FL_SIM_LIBRARY, RTLD_LAZY | RTLD_GLOBAL);
+  // Where somebody else's dlopen() stands between, as a sanitizer's does, this program's run path
+  // is not looked at.
+  for (const char* place : {"/", "/../lib/"}) {
+    if (library != nullptr) break;
+    std::error_code failed;
+    const auto program = std::filesystem::read_symlink("/proc/self/exe", failed);
+    const std::string path = program.parent_path().string() + place + FL_SIM_LIBRARY;
+    library = dlopen(path.c_str(), RTLD_LAZY | RTLD_GLOBAL);
+  }
   void* const entry = library != nullptr ? dlsym(library, "fl_sim_main") : nullptr;
   if (entry == nullptr) {
     std::fprintf(stderr,

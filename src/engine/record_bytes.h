@@ -20,6 +20,7 @@ std::vector<Record> records_of(const std::vector<std::string>& parts) {
   static_assert(std::is_trivially_copyable_v<Record>);
   std::vector<Record> records;
   for (const std::string& part : parts) {
+    if (part.empty()) continue;
     const size_t before = records.size(), n = part.size() / sizeof(Record);
     records.resize(before + n);
     std::memcpy(records.data() + before, part.data(), part.size());
