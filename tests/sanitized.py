@@ -53,6 +53,7 @@ class Sanitized(Case):
                 whole, path = self.path(f"{name}-whole.h5"), self.path(f"{name}.h5")
                 common = ["--job", self.job, *options, "--checkpoint-every", 1]
                 self.clean(self.succeed(*common, "--state-dir", self.path("state"), "--output", whole, ranks=3))
+                common += ["--state-dir", self.path("other-state")]
                 run = self.start(*common, "--resume", "auto", "--output", path, ranks=3, FL_SIM_TEST=self.hold(4))
                 self.reach(run, 2)
                 os.kill(run.ranks()[0], signal.SIGUSR1)
