@@ -350,7 +350,7 @@ TEST_F(JobListTest, AKeyNamesSeveralPlugIns) {
   EXPECT_THAT(none.names("listing.steps"), testing::IsEmpty());
   EXPECT_FALSE(none.values().contains("noise.scale"));
 
-  const Job both = job("listing.steps = noise , cut:hard\nclip.norm = 3\n");
+  const Job both = job("listing.steps = noise , cut:hard\ncut.norm = 3\n");
   EXPECT_EQ(both.get<std::string>("listing.steps"), "noise,cut:hard");
   EXPECT_THAT(both.names("listing.steps"), testing::ElementsAre("noise", "cut:hard"));
   EXPECT_EQ(both.get<double>("noise.scale"), 1);
@@ -358,7 +358,7 @@ TEST_F(JobListTest, AKeyNamesSeveralPlugIns) {
   EXPECT_EQ(Job::from_text(both.text()).values(), both.values());
 
   EXPECT_ERROR(job("listing.steps = noise,cut\n"), "the job does not say:\n  cut.norm");
-  EXPECT_ERROR(job("listing.steps = noise,cut\nclip.norm = -1\n"),
+  EXPECT_ERROR(job("listing.steps = noise,cut\ncut.norm = -1\n"),
                "cut.norm is -1 (must be at least 0)");
 }
 
@@ -367,7 +367,7 @@ TEST_F(JobListTest, EachNameMustBeAPlugIns) {
   EXPECT_ERROR(job("listing.steps = noise,clp\n"),
                "listing.steps is noise,clp: there is no sampler 'clp' (did you mean 'cut'?");
   EXPECT_ERROR(job("listing.steps = noise,none\n"), "there is no sampler 'none'");
-  EXPECT_ERROR(job("listing.steps = noise,cut,noise\nclip.norm = 1\n"),
+  EXPECT_ERROR(job("listing.steps = noise,cut,noise\ncut.norm = 1\n"),
                "listing.steps is 'noise,cut,noise', which names noise twice (keep one)");
   EXPECT_ERROR(job("listing.steps = ,\n"),
                "listing.steps is ',' (must be names with commas between them, or none)");
@@ -376,7 +376,7 @@ TEST_F(JobListTest, EachNameMustBeAPlugIns) {
 
 // Proves that options of plug-ins which the list does not name are refused, and what is said then.
 TEST_F(JobListTest, OptionsOfOthersAreRefused) {
-  EXPECT_ERROR(job("listing.steps = noise,uniform\nclip.norm = 1\n"),
+  EXPECT_ERROR(job("listing.steps = noise,uniform\ncut.norm = 1\n"),
                "cut.norm is set, but listing.steps is noise,uniform, sampler is uniform, which "
                "does not read it (remove it, or choose sampler cut)");
   EXPECT_ERROR(job("cut.norm = 1\n"),
@@ -386,15 +386,14 @@ TEST_F(JobListTest, OptionsOfOthersAreRefused) {
 // Proves that of two defaults for one key of the engine the first plug-in's counts.
 TEST_F(JobListTest, DefaultsOfTheFirstCount) {
   EXPECT_EQ(job("listing.steps = noise\n").get<double>("server.lr"), 0.25);
-  EXPECT_EQ(job("listing.steps = noise,cut\nclip.norm = 1\n").get<double>("server.lr"), 0.25);
-  EXPECT_EQ(job("listing.steps = cut,noise\nclip.norm = 1\n").get<double>("server.lr"), 0.5);
+  EXPECT_EQ(job("listing.steps = noise,cut\ncut.norm = 1\n").get<double>("server.lr"), 0.25);
+  EXPECT_EQ(job("listing.steps = cut,noise\ncut.norm = 1\n").get<double>("server.lr"), 0.5);
 }
 
 // Proves that the command line may choose another list than the file, or none, and that the
 // options of those that it leaves out are then none of the job's.
 TEST_F(JobListTest, TheCommandLineMayChooseAnotherList) {
-  const JobFile file("algorithm = listing\nlisting.steps = cut,noise\nclip.norm = 2\n" +
-                     kComplete);
+  const JobFile file("algorithm = listing\nlisting.steps = cut,noise\ncut.norm = 2\n" + kComplete);
   EXPECT_EQ(file.parse().get<double>("cut.norm"), 2);
   const Job one = file.parse({"--listing.steps", "noise"});
   EXPECT_THAT(one.names("listing.steps"), testing::ElementsAre("noise"));
@@ -403,8 +402,7 @@ TEST_F(JobListTest, TheCommandLineMayChooseAnotherList) {
   EXPECT_FALSE(none.values().contains("cut.norm"));
   EXPECT_FALSE(none.values().contains("noise.scale"));
   EXPECT_EQ(file.parse({"--listing.steps", "noise,cut"}).get<double>("cut.norm"), 2);
-  EXPECT_ERROR(file.parse({"--listing.steps", "noise", "--cut.norm", "2"}),
-               "cut.norm is set, but");
+  EXPECT_ERROR(file.parse({"--listing.steps", "noise", "--cut.norm", "2"}), "cut.norm is set, but");
 }
 
 // Proves that keys which only some optimisers and schedules read are refused with the others.
