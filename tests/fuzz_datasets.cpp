@@ -39,10 +39,13 @@ extern "C" void __sanitizer_set_death_callback(void (*)());
 // Jobs name plug-ins of all kinds; only data sets are linked here.
 Job job_of(const std::string& lines) {
   std::string text = lines;
-  for (const std::string& kind : plugin_kinds()) {
-    if (kind == "dataset") continue;
+  for (const Option& option : engine_options()) {
+    const std::string kind = option.plugin_kind.empty() ? option.name : option.plugin_kind;
+    const std::vector<std::string>& kinds = plugin_kinds();
+    const bool is_kind = std::find(kinds.begin(), kinds.end(), kind) != kinds.end();
+    if (!is_kind || kind == "dataset" || option.several) continue;
     catalog()[kind]["any"] = {};
-    text += kind + " = any\n";
+    text += option.name + " = any\n";
   }
   return Job::from_text(text + "local.batch-size = 1\nlocal.lr = 1\n");
 }

@@ -159,7 +159,7 @@ class Hosts(Case):
 
     def test_data_once_a_machine(self):
         """Of a machine's ranks the first one reads the files, and all have the same memory; machines share none."""
-        run = self.begin([2, 2], self.path("x.h5"), FL_SIM_TEST=self.hold(4))
+        run = self.begin([2, 2], self.path("x.h5"), FL_SIM_TEST=self.hold(5))
         self.reach(run, 2)
         windows, read = {}, {}
         for process in run.ranks():
@@ -209,7 +209,7 @@ class Hosts(Case):
     def test_link_comes_back(self):
         """What was lost meanwhile is sent again, and nobody is taken for dead."""
         path = self.path("back.h5")
-        run = self.begin([2, 2], path, "--stall-timeout", 60, FL_SIM_TEST=self.hold(4))
+        run = self.begin([2, 2], path, "--stall-timeout", 60, FL_SIM_TEST=self.hold(5))
         self.reach(run, 2)
         self.hosts[1].cut()
         self.release()
@@ -235,7 +235,7 @@ class Hosts(Case):
         """Who is silent is named, with its machine and what it was doing; the next start goes on."""
         path = self.path("cut.h5")
         options = ["--checkpoint-every", 1, "--resume", "auto"]
-        run = self.begin([2, 2], path, *options, "--stall-timeout", STALL, FL_SIM_TEST=self.hold(5))
+        run = self.begin([2, 2], path, *options, "--stall-timeout", STALL, FL_SIM_TEST=self.hold(6))
         self.reach(run, 3)
         self.assertRegex(self.cut_off(run), SILENT)
         run = self.begin([2, 2], path, *options).wait()

@@ -50,9 +50,9 @@ class Machine(Case):
         return path
 
     def begin(self, rounds, *options, ranks=0, **environment):
-        """A run that has shown so many rounds, and waits two rounds later at the latest."""
+        """A run that has shown so many rounds, and waits three rounds later at the latest."""
         run = self.start(*self.job, *options, ranks=ranks,
-                         **{"FL_SIM_TEST": f"delay=200,{self.hold(rounds + 2)}", **environment})
+                         **{"FL_SIM_TEST": f"delay=200,{self.hold(rounds + 3)}", **environment})
         self.reach(run, rounds)
         return run
 

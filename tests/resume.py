@@ -47,9 +47,9 @@ class Resume(Case):
         return path
 
     def begin(self, path, *options, ranks=3, rounds=3, done=0, delay=60):
-        """A run, after `done` rounds of another, when it has shown so many; it waits two rounds later at the latest."""
+        """A run, after `done` rounds of another, when it has shown so many; it waits three rounds later at the latest."""
         run = self.start("--job", self.job, *options, "--output", path, "--resume", "auto", ranks=ranks,
-                         FL_SIM_TEST=f"delay={delay},{self.hold(done + rounds + 2)}")
+                         FL_SIM_TEST=f"delay={delay},{self.hold(done + rounds + 3)}")
         self.reach(run, rounds)
         return run
 

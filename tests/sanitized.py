@@ -54,7 +54,7 @@ class Sanitized(Case):
                 common = ["--job", self.job, *options, "--checkpoint-every", 1]
                 self.clean(self.succeed(*common, "--state-dir", self.path("state"), "--output", whole, ranks=3))
                 common += ["--state-dir", self.path("other-state")]
-                run = self.start(*common, "--resume", "auto", "--output", path, ranks=3, FL_SIM_TEST=self.hold(4))
+                run = self.start(*common, "--resume", "auto", "--output", path, ranks=3, FL_SIM_TEST=self.hold(5))
                 self.reach(run, 2)
                 os.kill(run.ranks()[0], signal.SIGUSR1)
                 self.assertEqual(run.wait().code, 75, str(run))

@@ -218,8 +218,8 @@ class Case(unittest.TestCase):
 
     def hold(self, round_number):
         """For FL_SIM_TEST: a run with it waits in that round until release(), or a signal that asks it to stop. So a
-        test is never too late for a run that it means to meet in the middle. What a round came to is shown while the next
-        one is under way: who waits for that holds the run two rounds later.
+        test is never too late for a run that it means to meet in the middle. What a round came to is shown at the latest
+        when two others wait for their evaluation: who waits for that holds the run three rounds later.
         """
         if not getattr(self, "_held", None):
             handle, self._held = tempfile.mkstemp(prefix="fl_sim_hold_")
