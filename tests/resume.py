@@ -8,7 +8,7 @@ import time
 
 import h5py
 
-from whole_program import Case, checksum, columns, rank_of, write_images
+from whole_program import Case, checksum, columns, is_open_mpi, rank_of, write_images
 
 # What a run must not forget: server state, clients' state, two exchanges, lanes, clusters, momentum, evaluations.
 ALGORITHMS = {
@@ -54,7 +54,12 @@ class Resume(Case):
         return run
 
     def interrupt(self, run, what=signal.SIGUSR1, whom=None):
-        os.kill(run.process.pid if whom is None else whom, what)
+        """A signal to whom, by default the process that was started; but MPICH's mpirun may forget what its ranks'
+        exit codes were after one, so there a rank gets it.
+        """
+        if whom is None:
+            whom = run.process.pid if is_open_mpi() else run.ranks()[0]
+        os.kill(whom, what)
         run.wait()
         self.assertEqual(run.code, 75, str(run))
         self.assertRegex(run.err, r"stopped by SIG\w+ after round \d+ of 10; --resume auto goes on")
@@ -90,7 +95,7 @@ class Resume(Case):
         """One rank tells all others; under mpirun, which forwards it to all, it counts once."""
         options = ["--algorithm", "scaffold"]
         expected = self.whole(*options)
-        for who in ("server", "host", "mpirun"):
+        for who in ("server", "host", "mpirun") if is_open_mpi() else ("server", "host"):
             for what in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
                 if who == "mpirun" and what != signal.SIGUSR1:
                     continue  # it ends its ranks a second later, whatever they do
@@ -98,7 +103,7 @@ class Resume(Case):
                     path = self.path(f"{who}-{what}.h5")
                     run = self.begin(path, *options)
                     ranks = {rank_of(process): process for process in run.ranks()}
-                    self.interrupt(run, what, {"server": ranks[0], "host": ranks[2], "mpirun": None}[who])
+                    self.interrupt(run, what, {"server": ranks[0], "host": ranks[2], "mpirun": run.process.pid}[who])
                     self.go_on(path, *options, ranks=3)
                     self.assert_same(expected, path, who)
 
