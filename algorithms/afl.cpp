@@ -79,6 +79,7 @@ class Afl final : public Algorithm {
   Needs needs() const override {
     Needs needs = local_.needs();
     needs.scalars = {"objective"};
+    needs.sets_weights = true;
     return needs;
   }
 

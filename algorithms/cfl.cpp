@@ -112,7 +112,9 @@ class Cfl final : public Algorithm {
     Needs needs = local_.needs();
     needs.models = capacity_;
     needs.models_received = 1;  // the client's cluster's
+    needs.splits_models = true;
     needs.keeps_deltas = true;
+    needs.follows_norms = true;
     needs.personal = true;
     return needs;
   }
@@ -201,7 +203,7 @@ class Cfl final : public Algorithm {
       if (clients.size() < 2) continue;
       double largest = 0;
       for (const int64_t i : clients) {
-        largest = std::max(largest, sum.records[static_cast<size_t>(i)].delta_norm);
+        largest = std::max(largest, sum.records[static_cast<size_t>(i)].sent_norm);
       }
       const auto mean = sum.delta[c].narrow(0, 0, local_.trainable()).norm().item<double>();
       if (mean < eps1_ && largest > eps2_) result.push_back(c);

@@ -37,7 +37,11 @@ class FedExp final : public Algorithm {
         .family = "global"};
   }
 
-  Needs needs() const override { return local_.needs(); }
+  Needs needs() const override {
+    Needs needs = local_.needs();
+    needs.follows_norms = true;
+    return needs;
+  }
 
   Update train(ClientGroup& group, const GlobalModel& global) const override {
     return local_.train(group, global);
@@ -48,7 +52,7 @@ class FedExp final : public Algorithm {
     for (const ClientRecord& record : sum.records) {
       if (!record.counts()) continue;
       total += record.weight;
-      squares += record.weight * record.delta_norm * record.delta_norm;
+      squares += record.weight * record.sent_norm * record.sent_norm;
     }
     torch::Tensor delta = sum.delta.clone();
     torch::Tensor trained = delta.narrow(1, 0, local_.trainable());

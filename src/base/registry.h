@@ -132,7 +132,11 @@ template <class Interface>
 template <class Interface>
 std::unique_ptr<Interface> make(const std::string& name, const typename Interface::Setup& setup) {
   plugin_info(Interface::kKind, name);
-  return factories<Interface>().at(name)(setup);
+  const auto found = factories<Interface>().find(name);
+  FL_CHECK(found != factories<Interface>().end(), Interface::kKind, " ", name,
+           " is known, but cannot be made: its shared object hides its symbols (compile it without "
+           "-fvisibility=hidden, as fl_sim_add_plugin does)");
+  return found->second(setup);
 }
 
 template <class Interface, class Plugin>

@@ -187,7 +187,7 @@ Trial Probe::run(int64_t steps) {
       server.step(model, host.meet(server.take(model, lane, host.sum(lane), std::move(records))));
     }
     planner.end_exchange(trained);
-    if (planner.last_exchange()) server.end_round(model, trained);
+    if (planner.last_exchange()) server.end_round(model, trained, planner.learned_from(trained));
     trial.update += seconds_since(update);
     const Traffic each = client_traffic(e_, model);
     traffic.down += each.down;

@@ -8,6 +8,8 @@ namespace fl_sim {
 namespace {
 
 constexpr int64_t kShard = 1 << 16;  // coordinates
+constexpr int64_t kSlice =
+    1 << 13;  // of a block, which a rule sees at once: it may copy them often
 
 int64_t shard_size(int64_t length, int64_t block) {
   return std::min(kShard, length - block * kShard);
@@ -94,8 +96,12 @@ torch::Tensor DeltaShards::combine(const std::vector<int64_t>& clients, int64_t 
   const int64_t blocks = (length + kShard - 1) / kShard;
   // A rank's blocks, one after the other.
   std::vector<torch::Tensor> own;
-  each_block(clients, length,
-             [&](int64_t, const torch::Tensor& rows) { own.push_back(rule(rows).to(type_)); });
+  each_block(clients, length, [&](int64_t, const torch::Tensor& rows) {
+    for (int64_t first = 0; first < rows.size(1); first += kSlice) {
+      const int64_t n = std::min(kSlice, rows.size(1) - first);
+      own.push_back(rule(rows.narrow(1, first, n).contiguous()).to(type_));
+    }
+  });
   if (comm_.rank() != 0) {
     if (!own.empty()) comm_.send(torch::cat(own), 0);
     comm_.finish_sends();

@@ -25,6 +25,9 @@ std::vector<int64_t> sum_sizes(const Experiment& e) {
   return sizes;
 }
 
+// Of one client: 1, but for rounding.
+constexpr double kLargestWeight = 1 + 1e-5;
+
 // Everybody's samples in one list.
 Partition pool(const Partition& partition, const std::vector<int64_t>& trained) {
   std::vector<int64_t> all;
@@ -117,13 +120,14 @@ void Host::train(const PlannedGroup& planned, const GlobalModel& global) {
   const auto start = Clock::now();
   ClientGroup group = make_group(planned, global);
   Update update = e_.algorithm->train(group, global);
-  check_shapes(group, update);
+  check_shapes("algorithm " + e_.job.get<std::string>("algorithm"), group, update);
   for (const int64_t client : planned.ids) rest(faults_.seconds(global.round, client));
 
   torch::NoGradGuard no_grad;
   ruin(planned, update, global.round);
   std::vector<bool> good = accept(planned, update);
   transform(planned, group, global, update, good);
+  measure_sent(update);
   weigh(planned, update);
   add(planned, update, good);
   const std::vector<ClientStatus> statuses = commit(group, update, good);
@@ -151,16 +155,15 @@ ClientGroup Host::make_group(const PlannedGroup& planned, const GlobalModel& glo
   return group;
 }
 
-// What an algorithm returns is what it has declared.
-void Host::check_shapes(const ClientGroup& group, const Update& update) const {
-  const auto name = e_.job.get<std::string>("algorithm");
+// What `who` returns, the algorithm or a transform, is what the algorithm has declared.
+void Host::check_shapes(const std::string& who, const ClientGroup& group,
+                        const Update& update) const {
   const auto expect = [&](const std::string& what, const torch::Tensor& tensor, int64_t length) {
-    FL_CHECK(tensor.defined(), "algorithm ", name, " does not return ", what, " (must be [",
-             group.size(), ", ", length, "])");
-    FL_CHECK(tensor.dim() == 2 && tensor.size(0) == group.size() && tensor.size(1) == length,
-             "algorithm ", name, " returns ", what, " of shape ", tensor.sizes(), " (must be [",
-             group.size(), ", ", length, "]: as many rows as clients train together, each as long ",
-             "as declared)");
+    FL_CHECK(tensor.defined(), who, " does not return ", what, " (must be [", group.size(), ", ",
+             length, "])");
+    FL_CHECK(tensor.dim() == 2 && tensor.size(0) == group.size() && tensor.size(1) == length, who,
+             " returns ", what, " of shape ", tensor.sizes(), " (must be [", group.size(), ", ",
+             length, "]: as many rows as clients train together, each as long as declared)");
   };
   expect("a delta", update.delta, e_.network->layout().row());
   for (const auto& [vector, size] : needs_.additive) {
@@ -168,16 +171,15 @@ void Host::check_shapes(const ClientGroup& group, const Update& update) const {
     expect("the further vector '" + vector + "'",
            found == update.extra.end() ? torch::Tensor() : found->second, size);
   }
-  FL_CHECK(update.extra.size() == needs_.additive.size(), "algorithm ", name, " returns ",
-           update.extra.size(), " further vectors, but needs() declares ", needs_.additive.size());
+  FL_CHECK(update.extra.size() == needs_.additive.size(), who, " returns ", update.extra.size(),
+           " further vectors, but needs() declares ", needs_.additive.size());
   for (const auto& [vector, tensor] : update.state) {
-    FL_CHECK(needs_.client_state.contains(vector), "algorithm ", name, " returns a state '", vector,
+    FL_CHECK(state_.has(vector), who, " returns a state '", vector,
              "', which its needs() do not declare");
-    expect("the state '" + vector + "'", tensor, needs_.client_state.at(vector));
+    expect("the state '" + vector + "'", tensor, state_.size(vector));
   }
-  FL_CHECK(std::ssize(update.clients) == group.size(), "algorithm ", name, " returns ",
-           update.clients.size(), " outcomes for ", group.size(),
-           " clients (Update::clients must have one for each)");
+  FL_CHECK(std::ssize(update.clients) == group.size(), who, " returns ", update.clients.size(),
+           " outcomes for ", group.size(), " clients (Update::clients must have one for each)");
 }
 
 // As the job's faults want it.
@@ -213,15 +215,21 @@ void Host::transform(const PlannedGroup& planned, const ClientGroup& group,
   }
   for (const auto& [name, transform] : e_.transforms) {
     transform->apply(update, group, global);
-    for (const auto& [vector, size] : transform->client_state()) {
-      const auto found = update.state.find(name + "." + vector);
-      FL_CHECK(found == update.state.end() ||
-                   found->second.sizes() == torch::IntArrayRef({group.size(), size}),
-               "transform ", name, " returns a state '", vector, "' of shape ",
-               found->second.sizes(), " (must be [", group.size(), ", ", size, "])");
-    }
+    check_shapes("transform " + name, group, update);
   }
   good = accept(planned, update);
+}
+
+// Lengths as they are sent: as trained, where nothing changes them.
+void Host::measure_sent(Update& update) const {
+  for (size_t i = 0; i < update.clients.size(); ++i) {
+    ClientOutcome& client = update.clients[i];
+    client.sent_norm = client.delta_norm;
+    if (e_.transforms.empty()) continue;
+    const torch::Tensor trained =
+        update.delta[static_cast<int64_t>(i)].narrow(0, 0, e_.network->layout().trainable());
+    client.sent_norm = trained.to(torch::kFloat64).norm().item<double>();
+  }
 }
 
 // p_k over the planned cohort.
@@ -239,10 +247,12 @@ void Host::weigh(const PlannedGroup& planned, Update& update) const {
   for (size_t i = 0; i < planned.ids.size(); ++i) {
     ClientOutcome& client = update.clients[i];
     double weight = client.weight;
-    if (std::isnan(weight)) {
-      weight =
-          planned.weights.empty() ? weight_of(planned.ids[i], planned.lane) : planned.weights[i];
-    }
+    if (std::isnan(weight) && !planned.weights.empty()) weight = planned.weights[i];
+    if (std::isnan(weight)) weight = weight_of(planned.ids[i], planned.lane);
+    FL_CHECK(weight >= 0 && weight <= kLargestWeight, "the update of client ", planned.ids[i],
+             " weighs ", weight, ", as algorithm ", e_.job.get<std::string>("algorithm"),
+             " or sampler ", e_.job.get<std::string>("sampler"),
+             " has it (must be from 0 to 1: the weights of a cohort come to 1 at most)");
     if (weighting_ == Weighting::kLoss && std::isfinite(client.loss))
       weight /= 1 + std::max(0.0, client.loss);
     client.weight = static_cast<float>(weight);
@@ -342,27 +352,36 @@ std::vector<torch::Tensor> Host::meet(const Meeting& meeting) {
       continue;
     }
     const Aggregator& aggregator = *e_.aggregator;
+    const std::string name = "aggregator " + e_.job.get<std::string>("aggregator");
     torch::Tensor choice;  // [q, m], with rows that sum to 1
     if (aggregator.needs_products()) {
       torch::Tensor products = rows_.products(set.clients, trainable);
+      const auto m = std::ssize(set.clients);
       std::string bytes;
       if (comm_.rank() == 0) {
         const torch::Tensor chosen =
             aggregator.choose(products, torch::tensor(set.weights, torch::kFloat64))
                 .to(torch::kFloat32)
                 .contiguous();
+        FL_CHECK(chosen.dim() == 2 && chosen.size(0) > 0 && chosen.size(1) == m, name,
+                 " chooses a matrix of shape ", chosen.sizes(), " (must be [q, ", m,
+                 "]: a column for each client)");
+        FL_CHECK(chosen.sum(1).ne(0).all().item<bool>() && chosen.isfinite().all().item<bool>(),
+                 name, " chooses weights that come to 0, or are no numbers");
         bytes.assign(static_cast<const char*>(chosen.data_ptr()), chosen.nbytes());
       }
       comm_.broadcast(bytes);
-      const auto m = std::ssize(set.clients);
       const auto q = static_cast<int64_t>(bytes.size() / sizeof(float)) / m;
       choice = torch::from_blob(bytes.data(), {q, m}, torch::kFloat32).to(torch::kFloat64);
     }
     int64_t length = e_.network->layout().row();
     for (const auto& [name, size] : needs_.additive) length += size;
     met.push_back(rows_.combine(set.clients, length, [&](const torch::Tensor& rows) {
-      if (!choice.defined()) return aggregator.combine(rows);
-      return aggregator.combine(choice.mm(rows).div_(choice.sum(1, /*keepdim=*/true)));
+      torch::Tensor one = aggregator.combine(
+          choice.defined() ? choice.mm(rows).div_(choice.sum(1, /*keepdim=*/true)) : rows);
+      FL_CHECK(one.dim() == 1 && one.size(0) == rows.size(1), name, " makes a row of shape ",
+               one.sizes(), " of a block of ", rows.size(1), " coordinates");
+      return one;
     }));
   }
   return met;
@@ -372,9 +391,12 @@ void Host::evaluate(const PlannedGroup& planned, const GlobalModel& global,
                     const torch::Tensor& models) {
   Watchdog::get().enter("evaluating", global.round, planned.ids.front());
   const auto start = Clock::now();
-  ClientGroup group = make_group(planned, global);
+  // Clients' own models are made of what is evaluated, where that is the same number of models.
+  GlobalModel shown = global;
+  if (needs_.evaluates_apart && models.size(0) == global.weights.size(0)) shown.weights = models;
+  ClientGroup group = make_group(planned, shown);
   std::vector<PersonalModel> own;
-  if (needs_.personal) own = e_.algorithm->personalize(group, global);
+  if (needs_.personal) own = e_.algorithm->personalize(group, shown);
   torch::NoGradGuard no_grad;
   const auto score = [&](int64_t client, std::span<const int64_t> indices,
                          const torch::Tensor& rows, const std::vector<double>& weights) {

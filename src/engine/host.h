@@ -64,7 +64,7 @@ class Host {
  private:
   // The steps of train(). `good`: which of the group's clients are accepted.
   ClientGroup make_group(const PlannedGroup& planned, const GlobalModel& global);
-  void check_shapes(const ClientGroup& group, const Update& update) const;
+  void check_shapes(const std::string& who, const ClientGroup& group, const Update& update) const;
   void ruin(const PlannedGroup& planned, Update& update, int64_t round) const;
   std::vector<bool> accept(const PlannedGroup& planned, const Update& update);
   void transform(const PlannedGroup& planned, const ClientGroup& group, const GlobalModel& global,
@@ -78,6 +78,7 @@ class Host {
               const std::vector<ClientStatus>& statuses, double seconds);
 
   int64_t model_of(int64_t lane) const { return needs_.lanes > 1 ? lane : 0; }
+  void measure_sent(Update& update) const;
   float weight_of(int64_t client, int64_t lane) const;
   bool finite_state(const State& state, int64_t row) const;
 

@@ -124,12 +124,11 @@ RoundRecord Ledger::row_of_round(int64_t hosts) const {
   for (const auto& [client, record] : underway_.records) {
     busy += record.seconds;
     round.samples += record.samples_seen;
-    round.failed += record.counts() ? 0 : 1;
+    round.failed += record.counts() && !underway_.left_out.contains(client) ? 0 : 1;
     if (!record.counts() || record.steps == 0 || !std::isfinite(record.loss)) continue;
     loss += record.loss * static_cast<double>(record.samples);
     loss_weight += static_cast<double>(record.samples);
   }
-  if (underway_.failed) round.failed = round.cohort;
   if (loss_weight > 0) round.train_loss = loss / loss_weight;
   round.idle_share = 1 - busy / (round.seconds * static_cast<double>(hosts));
   return round;

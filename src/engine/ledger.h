@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <deque>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -44,8 +45,10 @@ class Ledger {
   // Records of a lane's clients, those of absent ones included, before the server's step. Throws
   // Error if a client diverged and the job says to stop then.
   void add(const ServerState& model, const std::vector<ClientRecord>& records, const Traffic& each);
-  // Too few of them were accepted: none of the round's updates counts.
-  void leave_out_all() { underway_.failed = true; }
+  // Clients that were too few for an aggregator: their updates do not count.
+  void leave_out(const std::vector<int64_t>& clients) {
+    underway_.left_out.insert(clients.begin(), clients.end());
+  }
   // After all lanes of an exchange, `seconds` after it began.
   void end_exchange(double seconds) { underway_.seconds += seconds; }
 
@@ -91,7 +94,7 @@ class Ledger {
   struct Underway {
     int64_t round = 0;
     std::map<int64_t, ClientRecord> records;  // by client
-    bool failed = false;
+    std::set<int64_t> left_out = {};  // clients
     double seconds = 0;
     int64_t bytes_down = 0, bytes_up = 0, bytes_state = 0;
   };

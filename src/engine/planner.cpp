@@ -143,11 +143,20 @@ std::vector<Drawn> Planner::draw(int64_t round, const State& memory) const {
   Rng rng(seed_, "sampler", round);
   std::vector<Drawn> cohort = e_.sampler->sample(
       {.round = round, .candidates = who, .partition = e_.partition, .memory = memory}, rng);
+  const std::string name = "sampler " + e_.job.get<std::string>("sampler");
+  double weights = 0;
   for (size_t i = 0; i < cohort.size(); ++i) {
-    FL_CHECK(i == 0 || cohort[i - 1].client < cohort[i].client, "sampler ",
-             e_.job.get<std::string>("sampler"), " drew client ", cohort[i].client,
+    const auto& [client, weight] = cohort[i];
+    FL_CHECK(i == 0 || cohort[i - 1].client < client, name, " drew client ", client,
              " behind client ", cohort[i - 1].client, " (must be distinct and ascending)");
+    FL_CHECK(who.contains(client), name, " drew client ", client,
+             ", who is none of the round's candidates");
+    FL_CHECK(!e_.sampler->weighs() || !(weight < 0), name, " has client ", client, " weigh ",
+             weight, " (must be at least 0, or NaN for the job's weighting)");
+    if (!std::isnan(weight)) weights += weight;
   }
+  FL_CHECK(!e_.sampler->weighs() || weights < 1.00001, name, "'s weights come to ", weights,
+           " (must be 1 at most)");
   return cohort;
 }
 
@@ -234,6 +243,8 @@ void Planner::plan_lane(RoundPlan& plan, int64_t lane, const std::vector<Drawn>&
   plan.clients.push_back(std::ssize(cohort));
   plan.samples.push_back(samples);
   if (needs_.pooled) {
+    drawn_.clear();
+    for (const Drawn& one : cohort) drawn_.push_back(one.client);
     PlannedGroup pool{.ids = {0}, .limits = {all_steps}};
     pool.seconds = times_.seconds(all_steps);
     if (all_steps > 0) plan.groups.push_back(std::move(pool));
@@ -256,6 +267,20 @@ std::vector<ClientRecord> Planner::absent(int64_t lane) const {
   std::copy_if(absent_.begin(), absent_.end(), std::back_inserter(records),
                [&](const ClientRecord& record) { return record.model == lane; });
   return records;
+}
+
+// Of a pool, whose record is nobody's, those that were drawn; they have done what the pool did.
+std::vector<ClientRecord> Planner::learned_from(std::vector<ClientRecord> records) const {
+  if (!needs_.pooled) return records;
+  std::vector<ClientRecord> each;
+  for (const int64_t client : drawn_) {
+    ClientRecord record = records.empty() ? ClientRecord() : records.front();
+    record.round = round_;
+    record.client = client;
+    record.samples = e_.partition.size(client);
+    each.push_back(record);
+  }
+  return each;
 }
 
 // Clients that evaluate: drawn by the seed, of those that may train and of those that never do

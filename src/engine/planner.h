@@ -54,6 +54,8 @@ class Planner {
 
   // Records of those who were drawn for a lane of this round, but do nothing.
   std::vector<ClientRecord> absent(int64_t lane) const;
+  // Of the round's records those that a sampler learns from, one for each client that was drawn.
+  std::vector<ClientRecord> learned_from(std::vector<ClientRecord> records) const;
 
   // Clients will take start + step * steps seconds, as long as nothing is known better.
   void expect(double start, double step) { times_.assume(start, step); }
@@ -88,6 +90,7 @@ class Planner {
   const Faults faults_;
   int64_t round_ = 0, exchange_ = 0;  // the last one that was planned
   RoundPlan first_;                   // of the round under way: that of its first exchange
+  std::vector<int64_t> drawn_;        // whose samples a pool stands for
   std::vector<ClientRecord> absent_;  // `model` is the lane
   bool clients_next_ = false;         // what comes next is their evaluation
   bool new_model_ = true;             // since the last plan

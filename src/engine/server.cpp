@@ -19,6 +19,8 @@ Meeting Server::take(const ServerState& model, int64_t lane, const WeightedSum& 
   }
   sum.records = std::move(records);
   sum_.reset();
+  left_out_.clear();
+  if (sum.clients < e_.aggregator->fewest()) leave_out(sum.records, std::nullopt);
   const bool enough = total.weight() > 0 && sum.clients >= e_.aggregator->fewest();
   if (!enough) return {};  // the model stays
   sum_ = std::move(sum);
@@ -35,8 +37,17 @@ Meeting Server::take(const ServerState& model, int64_t lane, const WeightedSum& 
   return meeting;
 }
 
+// Whose updates do not count, though they were accepted: all of a model, or of all models.
+void Server::leave_out(const std::vector<ClientRecord>& records, std::optional<int64_t> model) {
+  for (const ClientRecord& record : records) {
+    if (record.counts() && record.model == model.value_or(record.model))
+      left_out_.push_back(record.client);
+  }
+}
+
 // The accepted clients of each model; nobody, where too few trained it.
 Meeting Server::rows_of_models() {
+  bool any = false;
   Meeting meeting{.kind = Meeting::Kind::kAggregate};
   for (int64_t model = 0; model < needs_.models_in_lane(); ++model) {
     Meeting::Set set;
@@ -46,12 +57,16 @@ Meeting Server::rows_of_models() {
       set.weights.push_back(record.weight);
     }
     if (std::ssize(set.clients) < e_.aggregator->fewest()) {
+      leave_out(sum_->records, model);
       sum_->weight[static_cast<size_t>(model)] = 0;
       set = {};
     }
+    any = any || !set.clients.empty();
     meeting.sets.push_back(std::move(set));
   }
-  return meeting;
+  if (any) return meeting;
+  sum_.reset();  // no model has enough of them: all stay
+  return {};
 }
 
 // A model's aggregate is its delta, then the further vectors. These belong to all models: of
@@ -71,7 +86,6 @@ void Server::put_aggregates(const std::vector<torch::Tensor>& met) {
     weights.push_back(sum_->weight[m]);
   }
   sum_->delta = torch::stack(deltas);
-  if (others.empty()) return;
   torch::Tensor mean = others[0];
   if (others.size() > 1) {
     const double all = std::accumulate(weights.begin(), weights.end(), 0.0);
@@ -99,10 +113,11 @@ void Server::step(ServerState& model, const std::vector<torch::Tensor>& met) {
   sum_.reset();
 }
 
-Figures Server::end_round(ServerState& model, const std::vector<ClientRecord>& records) const {
+Figures Server::end_round(ServerState& model, const std::vector<ClientRecord>& records,
+                          const std::vector<ClientRecord>& learned) const {
   torch::NoGradGuard no_grad;
   e_.algorithm->end_round(model, records);
-  e_.sampler->learn(model.memory, records);
+  e_.sampler->learn(model.memory, learned);
   Figures figures = e_.algorithm->figures(model, records);
   for (const auto& [name, transform] : e_.transforms) {
     for (const auto& [figure, value] : transform->figures(model, records))

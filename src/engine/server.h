@@ -23,19 +23,23 @@ class Server {
   Meeting take(const ServerState& model, int64_t lane, const WeightedSum& total,
                std::vector<ClientRecord> records);
   void step(ServerState& model, const std::vector<torch::Tensor>& met);
-  // Whether the model stays as it is in this exchange: too few clients were accepted.
-  bool stays() const { return !sum_; }
+  // Clients that were accepted in this exchange of the lane and still do not count, since an
+  // aggregator wants more of them.
+  const std::vector<int64_t>& left_out() const { return left_out_; }
 
   // After the last lane of the last exchange, with the records of the round: the algorithm's last
-  // word, what the sampler learns, and the plug-ins' figures.
-  Figures end_round(ServerState& model, const std::vector<ClientRecord>& records) const;
+  // word, what the sampler learns from `learned`, and the plug-ins' figures.
+  Figures end_round(ServerState& model, const std::vector<ClientRecord>& records,
+                    const std::vector<ClientRecord>& learned) const;
 
  private:
   Meeting rows_of_models();
+  void leave_out(const std::vector<ClientRecord>& records, std::optional<int64_t> model);
   void put_aggregates(const std::vector<torch::Tensor>& met);
 
   const Experiment& e_;
   const Needs needs_;
+  std::vector<int64_t> left_out_;
   std::optional<Sum> sum_;  // taken; nothing if the model stays as it is
 };
 

@@ -180,7 +180,7 @@ Meeting Simulation::decide_meeting(int64_t lane, std::vector<ClientRecord> recor
             [](const ClientRecord& a, const ClientRecord& b) { return a.client < b.client; });
   root_->ledger.add(model_, records, client_traffic(e_, model_));
   Meeting meeting = root_->server.take(model_, lane, host_.sum(lane), std::move(records));
-  if (root_->server.stays()) root_->ledger.leave_out_all();
+  root_->ledger.leave_out(root_->server.left_out());
   return meeting;
 }
 
@@ -192,7 +192,8 @@ void Simulation::end_exchange(double seconds) {
   ledger.end_exchange(seconds);
   planner.end_exchange(root_->trained);
   if (!planner.last_exchange()) return;
-  const Figures figures = root_->server.end_round(model_, ledger.records());
+  const Figures figures = root_->server.end_round(model_, ledger.records(),
+                                                  planner.learned_from(ledger.records()));
   ledger.end_round(model_, figures,
                    {.test_set = planner.evaluates(model_.round),
                     .clients = planner.clients_evaluate(model_.round)},

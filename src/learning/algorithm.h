@@ -73,6 +73,10 @@ struct Needs {
   RowPart not_sent = {};
   bool pooled = false;    // one client with everybody's samples trains, as long as the cohort would
   bool personal = false;  // clients have models of their own, see Algorithm::personalize()
+  bool sets_weights = false;  // its clients' weights are its own, ClientOutcome::weight
+  // The server's step follows the length of each client's delta, ClientOutcome::sent_norm.
+  bool follows_norms = false;
+  bool splits_models = false;  // a model may become two
   bool keeps_deltas = false;  // hosts keep the round's deltas until aggregate()
   // What is evaluated, and saved as the result, is not `weights` but Algorithm::evaluated().
   bool evaluates_apart = false;

@@ -40,6 +40,7 @@ struct ClientOutcome {
   double loss_before = kNotMeasured;  // on its first batch, with the weights it received
   double loss_after = kNotMeasured;   // on its last batch, before the last step
   double delta_norm = kNotMeasured;   // l2 norm of the trainable part of its delta, as trained
+  double sent_norm = kNotMeasured;    // the same as it is sent, after the job's transforms
 
   // Numbers of the algorithm and the transforms, as Needs::scalars names them.
   static constexpr int64_t kScalars = 8;

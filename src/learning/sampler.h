@@ -1,6 +1,7 @@
 // Which clients take part in a round.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <utility>
@@ -25,6 +26,10 @@ class Candidates {
       : listed_(true), ids_(std::move(ids)), size_(std::ssize(ids_)) {}
 
   int64_t size() const { return size_; }
+  bool contains(int64_t id) const {
+    if (listed_) return std::binary_search(ids_.begin(), ids_.end(), id);
+    return id >= 0 && id < size_;
+  }
   bool everybody() const { return !listed_; }  // then the id is the place
   int64_t id(int64_t place) const { return listed_ ? ids_[static_cast<size_t>(place)] : place; }
 

@@ -103,6 +103,9 @@ class Swa final : public Averaged {
 
 std::unique_ptr<Algorithm> with_average(std::unique_ptr<Algorithm> algorithm, const Job& job) {
   const auto kind = job.get<std::string>("server.average");
+  FL_CHECK(kind == "none" || !algorithm->needs().splits_models, "server.average is ", kind,
+           ", but algorithm ", job.get<std::string>("algorithm"),
+           " makes new models in the middle of a run, which have no average yet (must be none)");
   if (kind == "ema") return std::make_unique<Ema>(std::move(algorithm), job);
   if (kind == "swa") return std::make_unique<Swa>(std::move(algorithm), job);
   return algorithm;

@@ -41,7 +41,14 @@ class Transform {
   virtual std::string obstacle(const Needs& needs) const {
     if (needs.pooled) return "which has no clients that would send something";
     if (needs.lanes > 1) return "which trains cohorts apart, each with a sum of its own";
-    return "";
+    return other_models(needs);
+  }
+
+  // Such as fedem: a client returns one model's update as its delta, others' as further vectors.
+  static std::string other_models(const Needs& needs) {
+    return needs.models_in_lane() > 1 && !needs.additive.empty()
+               ? "whose clients return updates of several models at once"
+               : "";
   }
 
   // On every rank before round 1, after the algorithm's: tensors of `memory`, or of `shared` where

@@ -25,6 +25,13 @@ class Median final : public Aggregator {
             .defaults = {{"weighting", "uniform"}}};
   }
 
+  std::string obstacle(const Needs& needs) const override {
+    if (needs.sets_weights) return "which weighs its clients itself";
+    if (needs.follows_norms)
+      return "whose step follows the length of every client's update, an adversary's too";
+    return Aggregator::obstacle(needs);
+  }
+
   torch::Tensor combine(const torch::Tensor& rows) const override {
     const int64_t n = rows.size(0);
     const torch::Tensor sorted = std::get<0>(rows.sort(0));

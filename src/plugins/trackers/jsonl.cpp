@@ -103,7 +103,7 @@ class Jsonl final : public Tracker {
  private:
   void write(const json& line) const {
     std::ofstream out(path_, std::ios::app);
-    out << line.dump() << "\n" << std::flush;
+    out << line.dump(-1, ' ', false, json::error_handler_t::replace) << "\n" << std::flush;
     FL_CHECK(out, path_, " cannot be written (track is jsonl:", path_, ")");
   }
 

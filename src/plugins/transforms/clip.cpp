@@ -56,7 +56,7 @@ class Clip final : public Transform {
 
   // A cohort's part is clipped as a whole one is.
   std::string obstacle(const Needs& needs) const override {
-    return needs.pooled ? Transform::obstacle(needs) : "";
+    return needs.pooled ? Transform::obstacle(needs) : other_models(needs);
   }
 
   std::vector<std::string> scalars() const override { return {"norm", "clipped"}; }
