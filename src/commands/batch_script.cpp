@@ -11,6 +11,8 @@
 #include <sstream>
 
 #include "base/check.h"
+#include "engine/rank_loss.h"
+#include "network/arithmetic.h"
 
 namespace fl_sim {
 namespace {
@@ -39,7 +41,9 @@ std::string slurm_time(double seconds) {
 
 std::string batch_script(const Job& job, const std::vector<std::string>& words, int ranks,
                          int64_t bytes, double seconds) {
-  const auto warning = std::max<int64_t>(120, 60 + std::llround(job.get<double>("grace")));
+  const auto arithmetic = read_options<Arithmetic>(job);
+  const auto warning =
+      std::max<int64_t>(120, 60 + std::llround(read_options<SurvivalOptions>(job).grace));
   // Half as long again, the start and the warning; in steps of ten minutes.
   const double limit = 600 * std::ceil((1.5 * seconds + 120 + static_cast<double>(warning)) / 600);
   std::ostringstream out;
@@ -50,13 +54,13 @@ std::string batch_script(const Job& job, const std::vector<std::string>& words, 
   option("job-name=" + name);
   option("nodes=1");
   option(message("ntasks=", ranks));
-  if (job.get<std::string>("device") == "cuda") {  // as many as there are here: ranks can share one
+  if (arithmetic.cuda()) {  // as many as there are here: ranks can share one
     const int here =
         torch::cuda::is_available() ? static_cast<int>(torch::cuda::device_count()) : 0;
     const int hosts = std::max(1, ranks - 1);
     option(message("gpus-per-node=", here > 0 ? std::min(hosts, here) : hosts));
   }
-  option("cpus-per-task=" + job.get<std::string>("threads"));
+  option(message("cpus-per-task=", arithmetic.threads));
   option(message("mem=", (bytes + bytes / 4) / (100 * (int64_t{1} << 20)) * 100 + 100, "M"));
   option("time=" + slurm_time(limit));
   option("output=%x-%j.out");

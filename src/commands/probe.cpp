@@ -11,12 +11,14 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "engine/evaluation_plan.h"
 #include "engine/host.h"
 #include "engine/planner.h"
 #include "engine/server.h"
 #include "engine/simulation.h"
 #include "learning/batches.h"
 #include "learning/evaluation.h"
+#include "network/arithmetic.h"
 
 namespace fl_sim {
 
@@ -177,7 +179,7 @@ void Probe::evaluate_test_set(const torch::Tensor& weights) {
     Evaluator evaluator(
         *e_.network,
         {test.inputs.narrow(0, 0, n).to(e_.device), test.labels.narrow(0, 0, n).to(e_.device)},
-        e_.data.scale, e_.data.shift, e_.job.get<int64_t>("threads") == 1,
+        e_.data.scale, e_.data.shift, read_options<Arithmetic>(e_.job).one_thread(),
         choose_metrics(e_.job, *e_.network, e_.data.classes), [](const TestResult&) {});
     evaluator.add(1, weights);
     evaluator.finish();
@@ -201,7 +203,7 @@ Measured Probe::measure() {
                                           {"state-dir", "none"},
                                           {"state-memory", "0"}})
     e_.job.set(key, value);
-  if (e_.job.get<double>("evaluate-clients") > 0) e_.job.set("evaluate-every", "1");
+  if (read_options<EvaluationPlan>(e_.job).share > 0) e_.job.set("evaluate-every", "1");
   malloc_trim(0);
 
   // A line through short and long clients, where the algorithm lets others say how long they train.

@@ -6,6 +6,7 @@
 #include "engine/client_state.h"
 #include "engine/planner.h"
 #include "learning/batches.h"
+#include "storage/checkpoint.h"
 
 namespace fl_sim {
 namespace {
@@ -157,8 +158,8 @@ RunEstimate::Need RunEstimate::need(int ranks, bool serves, bool trains) const {
     if (limit > 0) states = std::min(states, limit);
     add("client states", states);
     if (limit == 0) add("client states before the round", std::min(states, per_host * state_));
-    constexpr int64_t kBlock = 16 << 20;  // see write_states() in checkpoint.cpp
-    add("client states, being saved", std::min(states, std::max(state_, kBlock)));
+    const auto number = static_cast<int64_t>(c10::elementSize(e_.dtype));
+    add("client states, being saved", std::min(states, saving_block(state_ / number) * number));
   }
   // The first rank of a machine reads the data, and copies them for all.
   if (serves) {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "commands/probe.h"
+#include "engine/evaluation_plan.h"
 #include "engine/experiment.h"
 
 namespace fl_sim {
@@ -59,7 +60,7 @@ class RunEstimate {
   int64_t clients_with_state() const { return clients_with_state_; }
   int64_t checkpoint_server() const { return m_.weights + m_.shared + m_.hidden; }
   int64_t evaluations() const {
-    const auto every = e_.job.get<int64_t>("evaluate-every");
+    const int64_t every = read_options<EvaluationPlan>(e_.job).every;
     return every == 0 ? 1 : (rounds_ + every - 1) / every;
   }
 

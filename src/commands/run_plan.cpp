@@ -47,7 +47,7 @@ int asked_ranks(std::vector<std::string>& words, int launched) {
 // The job's experiment, on this rank alone. Where a GPU is asked for and there is none, the
 // processor stands in for it.
 Experiment make(const Job& job, Communicator& alone) {
-  if (job.get<std::string>("device") != "cuda" || torch::cuda::is_available())
+  if (!read_options<Arithmetic>(job).cuda() || torch::cuda::is_available())
     return set_up(job, alone);
   PlannedPartition plan = make_partition_of(job);
   return make_experiment(std::move(plan.job), std::move(plan.data));
