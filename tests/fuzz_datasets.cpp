@@ -47,7 +47,7 @@ Job job_of(const std::string& lines) {
     catalog()[kind]["any"] = {};
     text += option.name + " = any\n";
   }
-  return Job::from_text(text + "local.batch-size = 1\nlocal.lr = 1\n");
+  return Job::from_text(text);
 }
 
 std::string bytes_of(const std::filesystem::path& path) {

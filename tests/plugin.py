@@ -30,9 +30,14 @@ int called = nobody_has_this();
 struct Object { Object() { throw std::runtime_error("no, not today"); } } object;
 #endif
 
+#if defined(KEY)
+#define KIND "aggregator"
+#else
+#define KIND "algorithm"
+#endif
 namespace {
 struct Fake {
-  static constexpr const char* kKind = "algorithm";
+  static constexpr const char* kKind = KIND;
   struct Setup {};
   virtual ~Fake() = default;
 };
@@ -42,19 +47,25 @@ struct Wrong final : Fake {
 #if defined(THROWS)
     throw std::runtime_error("no, not today");
 #endif
-    return {.summary = "has something wrong"};
+    return {.summary = "has something wrong",
+            .options = {{.name = "norm", .default_value = "1", .meaning = "nothing"},
+                        {.name = "lr", .default_value = "1", .meaning = "nothing"}}};
   }
 };
 #if defined(TAKEN)
 FL_REGISTER(Fake, "fedavg", Wrong);
 #elif defined(TWICE)
 FL_REGISTER(Fake, "anchored", Wrong);
+#elif defined(KEY)
+FL_REGISTER(Fake, "clip", Wrong);
+#elif defined(OWN_KEY)
+FL_REGISTER(Fake, "server", Wrong);
 #elif !defined(EMPTY)
 FL_REGISTER(Fake, "wrong", Wrong);
 #endif
 }
 """
-WORDS = ["UNDEFINED", "OBJECT", "THROWS", "TAKEN", "TWICE", "EMPTY", "RIGHT"]
+WORDS = ["UNDEFINED", "OBJECT", "THROWS", "TAKEN", "TWICE", "KEY", "OWN_KEY", "EMPTY", "RIGHT"]
 WRONG_PROJECT = """
 cmake_minimum_required(VERSION 3.22)
 project(wrong LANGUAGES CXX)
@@ -247,6 +258,9 @@ class Plugin(Case):
         self.refuse([wrong("TAKEN"), "algorithm 'fedavg' is taken by one of fl_sim's own"], wrong("TAKEN"))
         self.refuse([wrong("TWICE"), "algorithm 'anchored' is taken by that of " + self.example], self.example,
                     wrong("TWICE"))
+        self.refuse(["the key clip.norm is declared by aggregator 'clip', of " + wrong("KEY"),
+                     "and by transform 'clip', fl_sim's own (give one of them another name)"], wrong("KEY"))
+        self.refuse([wrong("OWN_KEY"), "the key server.lr of algorithm 'server' is"], wrong("OWN_KEY"))
         self.refuse([wrong("THROWS"), "algorithm 'wrong' throws while it is registered: no, not today"], wrong("THROWS"))
         self.refuse([wrong("THROWS"), "algorithm 'wrong' throws"], wrong("THROWS"), ranks=3)
         self.refuse([wrong("OBJECT"), "throws while it is loaded: no, not today"], wrong("OBJECT"))

@@ -7,11 +7,14 @@
 #include <utility>
 #include <vector>
 
+#include "commands/selftest/networks.h"
 #include "data/dataset.h"
 #include "network/layers.h"
 #include "network/network.h"
 
 namespace fl_sim {
+
+using selftest::NormalisedLinear;
 
 // features -> hidden -> classes, with tanh, which has no kinks.
 class SmallMlp final : public Network {
@@ -24,20 +27,6 @@ class SmallMlp final : public Network {
 
  private:
   Linear fc1_, fc2_;
-};
-
-// Batch normalisation of the inputs, then a linear layer.
-class NormalisedLinear final : public Network {
- public:
-  NormalisedLinear(int64_t features, int64_t classes)
-      : norm_(layout_, "norm", features), fc_(layout_, "fc", features, classes) {}
-  torch::Tensor forward(const Weights& weights, torch::Tensor x) const override {
-    return fc_(weights, norm_(weights, x));
-  }
-
- private:
-  BatchNorm norm_;
-  Linear fc_;
 };
 
 // Two hidden layers with batch normalisation and, behind them, dropout.

@@ -1,19 +1,29 @@
 #include "base/engine_options.h"
 
+#include <algorithm>
+#include <utility>
+
 namespace fl_sim {
 namespace {
 
 using Type = Option::Type;
 
-// Where files lie, what is shown, when to save.
+// Where files lie, what is shown.
 Option same_results(Option option) {
   option.changes_results = false;
   return option;
 }
 
-std::vector<Option> make_engine_options() {
-  const std::vector<std::string> adaptive = {"adagrad", "adam", "yogi"};
-  const std::vector<std::string> shifts = {"labels", "rotation", "intensity"};
+struct Declared {
+  int place;
+  std::vector<Option> options;
+};
+std::vector<Declared>& declared() {
+  static std::vector<Declared> all;
+  return all;
+}
+
+std::vector<Option> what_is_simulated() {
   return {
       {"algorithm", Type::kText, "fedavg", "federated algorithm (--list algorithms)"},
       {"dataset", Type::kText, {}, "training and test data (--list datasets)"},
@@ -55,25 +65,11 @@ std::vector<Option> make_engine_options() {
        "training "
        "loss of the round)",
        {},
-       {"samples", "uniform", "loss"}},
-      {"threads", Type::kInteger, "1",
-       "threads a rank computes with; part of the job because results depend on it",
-       between(1, 4096)},
-      {"device",
-       Type::kText,
-       "auto",
-       "where ranks compute; auto: CUDA devices where there are any",
-       {},
-       {"auto", "cpu", "cuda"}},
-      {"precision",
-       Type::kText,
-       "float32",
-       "what layers multiply in; weights and sums stay float32. tf32: GPUs; bf16: GPUs and CPUs "
-       "with AMX",
-       {},
-       {"float32", "tf32", "bf16"}},
-      {"deterministic", Type::kFlag, "true",
-       "on GPUs: the same bits in every run; false lets libraries choose the fastest kernels"},
+       {"samples", "uniform", "loss"}}};
+}
+
+std::vector<Option> how_clients_meet() {
+  return {
       {"group-size", Type::kText, "auto",
        "clients that train as one batched computation; auto: 1 on CPUs"},
       {"sum",
@@ -97,69 +93,26 @@ std::vector<Option> make_engine_options() {
        {"auto", "cross-entropy", "binary", "squared"}},
       {"metrics", Type::kText, "none",
        "of the test set, beside loss and accuracy: balanced-accuracy, auc, class-accuracy, "
-       "perplexity, with commas between them"},
-      {"evaluate-every", Type::kInteger, "1",
-       "rounds between evaluations on the test set; 0: only after the last", at_least(0)},
-      {"holdout-clients", Type::kInteger, "0",
-       "clients, drawn by the seed, that never train and are evaluated apart", at_least(0)},
-      {"evaluate-clients", Type::kNumber, "0",
-       "share of clients that evaluate the model on samples of their own that they do not train on",
-       between(0, 1)},
-      {"evaluate-min-clients", Type::kInteger, "1",
-       "fewest clients that evaluate where evaluate-clients is above 0", at_least(1)},
-      {"evaluate-split",
-       Type::kText,
-       "test",
-       "which of their held-back samples clients evaluate on",
-       {},
-       {"test", "validation"}},
-      {"target-accuracy", Type::kNumber, "0",
-       "end the run when test accuracy (0 to 1) reaches this; 0: never", between(0, 1)},
-      {"on-divergence",
-       Type::kText,
-       "skip",
-       "a client with a non-finite update: leave it out, or stop the run",
-       {},
-       {"skip", "stop"}},
-      same_results(
-          {"state-dir", Type::kText, "none",
-           "folder for client state beyond state-memory; none: all of it stays in memory"}),
-      same_results({"state-memory", Type::kInteger, "0",
-                    "client state that a rank keeps in memory, in MiB; 0: unlimited", at_least(0)}),
-      same_results({"checkpoint-every", Type::kInteger, "0",
-                    "rounds between checkpoints, from which --resume goes on; 0: only when a "
-                    "signal (SIGUSR1, "
-                    "SIGTERM, SIGINT) stops the run",
-                    at_least(0)}),
-      same_results(
-          {"checkpoint-dir", Type::kText, "auto",
-           "folder for checkpoints, which all ranks see; auto: where the results file is"}),
-      same_results({"resume",
-                    Type::kText,
-                    "no",
-                    "go on from this job's checkpoint: auto, if there is one (a job that is "
-                    "complete stays as "
-                    "it "
-                    "is); must, or else it is an error",
-                    {},
-                    {"no", "auto", "must"}}),
-      same_results(
-          {"grace", Type::kNumber, "60",
-           "seconds after a signal for the round under way to end in; then it is dropped (unless "
-           "state-memory limits what is remembered of it). Clients' evaluation is always finished",
-           between(0, 1e8)}),
-      same_results(
-          {"stall-timeout", Type::kNumber, "900",
-           "seconds without progress after which a rank is named and the run ended; 0: never",
-           between(0, 1e8)}),
-      same_results(
-          {"on-rank-loss",
+       "perplexity, with commas between them"}};
+}
+
+std::vector<Option> what_goes_wrong_and_state() {
+  return {{"on-divergence",
            Type::kText,
-           "end",
-           "what the others do when a rank dies: end, or go on without it, with the same bits "
-           "(continue: Open MPI 5, and mpirun --with-ft ulfm)",
+           "skip",
+           "a client with a non-finite update: leave it out, or stop the run",
            {},
-           {"end", "continue"}}),
+           {"skip", "stop"}},
+          same_results(
+              {"state-dir", Type::kText, "none",
+               "folder for client state beyond state-memory; none: all of it stays in memory"}),
+          same_results({"state-memory", Type::kInteger, "0",
+                        "client state that a rank keeps in memory, in MiB; 0: unlimited",
+                        at_least(0)})};
+}
+
+std::vector<Option> files_and_messages() {
+  return {
       {"inject", Type::kText, "none",
        "faults to suffer, with commas between them: client-crash@ROUND:CLIENT, nan-update@ROUND:"
        "CLIENT, slow-client@ROUND:CLIENT:SECONDS, rank-crash@ROUND:RANK, rank-stall@ROUND:RANK, "
@@ -183,160 +136,11 @@ std::vector<Option> make_engine_options() {
                     "info",
                     "least important messages that are shown",
                     {},
-                    {"error", "warning", "info", "debug"}}),
-      {"local.epochs",
-       Type::kInteger,
-       "1",
-       "passes over a client's samples in a round",
-       between(1, 1000000),
-       {},
-       {"local.steps", {"0"}}},
-      {"local.steps", Type::kInteger, "0",
-       "local steps in a round, instead of epochs; 0: by epochs", between(0, 1000000000)},
-      {"local.batch-size",
-       Type::kInteger,
-       {},
-       "samples in a local mini-batch; a client's size or more: full batch",
-       at_least(1)},
-      {"local.lr", Type::kNumber, {}, "local learning rate", more_than(0)},
-      {"local.lr-schedule",
-       Type::kText,
-       "decay",
-       "the local learning rate over the rounds: times lr-decay after each, times lr-decay after "
-       "every lr-step, or along a cosine that would be 0 after the last",
-       {},
-       {"decay", "step", "cosine"}},
-      {"local.lr-decay",
-       Type::kNumber,
-       "1",
-       "factor on the local learning rate after every round, or every lr-step rounds",
-       {.low = 0, .high = 1, .open_low = true},
-       {},
-       {"local.lr-schedule", {"decay", "step"}}},
-      {"local.lr-step",
-       Type::kInteger,
-       "10",
-       "rounds between the steps of the local learning rate",
-       at_least(1),
-       {},
-       {"local.lr-schedule", {"step"}}},
-      {"local.optimizer", Type::kText, "sgd", "what a client descends with", {}, {"sgd", "adam"}},
-      {"local.momentum",
-       Type::kNumber,
-       "0",
-       "local momentum, fresh in every round unless keep-momentum",
-       from_below(0, 1),
-       {},
-       {"local.optimizer", {"sgd"}}},
-      {"local.nesterov",
-       Type::kFlag,
-       "false",
-       "Nesterov's form of the local momentum",
-       {},
-       {},
-       {"local.optimizer", {"sgd"}}},
-      {"local.keep-momentum",
-       Type::kFlag,
-       "false",
-       "a client's momentum survives from round to round",
-       {},
-       {},
-       {"local.optimizer", {"sgd"}}},
-      {"local.beta1",
-       Type::kNumber,
-       "0.9",
-       "decay of the first moment, fresh in every round",
-       from_below(0, 1),
-       {},
-       {"local.optimizer", {"adam"}}},
-      {"local.beta2",
-       Type::kNumber,
-       "0.999",
-       "decay of the second moment, fresh in every round",
-       from_below(0, 1),
-       {},
-       {"local.optimizer", {"adam"}}},
-      {"local.epsilon",
-       Type::kNumber,
-       "1e-8",
-       "added to the root of the second moment",
-       more_than(0),
-       {},
-       {"local.optimizer", {"adam"}}},
-      {"local.weight-decay", Type::kNumber, "0",
-       "l2 penalty, added to the gradient as weight-decay * weights", at_least(0)},
-      {"local.clip-norm", Type::kNumber, "0", "largest l2 norm of a step's gradient; 0: unlimited",
-       at_least(0)},
-      {"server.optimizer",
-       Type::kText,
-       "sgd",
-       "what the server does with the mean delta",
-       {},
-       {"sgd", "momentum", "adagrad", "adam", "yogi"}},
-      {"server.lr", Type::kNumber, "1", "server learning rate", more_than(0)},
-      {"server.average",
-       Type::kText,
-       "none",
-       "average of the server's models that is evaluated and saved in their place: ema, which "
-       "forgets; swa, of the last rounds",
-       {},
-       {"none", "ema", "swa"}},
-      {"server.average-decay",
-       Type::kNumber,
-       "0.99",
-       "what the average keeps of itself in a round",
-       from_below(0, 1),
-       {},
-       {"server.average", {"ema"}}},
-      {"server.average-dynamic",
-       Type::kFlag,
-       "false",
-       "the decay is at most (1 + t) / (10 + t) after t rounds",
-       {},
-       {},
-       {"server.average", {"ema"}}},
-      {"server.average-start",
-       Type::kText,
-       "auto",
-       "first round that goes into the average; auto: three quarters of the rounds",
-       {},
-       {},
-       {"server.average", {"swa"}}},
-      {"server.average-every",
-       Type::kInteger,
-       "1",
-       "rounds from one that goes into the average to the next",
-       at_least(1),
-       {},
-       {"server.average", {"swa"}}},
-      {"server.momentum",
-       Type::kNumber,
-       "0.9",
-       "decay of the sum of past deltas",
-       from_below(0, 1),
-       {},
-       {"server.optimizer", {"momentum"}}},
-      {"server.beta1",
-       Type::kNumber,
-       "0.9",
-       "decay of the first moment",
-       from_below(0, 1),
-       {},
-       {"server.optimizer", adaptive}},
-      {"server.beta2",
-       Type::kNumber,
-       "0.99",
-       "decay of the second moment",
-       from_below(0, 1),
-       {},
-       {"server.optimizer", {"adam", "yogi"}}},
-      {"server.tau",
-       Type::kNumber,
-       "0.001",
-       "adaptivity, added to the root of the second moment",
-       more_than(0),
-       {},
-       {"server.optimizer", adaptive}},
+                    {"error", "warning", "info", "debug"}})};
+}
+
+std::vector<Option> partitions() {
+  return {
       {.name = "partition.min-samples",
        .type = Type::kInteger,
        .default_value = "10",
@@ -351,53 +155,30 @@ std::vector<Option> make_engine_options() {
        .read_by = "partitioner"},
       same_results({"partition.save", Type::kText, "none",
                     "file (HDF5) to keep the partition in, for partitioner `file`; none: only in "
-                    "the results"}),
-      {"partition.test-fraction", Type::kNumber, "0",
-       "share of a client's samples that it keeps for testing", from_below(0, 1)},
-      {"partition.validation-fraction", Type::kNumber, "0",
-       "share of a client's samples that it keeps for validation", from_below(0, 1)},
-      {"augment.crop", Type::kInteger, "0",
-       "training images are moved by up to so many pixels each way, zeros move in", at_least(0)},
-      {"augment.flip", Type::kFlag, "false", "half of the training images are mirrored"},
-      {"augment.noise", Type::kNumber, "0",
-       "standard deviation of normal noise on training inputs, as networks see them", at_least(0)},
-      {"shift.kind",
-       Type::kText,
-       "none",
-       "how hidden groups of clients differ: permuted labels, images turned by multiples of 90 "
-       "degrees, or changed intensities",
-       {},
-       {"none", "labels", "rotation", "intensity"}},
-      {"shift.groups",
-       Type::kInteger,
-       "2",
-       "hidden groups of clients",
-       at_least(2),
-       {},
-       {"shift.kind", shifts}},
-      {"stragglers.fraction", Type::kNumber, "0",
-       "share of a cohort that trains for fewer epochs, 1 to local.epochs by chance",
-       between(0, 1)},
-      {"stragglers.policy",
-       Type::kText,
-       "drop",
-       "what stragglers return: nothing that counts, or what they have",
-       {},
-       {"drop", "partial"}},
-      {"availability.probability",
-       Type::kNumber,
-       "1",
-       "chance that a client can be drawn in a round",
-       {.low = 0, .high = 1, .open_low = true}},
-      {"availability.dropout", Type::kNumber, "0",
-       "chance that a client that was drawn does not answer", from_below(0, 1)},
-  };
+                    "the results"})};
 }
 
 }  // namespace
 
+void declare_engine_options(int place, std::vector<Option> options) {
+  declared().push_back({place, std::move(options)});
+}
+
 const std::vector<Option>& engine_options() {
-  static const std::vector<Option> options = make_engine_options();
+  static const std::vector<Option> options = [] {
+    declare_engine_options(100, what_is_simulated());
+    declare_engine_options(300, how_clients_meet());
+    declare_engine_options(500, what_goes_wrong_and_state());
+    declare_engine_options(700, files_and_messages());
+    declare_engine_options(1000, partitions());
+    std::vector<Declared>& all = declared();
+    std::sort(all.begin(), all.end(),
+              [](const Declared& a, const Declared& b) { return a.place < b.place; });
+    std::vector<Option> joined;
+    for (const Declared& some : all)
+      joined.insert(joined.end(), some.options.begin(), some.options.end());
+    return joined;
+  }();
   return options;
 }
 

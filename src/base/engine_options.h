@@ -1,4 +1,6 @@
-// The options of the engine itself: every key of a job that no plug-in declares.
+// The options of the engine itself: every key of a job that no plug-in declares. Those that several
+// rooms read, or that name plug-ins, are declared here; the others beside their readers, see
+// base/option_set.h.
 #pragma once
 
 #include <vector>
@@ -6,6 +8,10 @@
 #include "base/registry.h"
 
 namespace fl_sim {
+
+// Adds to them, while the program's static objects are made: what says where files lie, what is
+// shown or when to save has Option::changes_results = false. `place`: the order of --help.
+void declare_engine_options(int place, std::vector<Option> options);
 
 // In the order in which --help shows them.
 const std::vector<Option>& engine_options();

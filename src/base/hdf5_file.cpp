@@ -43,6 +43,7 @@ class Id {
   ~Id() {
     if (id_ >= 0) release_(id_);
   }
+  // NOLINTNEXTLINE(google-explicit-constructor): to HDF5's functions it is the identifier itself.
   operator hid_t() const { return id_; }
 
  private:
@@ -265,7 +266,7 @@ std::string read_string(const std::string& file, const std::string& what, hid_t 
   if (variable > 0) {
     char* text = nullptr;  // HDF5 allocates; an empty string may stay null
     require(read(&text), file, problem);
-    const std::string result = text == nullptr ? "" : text;
+    std::string result = text == nullptr ? "" : text;
     H5free_memory(text);
     return result;
   }

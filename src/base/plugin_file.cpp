@@ -13,10 +13,12 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <set>
 #include <span>
 
 #include "base/check.h"
 #include "base/checksum.h"
+#include "base/engine_options.h"
 #include "base/registry.h"
 
 namespace fl_sim {
@@ -94,6 +96,23 @@ void try_out(const std::string& path) {
   FL_CHECK(WEXITSTATUS(status) == 0, "plug-in ", path, " ends the program while it is loaded");
 }
 
+// Throws Error if a plug-in of the file declares one of the engine's keys: "local.lr" as the option
+// lr of a plug-in that is called local.
+void check_keys(const std::string& path) {
+  std::set<std::string> taken;
+  for (const Option& option : engine_options()) taken.insert(option.name);
+  for (const auto& [kind, plugins] : catalog()) {
+    for (const auto& [name, info] : plugins) {
+      if (info.file != path) continue;
+      for (const Option& option : info.options) {
+        const std::string key = name + "." + option.name;
+        FL_CHECK(!taken.contains(key), "plug-in ", path, ": the key ", key, " of ", kind, " '",
+                 name, "' is one of fl_sim's own (give the plug-in or its option another name)");
+      }
+    }
+  }
+}
+
 }  // namespace
 
 PluginFile load_plugin_file(const std::string& path, const std::string& stamp, bool on_trial) {
@@ -121,6 +140,7 @@ PluginFile load_plugin_file(const std::string& path, const std::string& stamp, b
   register_as_from("");
   const std::vector<std::string> problems = take_registration_problems();
   FL_CHECK(problems.empty(), "plug-in ", whole, ": ", problems.front());
+  check_keys(whole);
   FL_CHECK(count_plugins() > before, "plug-in ", whole,
            " registers nothing (FL_REGISTER at the end of its source does)");
   loaded().push_back({whole, checksum.text()});

@@ -16,6 +16,28 @@ std::string& registering_file() {
   return file;
 }
 
+std::string origin(const PluginInfo& info) {
+  return info.file.empty() ? "fl_sim's own" : "of " + info.file;
+}
+
+// What is wrong with the keys of a plug-in beside those of the same name and another kind: a job's
+// key says name and option, but no kind. Empty: nothing.
+std::string clash(const std::string& kind, const std::string& name, const PluginInfo& info) {
+  for (const auto& [other_kind, plugins] : catalog()) {
+    const auto other = plugins.find(name);
+    if (other_kind == kind || other == plugins.end()) continue;
+    for (const Option& option : info.options) {
+      for (const Option& taken : other->second.options) {
+        if (option.name != taken.name) continue;
+        return message("the key ", name, ".", option.name, " is declared by ", kind, " '", name,
+                       "', ", origin(info), ", and by ", other_kind, " '", name, "', ",
+                       origin(other->second), " (give one of them another name)");
+      }
+    }
+  }
+  return "";
+}
+
 }  // namespace
 
 Catalog& catalog() {
@@ -28,6 +50,10 @@ bool register_info(const std::string& kind, const std::string& name,
   try {
     PluginInfo info = describe();
     info.file = registering_file();
+    if (std::string problem = clash(kind, name, info); !problem.empty()) {
+      registration_problems().push_back(std::move(problem));
+      return false;
+    }
     const auto [place, added] = catalog()[kind].emplace(name, std::move(info));
     if (added) return true;
     const std::string& holder = place->second.file;

@@ -4,8 +4,9 @@
 //
 // where FedProx has a constructor from `const Algorithm::Setup&` and a `static PluginInfo
 // describe()`. What describe() says is what `--list`, `--explain` and the job parser show and
-// check. Kinds are named as the job's keys are: algorithm, partitioner, dataset, model, sampler (an
-// interface's `kKind`).
+// check. FL_PRESET(Algorithm, "fedyogi", FedOpt, fedyogi) makes several of one class: fedyogi() is
+// the description, and FedOpt is constructed from the setup and "fedyogi". Kinds are named as the
+// job's keys are: algorithm, partitioner, dataset, model, sampler (an interface's `kKind`).
 #pragma once
 
 #include <functional>
@@ -83,7 +84,8 @@ const std::vector<std::pair<std::string, std::string>>& algorithm_families();
 using Catalog = std::map<std::string, std::map<std::string, PluginInfo>>;
 Catalog& catalog();
 
-// Adds a plug-in to it. Whether that went well: describe() may throw, and two may claim one name.
+// Adds a plug-in to it. Whether that went well: describe() may throw, two may claim one name, and
+// two of different kinds, who may have the same name, one key.
 bool register_info(const std::string& kind, const std::string& name,
                    PluginInfo (*describe)()) noexcept;
 
@@ -149,8 +151,23 @@ bool register_plugin(const std::string& name) {
   return true;
 }
 
+// A plug-in that another name and other defaults make of a class: its constructor is told the name.
+template <class Interface, class Plugin>
+bool register_preset(const std::string& name, PluginInfo (*describe)()) {
+  if (!register_info(Interface::kKind, name, describe)) return false;
+  factories<Interface>()[name] =
+      [name](const typename Interface::Setup& setup) -> std::unique_ptr<Interface> {
+    return std::make_unique<Plugin>(setup, name);
+  };
+  return true;
+}
+
 }  // namespace fl_sim
 
 #define FL_REGISTER(Interface, name, Plugin)               \
   [[maybe_unused]] static const bool registered_##Plugin = \
       ::fl_sim::register_plugin<Interface, Plugin>(name)
+
+#define FL_PRESET(Interface, name, Plugin, describe)         \
+  [[maybe_unused]] static const bool registered_##describe = \
+      ::fl_sim::register_preset<Interface, Plugin>(name, &describe)

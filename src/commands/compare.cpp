@@ -15,6 +15,7 @@
 #include "base/job.h"
 #include "base/results_format.h"
 #include "base/text.h"
+#include "commands/text_table.h"
 #include "storage/checkpoint.h"
 
 namespace fl_sim {
@@ -246,28 +247,6 @@ std::vector<Title> titles(const std::vector<std::vector<Run>>& rows) {
   return result;
 }
 
-void print_table(const std::vector<std::vector<std::string>>& table, bool markdown) {
-  std::vector<size_t> widths(table[0].size(), 0);
-  for (const auto& row : table) {
-    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], width_of(row[i]));
-  }
-  const auto print = [&](const std::vector<std::string>& row) {
-    std::cout << (markdown ? "| " : "");
-    for (size_t i = 0; i < row.size(); ++i) {
-      const std::string space(widths[i] - width_of(row[i]), ' ');
-      std::cout << (i == 0 ? row[i] + space : space + row[i])
-                << (i + 1 < row.size() ? (markdown ? " | " : "  ") : (markdown ? " |\n" : "\n"));
-    }
-  };
-  print(table[0]);
-  if (markdown) {
-    std::cout << "|";
-    for (const size_t width : widths) std::cout << std::string(width + 2, '-') << "|";
-    std::cout << "\n";
-  }
-  for (size_t i = 1; i < table.size(); ++i) print(table[i]);
-}
-
 // What the numbered rows are, below the table.
 void print_legend(const std::vector<Title>& titles, bool markdown) {
   constexpr size_t kColumns = 100;
@@ -354,15 +333,19 @@ int run_compare(const std::vector<std::string>& words) {
   });
   const bool targeted = !std::isnan(arguments.target);
 
-  std::vector<std::vector<std::string>> table = {
-      {"", "seeds", "rounds", arguments.take + " " + arguments.metric}};
+  std::vector<std::string> heading = {"", "seeds", "rounds",
+                                      arguments.take + " " + arguments.metric};
   if (targeted) {
-    table[0].push_back(message("rounds to ", arguments.target));
-    table[0].push_back("MB to it");
+    heading.push_back(message("rounds to ", arguments.target));
+    heading.push_back("MB to it");
   }
   if (rows.size() > 1) {
-    for (const char* title : {"difference", "pairs", "t", "p"}) table[0].push_back(title);
+    for (const char* title : {"difference", "pairs", "t", "p"}) heading.push_back(title);
   }
+  std::vector<TextTable::Column> columns(heading.size(), {.right = true});
+  columns[0].right = false;
+  TextTable table(columns);
+  table.add(heading);
   for (size_t r = 0; r < rows.size(); ++r) {
     const std::vector<Run>& row = rows[r];
     std::string seeds;
@@ -396,9 +379,9 @@ int run_compare(const std::vector<std::string>& words) {
       line.push_back(differences.empty() ? "" : number(test.t, "%.2f"));
       line.push_back(differences.empty() ? "" : number(test.p, "%.3g"));
     }
-    table.push_back(line);
+    table.add(line);
   }
-  print_table(table, arguments.markdown);
+  std::cout << (arguments.markdown ? table.markdown() : table.text());
   if (numbered) print_legend(names, arguments.markdown);
   return 0;
 }

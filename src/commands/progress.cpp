@@ -145,8 +145,7 @@ void Progress::round(const RoundRecord& round) {
   RoundRecord shown = round;
   if (std::isnan(shown.test_accuracy)) shown.test_accuracy = test_accuracy_;
   test_accuracy_ = shown.test_accuracy;
-  const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start_;
-  const double left = elapsed.count() / static_cast<double>(rounds_done_) *
+  const double left = seconds_since(start_) / static_cast<double>(rounds_done_) *
                       static_cast<double>(rounds_ - round.round);
   const int columns = terminal_columns();
   bar_ = bar_line(shown, rounds_, left, columns > 0 ? columns : kUsualColumns);

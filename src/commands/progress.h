@@ -2,10 +2,10 @@
 // Messages go to stdout, warnings and errors to stderr.
 #pragma once
 
-#include <chrono>
 #include <cstdint>
 #include <string>
 
+#include "base/clock.h"
 #include "learning/records.h"
 #include "learning/tracker.h"
 
@@ -54,7 +54,7 @@ class Progress final : public Tracker {
   int64_t rounds_done_ = 0;
   std::string bar_;                      // on the screen now; empty if there is none
   double test_accuracy_ = kNotMeasured;  // the latest
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  Clock::time_point start_ = Clock::now();
 };
 
 }  // namespace fl_sim

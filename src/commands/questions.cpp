@@ -9,6 +9,7 @@
 #include "base/version.h"
 #include "commands/partition_plan.h"
 #include "commands/provenance.h"
+#include "commands/text_table.h"
 
 namespace fl_sim {
 namespace {
@@ -30,12 +31,10 @@ std::string whole_example(const std::string& example) {
 }
 
 void print_plugins(const std::string& kind) {
-  size_t width = 0;
-  for (const auto& [name, info] : catalog()[kind]) width = std::max(width, name.size());
-  for (const auto& [name, info] : catalog()[kind]) {
-    std::cout << name << std::string(width - name.size() + 2, ' ') << info.summary
-              << (info.file.empty() ? "" : "  (" + info.file + ")") << "\n";
-  }
+  TextTable table({{}, {}});
+  for (const auto& [name, info] : catalog()[kind])
+    table.add({name, info.summary + (info.file.empty() ? "" : "  (" + info.file + ")")});
+  std::cout << table.text();
 }
 
 std::string value_name(const Option& option) {

@@ -1,6 +1,5 @@
 #include "commands/run.h"
 
-#include <chrono>
 #include <filesystem>
 #include <iostream>
 #include <map>
@@ -11,12 +10,14 @@
 #include <vector>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/version.h"
 #include "commands/plugins.h"
 #include "commands/progress.h"
 #include "commands/provenance.h"
 #include "commands/report.h"
 #include "engine/checkpoint_keeper.h"
+#include "engine/evaluation_plan.h"
 #include "engine/experiment.h"
 #include "engine/rank_loss.h"
 #include "engine/resolve.h"
@@ -25,6 +26,7 @@
 #include "process/interruption.h"
 #include "process/rank_survival.h"
 #include "process/test_hooks.h"
+#include "storage/checkpoint.h"
 #include "storage/results.h"
 #include "storage/run_lock.h"
 
@@ -111,7 +113,8 @@ int run(Start start, Communicator& comm) {
   std::optional<Results> results;
   std::optional<RunLock> output_lock, checkpoint_lock;
   if (comm.rank() == 0) {
-    const bool replace = job.get<bool>("overwrite") || job.get<std::string>("resume") != "no";
+    const bool replace =
+        job.get<bool>("overwrite") || read_options<CheckpointOptions>(job).resume != "no";
     results.emplace(job.get<std::string>("output"), replace);
     output_lock.emplace(results->path(), "choose another --output");
     // Again: a run that was waited for may have written its file by now.
@@ -120,17 +123,18 @@ int run(Start start, Communicator& comm) {
   Experiment experiment = set_up(job, comm);
   job = experiment.job;
   set_arithmetic(job);
+  const auto checkpoints = read_options<CheckpointOptions>(job);
+  const auto survival = read_options<SurvivalOptions>(job);
   // What is wrong with the job is wrong on all ranks: rank 0 says so while the others wait.
   if (comm.rank() != 0) comm.meet();
   comm.use(choose_gpu_comm(job.get<std::string>("gpu-comm"), experiment.device));
-  if (job.get<std::string>("on-rank-loss") == "continue" && comm.size() > 1) allow_losses(comm);
+  if (survival.goes_on() && comm.size() > 1) allow_losses(comm);
   Continuation former;
   if (comm.rank() == 0) {
-    const auto checkpoint_dir = job.get<std::string>("checkpoint-dir");
-    if (checkpoint_dir != "auto") prepare_checkpoints(checkpoint_dir);
+    if (checkpoints.folder != "auto") prepare_checkpoints(checkpoints.folder);
     checkpoint_lock.emplace(checkpoint_folder(job), "choose another --output or --checkpoint-dir");
     former = look_for_former(experiment, *results);
-    if (!former.complete && (job.get<int64_t>("checkpoint-every") > 0 || checkpoint_dir != "auto"))
+    if (!former.complete && (checkpoints.every > 0 || checkpoints.folder != "auto"))
       prepare_checkpoints(checkpoint_folder(job));
     comm.meet();
   }
@@ -140,7 +144,7 @@ int run(Start start, Communicator& comm) {
     if (comm.rank() == 0) say_complete(job, former.note);
     return 0;
   }
-  Interruption::get().set_grace(job.get<double>("grace"));
+  Interruption::get().set_grace(survival.grace);
   const std::vector<std::string> places = comm.gather(host_name() + " " + experiment.device.str());
   if (comm.rank() != 0) {
     return simulate(experiment, comm, from).paused ? Interruption::kExitCode : 0;
@@ -195,17 +199,17 @@ int run(Start start, Communicator& comm) {
   if (!former.note.empty()) progress.note(former.note, LogLevel::kWarning);
   if (former.round > 0)
     progress.note(message("goes on after round ", former.round, ", from ", former.folder));
-  const auto begin = std::chrono::steady_clock::now();
+  const auto begin = Clock::now();
   trackers.all.push_back(&progress);
   const Outcome outcome = simulate(experiment, comm, from, trackers);
-  const double seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  const double seconds = seconds_since(begin);
   progress.finish();
   if (outcome.paused) {
     progress.note(farewell(outcome, job), LogLevel::kWarning);
     return Interruption::kExitCode;
   }
-  progress.note(summary(outcome, seconds, job.get<double>("target-accuracy"), results->path()));
+  progress.note(
+      summary(outcome, seconds, read_options<EvaluationPlan>(job).target, results->path()));
   return 0;
 }
 

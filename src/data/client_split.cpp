@@ -7,6 +7,19 @@
 #include "base/check.h"
 
 namespace fl_sim {
+
+const OptionSet<HeldBack> HeldBack::kOptions(
+    1010, {{&HeldBack::test_fraction,
+            {.name = "partition.test-fraction",
+             .default_value = "0",
+             .meaning = "share of a client's samples that it keeps for testing",
+             .range = from_below(0, 1)}},
+           {&HeldBack::validation_fraction,
+            {.name = "partition.validation-fraction",
+             .default_value = "0",
+             .meaning = "share of a client's samples that it keeps for validation",
+             .range = from_below(0, 1)}}});
+
 namespace {
 
 // Takes `count` of the samples out of `samples`, which come label by label, with every label in

@@ -4,12 +4,19 @@
 #include <cstdint>
 #include <span>
 
+#include "base/option_set.h"
 #include "data/partitioner.h"
 
 namespace fl_sim {
 
 struct ClientSplit {
   Partition train, validation, test;  // validation and test are Partition() if nobody has any
+};
+
+// What clients keep back.
+struct HeldBack {
+  double test_fraction = 0, validation_fraction = 0;
+  static const OptionSet<HeldBack> kOptions;
 };
 
 // Of n samples a client keeps round(n · test_fraction) for testing and round(n ·

@@ -8,17 +8,33 @@
 
 namespace fl_sim {
 
+const OptionSet<Augmentation> Augmentation::kOptions(
+    1020,
+    {{&Augmentation::crop,
+      {.name = "augment.crop",
+       .default_value = "0",
+       .meaning = "training images are moved by up to so many pixels each way, zeros move in",
+       .range = at_least(0)}},
+     {&Augmentation::flip,
+      {.name = "augment.flip",
+       .default_value = "false",
+       .meaning = "half of the training images are mirrored"}},
+     {&Augmentation::noise,
+      {.name = "augment.noise",
+       .default_value = "0",
+       .meaning = "standard deviation of normal noise on training inputs, as networks see them",
+       .range = at_least(0)}}});
+
 InputChanges::InputChanges(const Job& job, const Partitioner& partitioner, int64_t clients,
                            const std::vector<int64_t>& shape)
-    : crop_(job.get<int64_t>("augment.crop")),
-      flip_(job.get<bool>("augment.flip")),
-      noise_(job.get<double>("augment.noise")) {
-  FL_CHECK((crop_ == 0 && !flip_) || shape.size() == 3,
+    : augment_(read_options<Augmentation>(job)) {
+  FL_CHECK((augment_.crop == 0 && !augment_.flip) || shape.size() == 3,
            "augment.crop and augment.flip are for images [channels, height, width]; this data "
            "set's samples are ",
            torch::IntArrayRef(shape));
-  FL_CHECK(crop_ == 0 || crop_ < std::min(shape[1], shape[2]), "augment.crop is ", crop_,
-           " (must be less than the images' sides, ", shape[1], " x ", shape[2], ")");
+  FL_CHECK(augment_.crop == 0 || augment_.crop < std::min(shape[1], shape[2]), "augment.crop is ",
+           augment_.crop, " (must be less than the images' sides, ", shape[1], " x ", shape[2],
+           ")");
   if (!partitioner.has_views()) return;
   for (int64_t client = 0; client < clients; ++client) {
     views_.push_back(partitioner.view(client, clients, shape));
@@ -28,16 +44,17 @@ InputChanges::InputChanges(const Job& job, const Partitioner& partitioner, int64
 
 // One sample [shape...] on the CPU.
 torch::Tensor InputChanges::change(torch::Tensor sample, int64_t client, Rng& rng) const {
-  if (crop_ > 0) {
+  if (augment_.crop > 0) {
     const int64_t height = sample.size(1), width = sample.size(2);
-    const int64_t top = rng.below(2 * crop_ + 1), left = rng.below(2 * crop_ + 1);
-    sample = torch::constant_pad_nd(sample, {crop_, crop_, crop_, crop_}, 0)
+    const int64_t top = rng.below(2 * augment_.crop + 1), left = rng.below(2 * augment_.crop + 1);
+    sample = torch::constant_pad_nd(sample,
+                                    {augment_.crop, augment_.crop, augment_.crop, augment_.crop}, 0)
                  .narrow(1, top, height)
                  .narrow(2, left, width);
   }
-  if (flip_ && rng.below(2) == 1) sample = sample.flip({2});
+  if (augment_.flip && rng.below(2) == 1) sample = sample.flip({2});
   const ClientView view = views_.empty() ? ClientView() : views_[static_cast<size_t>(client)];
-  for (const double deviation : {noise_, view.noise}) {
+  for (const double deviation : {augment_.noise, view.noise}) {
     if (deviation == 0) continue;
     torch::Tensor noise = torch::empty(sample.sizes());
     float* next = noise.data_ptr<float>();

@@ -9,10 +9,19 @@
 #include <vector>
 
 #include "base/job.h"
+#include "base/option_set.h"
 #include "base/rng.h"
 #include "data/partitioner.h"
 
 namespace fl_sim {
+
+// How training inputs are augmented.
+struct Augmentation {
+  int64_t crop = 0;  // pixels
+  bool flip = false;
+  double noise = 0;  // standard deviation
+  static const OptionSet<Augmentation> kOptions;
+};
 
 class InputChanges {
  public:
@@ -24,7 +33,9 @@ class InputChanges {
   InputChanges(const Job& job, const Partitioner& partitioner, int64_t clients,
                const std::vector<int64_t>& shape);
 
-  bool training() const { return crop_ > 0 || flip_ || noise_ > 0 || !views_.empty(); }
+  bool training() const {
+    return augment_.crop > 0 || augment_.flip || augment_.noise > 0 || !views_.empty();
+  }
   bool evaluation() const { return masks_; }
   bool by_client() const { return !views_.empty(); }  // clients differ in what they see
 
@@ -40,9 +51,8 @@ class InputChanges {
  private:
   torch::Tensor change(torch::Tensor sample, int64_t client, Rng& rng) const;
 
-  int64_t crop_ = 0;
-  bool flip_ = false, masks_ = false;
-  double noise_ = 0;
+  Augmentation augment_;
+  bool masks_ = false;
   std::vector<ClientView> views_;  // of each client; empty: they see what there is
 };
 

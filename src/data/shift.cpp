@@ -1,11 +1,33 @@
 #include "data/shift.h"
 
 #include <cmath>
+#include <string>
 
 #include "base/check.h"
+#include "base/option_set.h"
 
 namespace fl_sim {
 namespace {
+
+struct ShiftOptions {
+  std::string kind;  // "none", "labels", "rotation" or "intensity"
+  int64_t groups = 1;
+  static const OptionSet<ShiftOptions> kOptions;
+};
+
+const OptionSet<ShiftOptions> ShiftOptions::kOptions(
+    1030, {{&ShiftOptions::kind,
+            {.name = "shift.kind",
+             .default_value = "none",
+             .meaning = "how hidden groups of clients differ: permuted labels, images turned by "
+                        "multiples of 90 degrees, or changed intensities",
+             .choices = {"none", "labels", "rotation", "intensity"}}},
+           {&ShiftOptions::groups,
+            {.name = "shift.groups",
+             .default_value = "2",
+             .meaning = "hidden groups of clients",
+             .range = at_least(2),
+             .only_with = {"shift.kind", {"labels", "rotation", "intensity"}}}}});
 
 // x [n] numbers between 0 and 1, as they look in a group.
 torch::Tensor with_intensity(const torch::Tensor& x, int64_t group) {
@@ -28,8 +50,8 @@ torch::Tensor byte_table(int64_t group) {
 }  // namespace
 
 std::vector<int64_t> shift_groups(const Job& job, int64_t clients) {
-  if (job.get<std::string>("shift.kind") == "none") return {};
-  const auto groups = job.get<int64_t>("shift.groups");
+  const auto [kind, groups] = read_options<ShiftOptions>(job);
+  if (kind == "none") return {};
   Rng rng(job.seed(), "shift");
   std::vector<int64_t> group(static_cast<size_t>(clients));
   int64_t next = 0;
@@ -39,9 +61,8 @@ std::vector<int64_t> shift_groups(const Job& job, int64_t clients) {
 }
 
 void check_shift(const Job& job, const Dataset& data, int64_t clients) {
-  const auto kind = job.get<std::string>("shift.kind");
+  const auto [kind, groups] = read_options<ShiftOptions>(job);
   if (kind == "none") return;
-  const auto groups = job.get<int64_t>("shift.groups");
   FL_CHECK(groups <= clients, "shift.groups is ", groups, " (must be at most ", clients,
            ", the number of clients)");
   if (kind == "labels") {
@@ -74,7 +95,8 @@ void check_shift(const Job& job, const Dataset& data, int64_t clients) {
 
 void apply_shift(const Job& job, const std::vector<int64_t>& groups,
                  std::initializer_list<const Partition*> lists, Dataset& data) {
-  const auto kind = job.get<std::string>("shift.kind");
+  const auto options = read_options<ShiftOptions>(job);
+  const std::string& kind = options.kind;
   if (kind == "none") return;
   Samples& samples = data.train;
   const auto change = [&](const torch::Tensor& indices, int64_t group) {
@@ -97,7 +119,7 @@ void apply_shift(const Job& job, const std::vector<int64_t>& groups,
   };
 
   constexpr int64_t kChunk = 4096;  // samples at a time: copies stay small
-  for (int64_t group = 1; group < job.get<int64_t>("shift.groups"); ++group) {
+  for (int64_t group = 1; group < options.groups; ++group) {
     std::vector<int64_t> members;  // sample indices
     const auto flush = [&] {
       if (!members.empty()) change(torch::tensor(members, torch::kInt64), group);

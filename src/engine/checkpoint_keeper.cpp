@@ -88,7 +88,7 @@ std::optional<std::string> completed(const Job& job, const Results& results) {
 }
 
 Continuation look_for_former(const Experiment& e, const Results& results) {
-  const auto resume = e.job.get<std::string>("resume");
+  const std::string resume = read_options<CheckpointOptions>(e.job).resume;
   const std::string folder = checkpoint_folder(e.job), output = results.path();
   const bool overwrite = e.job.get<bool>("overwrite");
   if (resume == "no") {

@@ -7,7 +7,7 @@
 namespace fl_sim {
 namespace {
 
-constexpr int64_t kShard = 1 << 16;  // coordinates
+constexpr int64_t kShard = DeltaShards::kBlock;
 constexpr int64_t kSlice =
     1 << 13;  // of a block, which a rule sees at once: it may copy them often
 

@@ -21,6 +21,8 @@ namespace fl_sim {
 
 class DeltaShards {
  public:
+  static constexpr int64_t kBlock = 1 << 16;  // coordinates
+
   // Rows are of this type.
   DeltaShards(Communicator& comm, torch::ScalarType type) : comm_(comm), type_(type) {}
 

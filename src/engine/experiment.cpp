@@ -6,6 +6,7 @@
 #include "base/check.h"
 #include "base/rng.h"
 #include "data/shift.h"
+#include "engine/evaluation_plan.h"
 #include "engine/planned_partition.h"
 #include "engine/resolve.h"
 #include "learning/evaluation.h"
@@ -17,15 +18,16 @@ namespace fl_sim {
 namespace {
 
 void check_evaluation(const Job& job) {
+  const auto evaluation = read_options<EvaluationPlan>(job);
   FL_CHECK(
-      job.get<double>("target-accuracy") == 0 || job.get<int64_t>("evaluate-every") > 0,
+      evaluation.target == 0 || evaluation.every > 0,
       "target-accuracy is set, but evaluate-every is 0 (set it to 1, to look after every round)");
 }
 
 // Who never trains, and who may.
 void draw_holdout(Experiment& e) {
   const int64_t clients = e.partition.clients();
-  const auto count = e.job.get<int64_t>("holdout-clients");
+  const int64_t count = read_options<EvaluationPlan>(e.job).holdout;
   FL_CHECK(count < clients, "holdout-clients is ", count, " (must be less than ", clients,
            ", the number of clients: somebody has to train)");
   e.holdout.clear();
@@ -55,7 +57,8 @@ Objective objective_of(const Job& job, const Dataset& data) {
 
 // Clients can only evaluate on samples that they keep.
 void check_client_evaluation(const Experiment& e) {
-  const bool on_test = e.job.get<std::string>("evaluate-split") == "test";
+  const auto evaluation = read_options<EvaluationPlan>(e.job);
+  const bool on_test = evaluation.on_test();
   const Partition& held_back = on_test ? e.test : e.validation;
   const std::string algorithm = e.job.get<std::string>("algorithm");
   const std::string key = on_test ? "partition.test-fraction" : "partition.validation-fraction";
@@ -65,17 +68,17 @@ void check_client_evaluation(const Experiment& e) {
   if (held_back.indices.empty()) {
     FL_CHECK(!e.algorithm->needs().personal, "algorithm ", algorithm,
              " gives clients models of their own, which only they can evaluate, but ", help);
-    FL_CHECK(e.job.get<double>("evaluate-clients") == 0, "evaluate-clients is ",
-             e.job.get<std::string>("evaluate-clients"), ", but ", help);
+    FL_CHECK(evaluation.share == 0, "evaluate-clients is ", evaluation.share, ", but ", help);
   }
 }
 
 void note_what_has_no_effect(Experiment& e) {
   const Job& job = e.job;
   for (std::string& note : note_unused_clients(job, e.data)) e.notes.push_back(std::move(note));
-  const bool evaluates = job.get<double>("evaluate-clients") > 0;
-  if (!evaluates && job.get<int64_t>("holdout-clients") > 0) {
-    e.notes.push_back(message("holdout-clients is ", job.get<std::string>("holdout-clients"),
+  const auto evaluation = read_options<EvaluationPlan>(job);
+  const bool evaluates = evaluation.share > 0;
+  if (!evaluates && evaluation.holdout > 0) {
+    e.notes.push_back(message("holdout-clients is ", evaluation.holdout,
                               ", but nobody evaluates on their samples: evaluate-clients is 0"));
   }
   if (!evaluates && !e.test.indices.empty()) {
@@ -129,10 +132,11 @@ std::unique_ptr<Network> build_network(const Job& job, const Dataset& data) {
 }
 
 void build_parts(Experiment& e) {
+  const auto algorithm = e.job.get<std::string>("algorithm"),
+             partitioner = e.job.get<std::string>("partitioner");
   draw_holdout(e);
-  e.input_changes =
-      InputChanges(e.job, *make<Partitioner>(e.job.get<std::string>("partitioner"), {e.job}),
-                   e.partition.clients(), e.data.train.sample_shape());
+  e.input_changes = InputChanges(e.job, *make<Partitioner>(partitioner, {e.job}),
+                                 e.partition.clients(), e.data.train.sample_shape());
   e.shift_group = shift_groups(e.job, e.partition.clients());
   int64_t samples = e.partition.offsets.back();
   for (const int64_t client : e.holdout) samples -= e.partition.size(client);
@@ -140,19 +144,16 @@ void build_parts(Experiment& e) {
   FL_CHECK(samples > 0, "no client has a training sample");
   const auto [sampler, unused] = split_name(e.job.get<std::string>("sampler"));
   e.sampler = make<Sampler>(sampler, {e.job, clients});
-  e.algorithm = with_average(
-      make<Algorithm>(e.job.get<std::string>("algorithm"), {e.job, *e.network, clients, samples}),
-      e.job);
+  e.algorithm =
+      with_average(make<Algorithm>(algorithm, {e.job, *e.network, clients, samples}), e.job);
   const Needs needs = e.algorithm->needs();
   make_transforms(e, needs, clients);
   make_aggregator(e, needs);
   FL_CHECK(!e.sampler->weighs() || needs.lanes == 1, "sampler is ", sampler,
-           ", which sets the weights of a whole cohort, but algorithm ",
-           e.job.get<std::string>("algorithm"), " trains cohorts apart (choose sampler uniform)");
-  FL_CHECK(!needs.pooled || !e.input_changes.by_client(), "algorithm ",
-           e.job.get<std::string>("algorithm"),
-           " trains on everybody's samples at once, but under ", "partitioner ",
-           e.job.get<std::string>("partitioner"),
+           ", which sets the weights of a whole cohort, but algorithm ", algorithm,
+           " trains cohorts apart (choose sampler uniform)");
+  FL_CHECK(!needs.pooled || !e.input_changes.by_client(), "algorithm ", algorithm,
+           " trains on everybody's samples at once, but under ", "partitioner ", partitioner,
            " each client sees its samples in its own way (choose another one)");
 }
 
@@ -184,7 +185,7 @@ Experiment prepare_experiment(Job job, Dataset data) {
   e.test = std::move(lists.test);
   check_shift(job, data, e.partition.clients());
   e.network = build_network(job, data);
-  FL_CHECK(job.get<double>("target-accuracy") == 0 || e.network->objective().classifies(),
+  FL_CHECK(read_options<EvaluationPlan>(job).target == 0 || e.network->objective().classifies(),
            "target-accuracy is set, but the model predicts a number, which has no accuracy (leave "
            "it out)");
   resolve_group_size(job, *e.network);

@@ -7,7 +7,9 @@
 
 #include "base/check.h"
 #include "engine/client_state.h"
+#include "engine/evaluation_plan.h"
 #include "learning/client_metrics.h"
+#include "network/arithmetic.h"
 
 namespace fl_sim {
 namespace {
@@ -41,12 +43,12 @@ std::vector<NamedTensor> named_model(const Experiment& e, const ServerState& mod
 Ledger::Ledger(const Experiment& experiment, Trackers trackers)
     : e_(experiment),
       trackers_(std::move(trackers)),
-      target_accuracy_(e_.job.get<double>("target-accuracy")),
+      target_accuracy_(read_options<EvaluationPlan>(e_.job).target),
       stops_at_divergence_(e_.job.get<std::string>("on-divergence") == "stop"),
       state_bytes_(state_layout(e_).length() * static_cast<int64_t>(c10::elementSize(e_.dtype))),
       evaluator_(*e_.network,
                  {e_.data.test.inputs.to(e_.device), e_.data.test.labels.to(e_.device)},
-                 e_.data.scale, e_.data.shift, e_.job.get<int64_t>("threads") == 1,
+                 e_.data.scale, e_.data.shift, read_options<Arithmetic>(e_.job).one_thread(),
                  choose_metrics(e_.job, *e_.network, e_.data.classes),
                  [this](const TestResult& result) { evaluated(result); }) {}
 

@@ -69,9 +69,9 @@ ClientSplit split_data(const Job& job, const Dataset& data) {
   const torch::Tensor tensor = sample_labels(data.train);
   const std::span<const int64_t> labels(tensor.data_ptr<int64_t>(),
                                         static_cast<size_t>(tensor.numel()));
-  return split_clients(split_all(job, data, labels), labels,
-                       job.get<double>("partition.test-fraction"),
-                       job.get<double>("partition.validation-fraction"), job.seed());
+  const auto held_back = read_options<HeldBack>(job);
+  return split_clients(split_all(job, data, labels), labels, held_back.test_fraction,
+                       held_back.validation_fraction, job.seed());
 }
 
 std::vector<std::string> note_unused_clients(const Job& job, const Dataset& data) {

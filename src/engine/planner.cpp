@@ -13,8 +13,33 @@
 #include "engine/client_state.h"
 #include "engine/lanes.h"
 #include "process/test_hooks.h"
+#include "storage/checkpoint.h"
 
 namespace fl_sim {
+
+const OptionSet<AbsenceOptions> AbsenceOptions::kOptions(
+    1040, {{&AbsenceOptions::stragglers,
+            {.name = "stragglers.fraction",
+             .default_value = "0",
+             .meaning = "share of a cohort that trains for fewer epochs, 1 to local.epochs by "
+                        "chance",
+             .range = between(0, 1)}},
+           {&AbsenceOptions::policy,
+            {.name = "stragglers.policy",
+             .default_value = "drop",
+             .meaning = "what stragglers return: nothing that counts, or what they have",
+             .choices = {"drop", "partial"}}},
+           {&AbsenceOptions::available,
+            {.name = "availability.probability",
+             .default_value = "1",
+             .meaning = "chance that a client can be drawn in a round",
+             .range = {.low = 0, .high = 1, .open_low = true}}},
+           {&AbsenceOptions::dropout,
+            {.name = "availability.dropout",
+             .default_value = "0",
+             .meaning = "chance that a client that was drawn does not answer",
+             .range = from_below(0, 1)}}});
+
 namespace {
 
 // All ranks but the server's; one rank is both.
@@ -47,12 +72,12 @@ Planner::Planner(const Experiment& experiment, int ranks)
     : e_(experiment),
       needs_(e_.algorithm->needs()),
       rounds_(e_.job.get<int64_t>("rounds")),
-      evaluate_every_(e_.job.get<int64_t>("evaluate-every")),
-      checkpoint_every_(e_.job.get<int64_t>("checkpoint-every")),
+      checkpoint_every_(read_options<CheckpointOptions>(e_.job).every),
       exchanges_(needs_.exchanges),
       group_size_(e_.job.get<int64_t>("group-size")),
       seed_(e_.job.seed()),
-      evaluate_share_(e_.job.get<double>("evaluate-clients")),
+      evaluation_(read_options<EvaluationPlan>(e_.job)),
+      absence_(read_options<AbsenceOptions>(e_.job)),
       local_(e_.job),
       ranks_(ranks),
       state_length_(state_layout(e_).length()),
@@ -81,7 +106,7 @@ void Planner::end_exchange(const std::vector<ClientRecord>& trained) {
 }
 
 bool Planner::evaluates(int64_t round) const {
-  return round == rounds_ || (evaluate_every_ > 0 && round % evaluate_every_ == 0);
+  return round == rounds_ || (evaluation_.every > 0 && round % evaluation_.every == 0);
 }
 
 bool Planner::checkpoint_due(bool over) const {
@@ -126,7 +151,7 @@ RoundPlan Planner::next(const Situation& now, const State& memory) {
 
 // Those that may train and can be reached.
 Candidates Planner::candidates(int64_t round) const {
-  const double chance = e_.job.get<double>("availability.probability");
+  const double chance = absence_.available;
   const int64_t all = e_.trained.empty() ? e_.partition.clients() : std::ssize(e_.trained);
   if (chance >= 1) return e_.trained.empty() ? Candidates(all) : Candidates(e_.trained);
   std::vector<int64_t> available;
@@ -162,12 +187,11 @@ std::vector<Drawn> Planner::draw(int64_t round, const State& memory) const {
 
 Planner::Fate Planner::fate_of(const std::vector<Drawn>& cohort) const {
   Fate fate;
-  const double fraction = e_.job.get<double>("stragglers.fraction");
-  if (fraction > 0) {
+  if (absence_.stragglers > 0) {
     Rng rng(seed_, "stragglers", round_);
-    const bool drop = e_.job.get<std::string>("stragglers.policy") == "drop";
+    const bool drop = absence_.policy == "drop";
     const std::vector<int64_t> order = rng.permutation(std::ssize(cohort));
-    const auto count = std::llround(fraction * static_cast<double>(cohort.size()));
+    const auto count = std::llround(absence_.stragglers * static_cast<double>(cohort.size()));
     for (int64_t i = 0; i < count; ++i) {
       const int64_t client = cohort[static_cast<size_t>(order[static_cast<size_t>(i)])].client;
       if (drop) {
@@ -177,9 +201,8 @@ Planner::Fate Planner::fate_of(const std::vector<Drawn>& cohort) const {
       }
     }
   }
-  const double dropout = e_.job.get<double>("availability.dropout");
   for (const auto& [client, weight] : cohort) {
-    if (dropout > 0 && Rng(seed_, "lost", round_, client).uniform() < dropout)
+    if (absence_.dropout > 0 && Rng(seed_, "lost", round_, client).uniform() < absence_.dropout)
       fate.lost.insert(client);
     if (faults_.has(Faults::Kind::kClientCrash, round_, client)) fate.lost.insert(client);
   }
@@ -287,19 +310,18 @@ std::vector<ClientRecord> Planner::learned_from(std::vector<ClientRecord> record
 // alike.
 RoundPlan Planner::evaluation() {
   RoundPlan plan{.kind = RoundPlan::Kind::kEvaluate};
-  const Partition& held_back =
-      e_.job.get<std::string>("evaluate-split") == "test" ? e_.test : e_.validation;
+  const Partition& held_back = evaluation_.on_test() ? e_.test : e_.validation;
   std::vector<int64_t> seen, unseen, chosen;
   for (int64_t client = 0; client < held_back.clients(); ++client) {
     if (held_back.size(client) == 0) continue;
     const bool holdout = std::binary_search(e_.holdout.begin(), e_.holdout.end(), client);
     (holdout ? unseen : seen).push_back(client);
   }
-  const auto least = static_cast<size_t>(e_.job.get<int64_t>("evaluate-min-clients"));
+  const auto least = static_cast<size_t>(evaluation_.min_clients);
   Rng rng(seed_, "evaluate-clients", round_);
   for (std::vector<int64_t>* all : {&seen, &unseen}) {
     const auto share =
-        static_cast<size_t>(std::llround(evaluate_share_ * static_cast<double>(all->size())));
+        static_cast<size_t>(std::llround(evaluation_.share * static_cast<double>(all->size())));
     const size_t count = std::min(all->size(), std::max(least, share));
     if (count < all->size()) rng.shuffle(std::span(*all));
     chosen.insert(chosen.end(), all->begin(), all->begin() + static_cast<std::ptrdiff_t>(count));

@@ -5,9 +5,11 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <unordered_map>
 #include <vector>
 
+#include "engine/evaluation_plan.h"
 #include "engine/experiment.h"
 #include "engine/faults.h"
 #include "engine/schedule.h"
@@ -15,6 +17,15 @@
 #include "learning/batches.h"
 
 namespace fl_sim {
+
+// Who cannot be reached, who is late, and who never answers.
+struct AbsenceOptions {
+  double stragglers = 0;  // share of a cohort
+  std::string policy;     // what they return: "drop" or "partial"
+  double available = 1;   // chance that a client can be drawn
+  double dropout = 0;     // chance that it then does not answer
+  static const OptionSet<AbsenceOptions> kOptions;
+};
 
 // What the job's sampler remembers before round 1.
 State sampler_memory(const Experiment& experiment);
@@ -50,7 +61,7 @@ class Planner {
   bool last_exchange() const { return exchange_ + 1 == exchanges_; }
   // Whether the model after a round is evaluated on the test set, and by clients.
   bool evaluates(int64_t round) const;
-  bool clients_evaluate(int64_t round) const { return evaluate_share_ > 0 && evaluates(round); }
+  bool clients_evaluate(int64_t round) const { return evaluation_.share > 0 && evaluates(round); }
 
   // Records of those who were drawn for a lane of this round, but do nothing.
   std::vector<ClientRecord> absent(int64_t lane) const;
@@ -81,9 +92,10 @@ class Planner {
 
   const Experiment& e_;
   const Needs needs_;
-  const int64_t rounds_, evaluate_every_, checkpoint_every_, exchanges_, group_size_;
+  const int64_t rounds_, checkpoint_every_, exchanges_, group_size_;
   const uint64_t seed_;
-  const double evaluate_share_;
+  const EvaluationPlan evaluation_;
+  const AbsenceOptions absence_;
   const LocalPlan local_;
   const int ranks_;
   const int64_t state_length_;

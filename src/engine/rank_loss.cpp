@@ -17,6 +17,31 @@
 #include "storage/checkpoint.h"
 
 namespace fl_sim {
+
+const OptionSet<SurvivalOptions> SurvivalOptions::kOptions(
+    610, {{&SurvivalOptions::grace,
+           {.name = "grace",
+            .default_value = "60",
+            .meaning = "seconds after a signal for the round under way to end in; then it is "
+                       "dropped (unless state-memory limits what is remembered of it). Clients' "
+                       "evaluation is always finished",
+            .range = between(0, 1e8),
+            .changes_results = false}},
+          {&SurvivalOptions::stall_timeout,
+           {.name = "stall-timeout",
+            .default_value = "900",
+            .meaning = "seconds without progress after which a rank is named and the run ended; "
+                       "0: never",
+            .range = between(0, 1e8),
+            .changes_results = false}},
+          {&SurvivalOptions::on_rank_loss,
+           {.name = "on-rank-loss",
+            .default_value = "end",
+            .meaning = "what the others do when a rank dies: end, or go on without it, with the "
+                       "same bits (continue: Open MPI 5, and mpirun --with-ft ulfm)",
+            .choices = {"end", "continue"},
+            .changes_results = false}}});
+
 namespace {
 
 // What rank 0 tells those that are left, beside the folder of a checkpoint.
@@ -43,7 +68,7 @@ class Run {
         checkpoint_(std::move(checkpoint)),
         trackers_(std::move(trackers)),
         all_(all),
-        survives_(e.job.get<std::string>("on-rank-loss") == "continue" && all.size() > 1),
+        survives_(read_options<SurvivalOptions>(e.job).goes_on() && all.size() > 1),
         places_(all.gather(host_name())),
         former_(checkpoint_.empty() ? 0 : read_manifest(checkpoint_).round),
         comm_(&all),
@@ -156,7 +181,7 @@ class Run {
                 << " (stall-timeout)" << std::endl;
       all.abort(1);
     };
-    Watchdog::get().start(e_.job.get<double>("stall-timeout"), alarm);
+    Watchdog::get().start(read_options<SurvivalOptions>(e_.job).stall_timeout, alarm);
   }
 
   const Experiment& e_;

@@ -7,6 +7,8 @@
 
 #include "base/check.h"
 #include "data/partitioner.h"
+#include "engine/evaluation_plan.h"
+#include "learning/batches.h"
 #include "network/arithmetic.h"
 
 namespace fl_sim {
@@ -37,12 +39,12 @@ void resolve_clients(Job& job, const Dataset& data) {
 
 void resolve_cohort(Job& job) {
   if (job.get<std::string>("cohort") != "auto") return;
-  const int64_t clients = job.get<int64_t>("clients") - job.get<int64_t>("holdout-clients");
+  const int64_t clients = job.get<int64_t>("clients") - read_options<EvaluationPlan>(job).holdout;
   job.set("cohort", std::to_string(std::clamp<int64_t>(clients, 1, 10)));
 }
 
 void resolve_device(Job& job, std::vector<std::string>& notes) {
-  if (job.get<std::string>("device") != "auto") return;
+  if (read_options<Arithmetic>(job).device != "auto") return;
   const bool cuda = torch::cuda::is_available();
   job.set("device", cuda ? "cuda" : "cpu");
   if (!cuda && std::filesystem::exists("/dev/nvidia0")) {
@@ -56,8 +58,8 @@ void resolve_group_size(Job& job, const Network& network) {
   int64_t size = number_or_auto(job, "group-size", 1);
   if (size < 0) {
     const int64_t weights = (int64_t{1} << 28) / (3 * network.layout().row());
-    const int64_t samples = 4096 / job.get<int64_t>("local.batch-size");
-    const bool stack = job.get<std::string>("device") == "cuda" && network.stackable();
+    const int64_t samples = 4096 / LocalPlan(job).batch_size;
+    const bool stack = read_options<Arithmetic>(job).cuda() && network.stackable();
     const int64_t most = std::min({weights, samples, int64_t{128}, job.get<int64_t>("cohort")});
     size = stack ? std::max<int64_t>(most, 1) : 1;
   }
@@ -78,7 +80,7 @@ std::optional<Job> resolved_without_data(Job job) {
   resolve_cohort(job);
   std::vector<std::string> notes;
   resolve_device(job, notes);
-  if (job.get<std::string>("device") != "cpu") return {};
+  if (read_options<Arithmetic>(job).device != "cpu") return {};
   if (job.get<std::string>("group-size") == "auto") job.set("group-size", "1");
   return job;
 }

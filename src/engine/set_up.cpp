@@ -14,6 +14,7 @@
 #include "base/check.h"
 #include "base/version.h"
 #include "engine/planned_partition.h"
+#include "network/arithmetic.h"
 #include "process/test_hooks.h"
 
 namespace fl_sim {
@@ -34,7 +35,7 @@ std::string fingerprint(const Samples& samples) {
 
 // Called on every rank: a rank without a GPU says so itself.
 torch::Device device_of(const Job& job, int node_rank) {
-  if (job.get<std::string>("device") == "cpu") return torch::kCPU;
+  if (read_options<Arithmetic>(job).device == "cpu") return torch::kCPU;
   FL_CHECK(torch::cuda::is_available(),
            "device is cuda, but LibTorch sees no CUDA device here (choose --device cpu, or "
            "build against a CUDA LibTorch and check the driver)");

@@ -4,10 +4,23 @@
 
 namespace fl_sim {
 
-LocalPlan::LocalPlan(const Job& job)
-    : epochs(job.get<int64_t>("local.steps") > 0 ? 1 : job.get<int64_t>("local.epochs")),
-      steps(job.get<int64_t>("local.steps")),
-      batch_size(job.get<int64_t>("local.batch-size")) {}
+const OptionSet<LocalPlan> LocalPlan::kOptions(
+    800, {{&LocalPlan::epochs,
+           {.name = "local.epochs",
+            .default_value = "1",
+            .meaning = "passes over a client's samples in a round",
+            .range = between(1, 1000000),
+            .only_with = {"local.steps", {"0"}}}},
+          {&LocalPlan::steps,
+           {.name = "local.steps",
+            .default_value = "0",
+            .meaning = "local steps in a round, instead of epochs; 0: by epochs",
+            .range = between(0, 1000000000)}},
+          {&LocalPlan::batch_size,
+           {.name = "local.batch-size",
+            .default_value = {},
+            .meaning = "samples in a local mini-batch; a client's size or more: full batch",
+            .range = at_least(1)}}});
 
 int64_t LocalPlan::steps_of(int64_t samples, int64_t limit) const {
   if (samples == 0) return 0;

@@ -8,15 +8,19 @@
 #include <string>
 #include <vector>
 
+#include "base/option_set.h"
 #include "learning/algorithm.h"
 
 namespace fl_sim {
 
 // How long a client trains.
 struct LocalPlan {
-  int64_t epochs, steps, batch_size;
+  int64_t epochs = 1, steps = 0, batch_size = 1;
 
-  explicit LocalPlan(const Job& job);
+  LocalPlan() = default;
+  explicit LocalPlan(const Job& job) { kOptions.read(job, *this); }
+  static const OptionSet<LocalPlan> kOptions;
+
   int64_t batches_per_epoch(int64_t samples) const {
     return samples / batch_size + (samples % batch_size == 0 ? 0 : 1);
   }

@@ -1,13 +1,13 @@
 #include "learning/evaluation.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <map>
 #include <numeric>
 #include <sstream>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "process/interruption.h"
 
 namespace fl_sim {
@@ -56,7 +56,7 @@ void Evaluator::add(int64_t round, const torch::Tensor& rows) {
 
 bool Evaluator::step() {
   if (queue_.empty()) return false;
-  const auto start = std::chrono::steady_clock::now();
+  const auto start = Clock::now();
   Model& model = queue_.front();
   const int64_t count = std::min(scorer_.batch(model.rows), test_.size() - model.next);
   indices_.resize(static_cast<size_t>(count));
@@ -83,7 +83,7 @@ bool Evaluator::step() {
     queue_.pop_front();
     done_(result);
   }
-  seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  seconds_ += seconds_since(start);
   return !queue_.empty();
 }
 

@@ -28,7 +28,7 @@ torch::Tensor index_tensor(std::span<const int64_t> list, torch::Device device) 
 FullPass::FullPass(const Algorithm::Setup& setup, int64_t batch)
     : network_(setup.network),
       batch_(batch),
-      one_thread_(setup.job.get<int64_t>("threads") == 1),
+      one_thread_(read_options<Arithmetic>(setup.job).one_thread()),
       product_type_(product_type(setup.job)) {}
 
 // Of a client with so many samples.

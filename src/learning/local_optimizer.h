@@ -9,13 +9,23 @@
 #include <torch/types.h>
 
 #include <cstdint>
+#include <string>
 
 #include "base/job.h"
+#include "base/option_set.h"
 
 namespace fl_sim {
 
 class LocalOptimizer {
  public:
+  struct Options {
+    std::string optimizer;  // "sgd" or "adam"
+    double momentum = 0;
+    bool nesterov = false, keep_momentum = false;
+    double beta1 = 0, beta2 = 0, epsilon = 0, weight_decay = 0, clip_norm = 0;
+    static const OptionSet<Options> kOptions;
+  };
+
   // What it remembers of the rows that it trains: zeros at first.
   struct Memory {
     torch::Tensor velocity, second;  // [G, T]; undefined where the rule needs none
@@ -30,10 +40,11 @@ class LocalOptimizer {
   void step(torch::Tensor rows, torch::Tensor gradients, Memory& memory, double lr) const;
 
   // Whether a step is rows -= lr * (gradients + weight_decay * rows).
-  bool linear() const { return !adam_ && momentum_ == 0 && clip_norm_ == 0; }
-  bool adam() const { return adam_; }
-  double momentum() const { return momentum_; }
-  double weight_decay() const { return weight_decay_; }
+  bool linear() const { return !adam() && o_.momentum == 0 && o_.clip_norm == 0; }
+  bool adam() const { return o_.optimizer == "adam"; }
+  double momentum() const { return o_.momentum; }
+  bool keeps_momentum() const { return o_.keep_momentum; }  // from round to round
+  double weight_decay() const { return o_.weight_decay; }
 
   // The displacement that `steps` gradients of 1 make, in units of the learning rate: ||a||_1 (Wang
   // et al. 2020). `pull` is lr * mu of a proximal term, whose decay of earlier gradients it counts.
@@ -41,8 +52,7 @@ class LocalOptimizer {
   double step_weight(int64_t steps, double pull = 0) const;
 
  private:
-  bool adam_, nesterov_ = false;
-  double momentum_ = 0, weight_decay_, clip_norm_, beta1_ = 0, beta2_ = 0, epsilon_ = 0;
+  Options o_;
 };
 
 }  // namespace fl_sim

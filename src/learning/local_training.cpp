@@ -10,6 +10,34 @@
 #include "process/interruption.h"
 
 namespace fl_sim {
+
+const OptionSet<RateOptions> RateOptions::kOptions(
+    810, {{&RateOptions::lr,
+           {.name = "local.lr",
+            .default_value = {},
+            .meaning = "local learning rate",
+            .range = more_than(0)}},
+          {&RateOptions::schedule,
+           {.name = "local.lr-schedule",
+            .default_value = "decay",
+            .meaning = "the local learning rate over the rounds: times lr-decay after each, times "
+                       "lr-decay after every lr-step, or along a cosine that would be 0 after the "
+                       "last",
+            .choices = {"decay", "step", "cosine"}}},
+          {&RateOptions::decay,
+           {.name = "local.lr-decay",
+            .default_value = "1",
+            .meaning = "factor on the local learning rate after every round, or every lr-step "
+                       "rounds",
+            .range = {.low = 0, .high = 1, .open_low = true},
+            .only_with = {"local.lr-schedule", {"decay", "step"}}}},
+          {&RateOptions::step,
+           {.name = "local.lr-step",
+            .default_value = "10",
+            .meaning = "rounds between the steps of the local learning rate",
+            .range = at_least(1),
+            .only_with = {"local.lr-schedule", {"step"}}}}});
+
 namespace {
 
 void apply(const AffineCorrection& affine, LocalStep& step) {
@@ -65,30 +93,24 @@ LocalTraining::LocalTraining(const Algorithm::Setup& setup)
     : network_(setup.network),
       plan_(setup.job),
       optimizer_(setup.job),
-      schedule_(setup.job.get<std::string>("local.lr-schedule")),
-      lr_(setup.job.get<double>("local.lr")),
+      rate_(read_options<RateOptions>(setup.job)),
       rounds_(setup.job.get<int64_t>("rounds")),
-      one_thread_(setup.job.get<int64_t>("threads") == 1),
-      keep_momentum_(!optimizer_.adam() && setup.job.get<bool>("local.keep-momentum")),
-      product_type_(product_type(setup.job)) {
-  if (schedule_ != "cosine") lr_decay_ = setup.job.get<double>("local.lr-decay");
-  if (schedule_ == "step") lr_step_ = setup.job.get<int64_t>("local.lr-step");
-  FL_CHECK(!keep_momentum_ || optimizer_.momentum() > 0,
-           "local.keep-momentum is on, but local.momentum is 0 (there is nothing to keep)");
-}
+      one_thread_(read_options<Arithmetic>(setup.job).one_thread()),
+      product_type_(product_type(setup.job)) {}
 
 Needs LocalTraining::needs() const {
   Needs needs;
-  if (keep_momentum_) needs.client_state[kMomentumState] = trainable();
+  if (optimizer_.keeps_momentum()) needs.client_state[kMomentumState] = trainable();
   return needs;
 }
 
 double LocalTraining::learning_rate(int64_t round) const {
   const auto before = static_cast<double>(round - 1);
-  if (schedule_ == "cosine")
-    return lr_ / 2 * (1 + std::cos(std::numbers::pi * before / static_cast<double>(rounds_)));
-  const auto decays = schedule_ == "step" ? static_cast<double>((round - 1) / lr_step_) : before;
-  return lr_ * std::pow(lr_decay_, decays);
+  if (rate_.schedule == "cosine")
+    return rate_.lr / 2 * (1 + std::cos(std::numbers::pi * before / static_cast<double>(rounds_)));
+  const auto decays =
+      rate_.schedule == "step" ? static_cast<double>((round - 1) / rate_.step) : before;
+  return rate_.lr * std::pow(rate_.decay, decays);
 }
 
 LocalPlan LocalTraining::plan_for(const LocalRule& rule) const {
@@ -198,7 +220,7 @@ Update LocalTraining::run_sorted(ClientGroup& group, const GlobalModel& global,
   torch::Tensor gradients, kept;
   if (!(plain || folded)) gradients = torch::zeros({clients, trained}, options);
   LocalOptimizer::Memory memory = optimizer_.start(clients, trained, options);
-  const bool keeps = keep_momentum_ && rule.batches == "shuffle";
+  const bool keeps = optimizer_.keeps_momentum() && rule.batches == "shuffle";
   FL_CHECK(!keeps || group.state.contains(kMomentumState),
            "local.keep-momentum is on, but the algorithm does not keep it (its needs() must begin "
            "with those of its LocalTraining)");

@@ -15,11 +15,21 @@
 #include <utility>
 #include <vector>
 
+#include "base/option_set.h"
 #include "learning/batch_pass.h"
 #include "learning/local_optimizer.h"
 #include "network/row_part.h"
 
 namespace fl_sim {
+
+// How the local learning rate goes over the rounds.
+struct RateOptions {
+  double lr = 0;
+  std::string schedule;  // "decay", "step" or "cosine"
+  double decay = 1;
+  int64_t step = 1;
+  static const OptionSet<RateOptions> kOptions;
+};
 
 // A correction that is affine in the rows: gradient += pull * (rows - anchor) + shift. Said in this
 // form, it can be folded into the kernels that update the weights.
@@ -124,10 +134,9 @@ class LocalTraining {
   const Network& network_;
   LocalPlan plan_;
   LocalOptimizer optimizer_;
-  std::string schedule_;
-  double lr_, lr_decay_ = 1;
-  int64_t lr_step_ = 1, rounds_;
-  bool one_thread_, keep_momentum_;
+  RateOptions rate_;
+  int64_t rounds_;
+  bool one_thread_;
   std::optional<torch::ScalarType> product_type_;
 };
 

@@ -1,13 +1,54 @@
 #include "learning/server_average.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <string>
 #include <utility>
 
 #include "base/check.h"
+#include "base/option_set.h"
 
 namespace fl_sim {
 namespace {
+
+struct AverageOptions {
+  std::string kind;  // "none", "ema" or "swa"
+  double decay = 0;
+  bool dynamic = false;
+  std::string start;
+  int64_t every = 1;
+  static const OptionSet<AverageOptions> kOptions;
+};
+
+const OptionSet<AverageOptions> AverageOptions::kOptions(
+    840, {{&AverageOptions::kind,
+           {.name = "server.average",
+            .default_value = "none",
+            .meaning = "average of the server's models that is evaluated and saved in their place: "
+                       "ema, which forgets; swa, of the last rounds",
+            .choices = {"none", "ema", "swa"}}},
+          {&AverageOptions::decay,
+           {.name = "server.average-decay",
+            .default_value = "0.99",
+            .meaning = "what the average keeps of itself in a round",
+            .range = from_below(0, 1),
+            .only_with = {"server.average", {"ema"}}}},
+          {&AverageOptions::dynamic,
+           {.name = "server.average-dynamic",
+            .default_value = "false",
+            .meaning = "the decay is at most (1 + t) / (10 + t) after t rounds",
+            .only_with = {"server.average", {"ema"}}}},
+          {&AverageOptions::start,
+           {.name = "server.average-start",
+            .default_value = "auto",
+            .meaning = "first round that goes into the average; auto: three quarters of the rounds",
+            .only_with = {"server.average", {"swa"}}}},
+          {&AverageOptions::every,
+           {.name = "server.average-every",
+            .default_value = "1",
+            .meaning = "rounds from one that goes into the average to the next",
+            .range = at_least(1),
+            .only_with = {"server.average", {"swa"}}}}});
 
 // Both in ServerState::memory.
 constexpr const char* kAverage = "average.weights";  // [M, P]
@@ -50,10 +91,8 @@ class Averaged : public Wrapper {
 
 class Ema final : public Averaged {
  public:
-  Ema(std::unique_ptr<Algorithm> algorithm, const Job& job)
-      : Averaged(std::move(algorithm)),
-        decay_(job.get<double>("server.average-decay")),
-        dynamic_(job.get<bool>("server.average-dynamic")) {}
+  Ema(std::unique_ptr<Algorithm> algorithm, const AverageOptions& options)
+      : Averaged(std::move(algorithm)), decay_(options.decay), dynamic_(options.dynamic) {}
 
   torch::Tensor evaluated(const ServerState& server) const override {
     return server.memory.at(kAverage);
@@ -71,10 +110,9 @@ class Ema final : public Averaged {
 
 class Swa final : public Averaged {
  public:
-  Swa(std::unique_ptr<Algorithm> algorithm, const Job& job)
-      : Averaged(std::move(algorithm)), every_(job.get<int64_t>("server.average-every")) {
-    const auto rounds = job.get<int64_t>("rounds");
-    const auto start = job.get<std::string>("server.average-start");
+  Swa(std::unique_ptr<Algorithm> algorithm, const AverageOptions& options, int64_t rounds)
+      : Averaged(std::move(algorithm)), every_(options.every) {
+    const std::string& start = options.start;
     if (start == "auto") {
       start_ = std::max<int64_t>(1, (3 * rounds + 3) / 4);  // three quarters of them
       return;
@@ -102,12 +140,13 @@ class Swa final : public Averaged {
 }  // namespace
 
 std::unique_ptr<Algorithm> with_average(std::unique_ptr<Algorithm> algorithm, const Job& job) {
-  const auto kind = job.get<std::string>("server.average");
-  FL_CHECK(kind == "none" || !algorithm->needs().splits_models, "server.average is ", kind,
-           ", but algorithm ", job.get<std::string>("algorithm"),
+  const auto options = read_options<AverageOptions>(job);
+  FL_CHECK(options.kind == "none" || !algorithm->needs().splits_models, "server.average is ",
+           options.kind, ", but algorithm ", job.get<std::string>("algorithm"),
            " makes new models in the middle of a run, which have no average yet (must be none)");
-  if (kind == "ema") return std::make_unique<Ema>(std::move(algorithm), job);
-  if (kind == "swa") return std::make_unique<Swa>(std::move(algorithm), job);
+  if (options.kind == "ema") return std::make_unique<Ema>(std::move(algorithm), options);
+  if (options.kind == "swa")
+    return std::make_unique<Swa>(std::move(algorithm), options, job.get<int64_t>("rounds"));
   return algorithm;
 }
 

@@ -16,12 +16,19 @@
 #include <cstdint>
 #include <string>
 
+#include "base/option_set.h"
 #include "learning/algorithm.h"
 
 namespace fl_sim {
 
 class ServerOptimizer {
  public:
+  struct Options {
+    std::string rule;  // "sgd", "momentum", "adagrad", "adam" or "yogi"
+    double lr = 0, momentum = 0, beta1 = 0, beta2 = 0, tau = 0;
+    static const OptionSet<Options> kOptions;
+  };
+
   // Reads server.*; `bias_correction` makes adam divide m and v by 1 - β^t, and start v at 0, as
   // Kingma & Ba's does.
   explicit ServerOptimizer(const Algorithm::Setup& setup, bool bias_correction = false);
@@ -33,13 +40,12 @@ class ServerOptimizer {
   void step(ServerState& server, const torch::Tensor& delta, int64_t model = 0) const;
 
  private:
-  bool adaptive() const { return rule_ == "adagrad" || rule_ == "adam" || rule_ == "yogi"; }
+  bool adaptive() const { return o_.rule == "adagrad" || o_.rule == "adam" || o_.rule == "yogi"; }
   void adapt(ServerState& server, torch::Tensor& weights, const torch::Tensor& delta,
              int64_t model) const;
 
   int64_t trainable_;
-  std::string rule_;
-  double lr_, momentum_ = 0, beta1_ = 0, beta2_ = 0, tau_ = 0;
+  Options o_;
   bool bias_correction_;
 };
 

@@ -11,6 +11,30 @@
 #include "network/kernels.h"
 
 namespace fl_sim {
+
+const OptionSet<Arithmetic> Arithmetic::kOptions(
+    200, {{&Arithmetic::threads,
+           {.name = "threads",
+            .default_value = "1",
+            .meaning = "threads a rank computes with; part of the job because results depend on it",
+            .range = between(1, 4096)}},
+          {&Arithmetic::device,
+           {.name = "device",
+            .default_value = "auto",
+            .meaning = "where ranks compute; auto: CUDA devices where there are any",
+            .choices = {"auto", "cpu", "cuda"}}},
+          {&Arithmetic::precision,
+           {.name = "precision",
+            .default_value = "float32",
+            .meaning = "what layers multiply in; weights and sums stay float32. tf32: GPUs; bf16: "
+                       "GPUs and CPUs with AMX",
+            .choices = {"float32", "tf32", "bf16"}}},
+          {&Arithmetic::deterministic,
+           {.name = "deterministic",
+            .default_value = "true",
+            .meaning = "on GPUs: the same bits in every run; false lets libraries choose the "
+                       "fastest kernels"}}});
+
 namespace {
 
 // The name of the processor that OpenBLAS computes for; empty if that is not the BLAS.
@@ -29,9 +53,9 @@ std::string blas_kernels() {
 std::string own_kernels() { return kernels::instruction_set(); }
 
 void set_arithmetic(const Job& job) {
-  at::set_num_threads(static_cast<int>(job.get<int64_t>("threads")));
-  const bool deterministic = job.get<bool>("deterministic");
-  const bool tf32 = job.get<std::string>("precision") == "tf32";
+  const auto arithmetic = read_options<Arithmetic>(job);
+  at::set_num_threads(static_cast<int>(arithmetic.threads));
+  const bool deterministic = arithmetic.deterministic, tf32 = arithmetic.precision == "tf32";
   at::Context& context = at::globalContext();
   if (deterministic) setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", 0);
   context.setDeterministicCuDNN(deterministic);
@@ -46,13 +70,14 @@ void set_arithmetic(const Job& job) {
 }
 
 void check_precision(const Job& job) {
+  const auto arithmetic = read_options<Arithmetic>(job);
   FL_CHECK(
-      job.get<std::string>("precision") != "tf32" || job.get<std::string>("device") != "cpu",
+      arithmetic.precision != "tf32" || arithmetic.device != "cpu",
       "precision is tf32, which is an NVIDIA GPU's, but device is cpu (choose float32 or bf16)");
 }
 
 std::optional<torch::ScalarType> product_type(const Job& job) {
-  if (job.get<std::string>("precision") != "bf16") return std::nullopt;
+  if (read_options<Arithmetic>(job).precision != "bf16") return std::nullopt;
   return torch::kBFloat16;
 }
 

@@ -3,12 +3,25 @@
 
 #include <torch/types.h>
 
+#include <cstdint>
 #include <optional>
 #include <string>
 
 #include "base/job.h"
+#include "base/option_set.h"
 
 namespace fl_sim {
+
+// What ranks compute with.
+struct Arithmetic {
+  int64_t threads = 1;
+  std::string device;     // "auto" until the job is resolved, then "cpu" or "cuda"
+  std::string precision;  // "float32", "tf32" or "bf16"
+  bool deterministic = true;
+  bool one_thread() const { return threads == 1; }
+  bool cuda() const { return device == "cuda"; }
+  static const OptionSet<Arithmetic> kOptions;
+};
 
 // The BLAS's kernels and those of kernels.h, "OpenBLAS SkylakeX" and "AVX3": results depend on
 // them.

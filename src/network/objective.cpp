@@ -87,7 +87,7 @@ torch::Tensor Objective::hits(const torch::Tensor& scores, const torch::Tensor& 
 }
 
 torch::Tensor Objective::predictions(const torch::Tensor& scores, int64_t positions) const {
-  const torch::Tensor s = scores.to(torch::kFloat64);
+  torch::Tensor s = scores.to(torch::kFloat64);
   if (kind_ == Kind::kCrossEntropy) {
     return torch::softmax(s.reshape({s.size(0) * positions, -1}), 1).view(s.sizes());
   }

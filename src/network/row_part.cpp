@@ -99,7 +99,7 @@ void RowPart::zero(torch::Tensor rows) const {
 RowPart head_of(const Network& network) {
   const std::vector<std::string> head = network.head();
   std::set<std::string> names(head.begin(), head.end());
-  const RowPart part =
+  RowPart part =
       RowPart::of(network.layout(), [&](const Parameter& p) { return names.erase(p.name) > 0; });
   FL_CHECK(names.empty(), "the model says that ", *names.begin(),
            " is of its head, but has no parameter of that name");

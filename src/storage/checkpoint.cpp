@@ -187,8 +187,32 @@ void read_states(const Hdf5File& file, const std::vector<int64_t>& ids, int64_t 
 
 }  // namespace
 
+int64_t saving_block(int64_t length) { return rows_at_once(length) * length; }
+
+const OptionSet<CheckpointOptions> CheckpointOptions::kOptions(
+    600, {{&CheckpointOptions::every,
+           {.name = "checkpoint-every",
+            .default_value = "0",
+            .meaning = "rounds between checkpoints, from which --resume goes on; 0: only when a "
+                       "signal (SIGUSR1, SIGTERM, SIGINT) stops the run",
+            .range = at_least(0),
+            .changes_results = false}},
+          {&CheckpointOptions::folder,
+           {.name = "checkpoint-dir",
+            .default_value = "auto",
+            .meaning = "folder for checkpoints, which all ranks see; auto: where the results file "
+                       "is",
+            .changes_results = false}},
+          {&CheckpointOptions::resume,
+           {.name = "resume",
+            .default_value = "no",
+            .meaning = "go on from this job's checkpoint: auto, if there is one (a job that is "
+                       "complete stays as it is); must, or else it is an error",
+            .choices = {"no", "auto", "must"},
+            .changes_results = false}}});
+
 std::string checkpoint_folder(const Job& job) {
-  const auto folder = job.get<std::string>("checkpoint-dir");
+  const std::string folder = read_options<CheckpointOptions>(job).folder;
   fs::path path = job.get<std::string>("output");
   path.replace_extension(".checkpoint");
   return (folder == "auto" ? path : fs::path(folder) / path.filename()).string();

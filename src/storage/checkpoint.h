@@ -21,10 +21,18 @@
 #include <vector>
 
 #include "base/job.h"
+#include "base/option_set.h"
 #include "learning/algorithm.h"
 #include "storage/client_store.h"
 
 namespace fl_sim {
+
+struct CheckpointOptions {
+  int64_t every = 0;   // rounds; 0: only when a signal stops the run
+  std::string folder;  // "auto": where the results file is
+  std::string resume;  // "no", "auto" or "must"
+  static const OptionSet<CheckpointOptions> kOptions;
+};
 
 struct CheckpointFile {
   std::string name;
@@ -44,6 +52,10 @@ struct Manifest {
   std::map<std::string, std::string> job = {};  // as resolved
   std::vector<CheckpointFile> files = {};       // server.h5 first
 };
+
+// Numbers of clients' states, of `length` each, that pass through memory at a time while a
+// checkpoint is written.
+int64_t saving_block(int64_t length);
 
 // The folder of a job's checkpoints: named as its results file, in checkpoint-dir or beside it.
 std::string checkpoint_folder(const Job& job);

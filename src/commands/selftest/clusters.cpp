@@ -653,21 +653,14 @@ Mutual fml(const Problem& problem, const Local& local, int64_t rounds, double al
   return result;
 }
 
-FL_CLOSED_FORM("fml", "halves of labels and teachers", classifier_problem(), Local{}, "",
-               [](const Problem& p, const Local& l, int64_t t) {
-                 return fml(p, l, t, 0.5, 0.5).shared;
-               });
+FL_CLOSED_FORM("fml", "halves of labels and teachers", classifier_problem(), Local{}, "", fml, 0.5,
+               0.5);
 FL_CLOSED_FORM("fml", "unequal shares, with local momentum and weight decay", classifier_problem(),
                (Local{.steps = 5, .lr = 0.25, .momentum = 0.5, .weight_decay = 0.125}),
-               "fml.alpha = 0.75\nfml.beta = 0.25",
-               [](const Problem& p, const Local& l, int64_t t) {
-                 return fml(p, l, t, 0.75, 0.25).shared;
-               });
+               "fml.alpha = 0.75\nfml.beta = 0.25", fml, 0.75, 0.25);
 FL_CLOSED_FORM("fml", "a softmax regression, and a shared model that sees no labels",
                classifier_problem(0), (Local{.lr = 0.5, .clip = 0.5}),
-               "fml.alpha = 1\nfml.beta = 0", [](const Problem& p, const Local& l, int64_t t) {
-                 return fml(p, l, t, 1, 0).shared;
-               });
+               "fml.alpha = 1\nfml.beta = 0", fml, 1, 0);
 
 FL_SELFTEST("fml", "closed form", "private models, kept and evaluated", [] {
   const Problem problem = classifier_problem();

@@ -6,7 +6,7 @@
 
 #include "base/check.h"
 #include "commands/selftest/experiments.h"
-#include "network/layers.h"
+#include "commands/selftest/networks.h"
 
 namespace fl_sim::selftest {
 namespace {
@@ -72,20 +72,6 @@ FL_SELFTEST("engine", "mistakes", "cohorts depend on the seed and on the round",
   return all_of({require(first == cohorts(1), "one seed draws different cohorts"),
                  require(all_differ, "two seeds or two rounds draw the same cohort")});
 });
-
-// Batch normalisation of the inputs, then a linear layer.
-class NormalisedLinear final : public Network {
- public:
-  NormalisedLinear(int64_t features, int64_t classes)
-      : norm_(layout_, "norm", features), fc_(layout_, "fc", features, classes) {}
-  torch::Tensor forward(const Weights& weights, torch::Tensor x) const override {
-    return fc_(weights, norm_(weights, x));
-  }
-
- private:
-  BatchNorm norm_;
-  Linear fc_;
-};
 
 // Running statistics after one round of 3 full-batch steps: (1 - 0.9^3) of a client's mean and
 // unbiased variance over 0.9^3 of the initial 0 and 1, averaged over clients of 2 and 6 samples

@@ -238,33 +238,28 @@ Result differ(const Vector& a, const Vector& b, double least) {
 }
 
 bool add_closed_form(const std::string& algorithm, const std::string& text, const Problem& problem,
-                     const Local& local, const std::string& lines, const Rule& rule) {
+                     const Local& local, const std::string& lines, const ClosedForm& form) {
   const std::string job = local.lines() + lines;
   add_check({algorithm, "closed form", text, [=] {
                std::vector<Result> results;
                for (const int64_t rounds : {1, 2, 3}) {
-                 const Vector expected = rule(problem, local, rounds);
+                 const Vector expected = form(problem, local, rounds);
                  const Vector actual = solve(problem, algorithm, job, rounds);
                  results.push_back(compare(actual, expected));
                  results.back().note = message("after round ", rounds);
                  results.push_back(differ(actual, problem.start, 0.01));
                }
                results.push_back(compare(solve(problem, algorithm, job + "\ngroup-size = 3", 3),
-                                         rule(problem, local, 3)));
+                                         form(problem, local, 3)));
                results.back().note = "after round 3, in groups of three clients";
                return all_of(results);
              }});
   return add_check({algorithm, "float32", text, [=] {
-                      const Vector expected = rule(problem, local, 3);
+                      const Vector expected = form(problem, local, 3);
                       const Vector actual = solve(problem, algorithm, job, 3, torch::kFloat32);
                       return Result{norm(actual - expected) / norm(expected - problem.start), 1e-4,
                                     "relative to the change of the weights in three rounds"};
                     }});
-}
-
-bool add_closed_form(const std::string& algorithm, const std::string& text, const Local& local,
-                     const std::string& lines, const Rule& rule) {
-  return add_closed_form(algorithm, text, example_problem(), local, lines, rule);
 }
 
 std::vector<Drawn> FixedCohorts::sample(const SampleRequest& request, Rng&) const {

@@ -84,11 +84,40 @@ Result differ(const Vector& a, const Vector& b, double least);
 
 // One, two and three rounds of `algorithm` against `rule`, alone and in groups of three clients,
 // whose clients all have different sizes, so that the batches are ragged; and in float32.
-using Rule = std::function<Vector(const Problem&, const Local&, int64_t rounds)>;
-bool add_closed_form(const std::string& algorithm, const std::string& text, const Local& local,
-                     const std::string& lines, const Rule& rule);
+using ClosedForm = std::function<Vector(const Problem&, const Local&, int64_t rounds)>;
 bool add_closed_form(const std::string& algorithm, const std::string& text, const Problem& problem,
-                     const Local& local, const std::string& lines, const Rule& rule);
+                     const Local& local, const std::string& lines, const ClosedForm& form);
+
+// The trained weights in what a rule returns.
+inline const Vector& weights_in(const Vector& weights) { return weights; }
+template <class Model>
+const Vector& weights_in(const Model& model) {
+  if constexpr (requires { model.w; }) {
+    return model.w;
+  } else if constexpr (requires { model.global; }) {
+    return model.global;
+  } else if constexpr (requires { model.weights; }) {
+    return model.weights;
+  } else {
+    return model.shared;
+  }
+}
+
+// The same with rule(problem, local, rounds, arguments...).
+template <class Rule, class... Arguments>
+bool add_closed_form(const std::string& algorithm, const std::string& text, const Problem& problem,
+                     const Local& local, const std::string& lines, const Rule& rule,
+                     const Arguments&... arguments) {
+  const ClosedForm form = [=](const Problem& p, const Local& l, int64_t rounds) {
+    return weights_in(rule(p, l, rounds, arguments...));
+  };
+  return add_closed_form(algorithm, text, problem, local, lines, form);
+}
+template <class Rule, class... Arguments>
+bool add_closed_form(const std::string& algorithm, const std::string& text, const Local& local,
+                     const std::string& lines, const Rule& rule, const Arguments&... arguments) {
+  return add_closed_form(algorithm, text, example_problem(), local, lines, rule, arguments...);
+}
 
 // Those of a run with results, which may be null.
 Trackers trackers_of(Results* results);

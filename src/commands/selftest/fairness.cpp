@@ -54,18 +54,13 @@ Vector qffl(const Problem& problem, Local local, int64_t rounds, double q, doubl
   return w;
 }
 
-FL_CLOSED_FORM("qffl", "the paper's q", Local{}, "",
-               [](const Problem& p, const Local& l, int64_t t) { return qffl(p, l, t, 0.1); });
+FL_CLOSED_FORM("qffl", "the paper's q", Local{}, "", qffl, 0.1, 1, 1);
 FL_CLOSED_FORM("qffl", "q 2, with local momentum and a server rate of a half",
-               Local{.momentum = 0.5}, "qffl.q = 2\nserver.lr = 0.5",
-               [](const Problem& p, const Local& l, int64_t t) { return qffl(p, l, t, 2, 0.5); });
+               Local{.momentum = 0.5}, "qffl.q = 2\nserver.lr = 0.5", qffl, 2, 0.5, 1);
 FL_CLOSED_FORM("qffl", "q 1, with a local rate that falls", Local{},
-               "qffl.q = 1\nlocal.lr-decay = 0.5", [](const Problem& p, const Local& l, int64_t t) {
-                 return qffl(p, l, t, 1, 1, 0.5);
-               });
+               "qffl.q = 1\nlocal.lr-decay = 0.5", qffl, 1, 1, 0.5);
 FL_CLOSED_FORM("qffl", "a classifier with a hidden layer", classifier_problem(), Local{},
-               "qffl.q = 3",
-               [](const Problem& p, const Local& l, int64_t t) { return qffl(p, l, t, 3); });
+               "qffl.q = 3", qffl, 3, 1, 1);
 
 FL_SELFTEST("qffl", "equals", "q 0 is FedAvg with uniform weights, bit for bit", [] {
   const Problem problem = example_problem();
@@ -186,14 +181,11 @@ Mixture afl(const Problem& problem, const Local& local, int64_t rounds, double g
   return m;
 }
 
-FL_CLOSED_FORM("afl", "the usual rate", everybody(example_problem()), Local{}, "",
-               [](const Problem& p, const Local& l, int64_t t) { return afl(p, l, t, 0.01).w; });
+FL_CLOSED_FORM("afl", "the usual rate", everybody(example_problem()), Local{}, "", afl, 0.01);
 FL_CLOSED_FORM("afl", "a rate at which clients lose all weight, with local momentum",
-               everybody(example_problem()), Local{.momentum = 0.5}, "afl.gamma = 0.5",
-               [](const Problem& p, const Local& l, int64_t t) { return afl(p, l, t, 0.5).w; });
+               everybody(example_problem()), Local{.momentum = 0.5}, "afl.gamma = 0.5", afl, 0.5);
 FL_CLOSED_FORM("afl", "a classifier with a hidden layer", everybody(classifier_problem()), Local{},
-               "afl.gamma = 0.25",
-               [](const Problem& p, const Local& l, int64_t t) { return afl(p, l, t, 0.25).w; });
+               "afl.gamma = 0.25", afl, 0.25);
 
 FL_SELFTEST("afl", "closed form", "the mixture, in the simplex and at its edge", [] {
   const Problem problem = everybody(example_problem());

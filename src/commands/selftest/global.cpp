@@ -9,18 +9,15 @@ namespace {
 
 // fedavg ---------------------------------------------------------------------------------------
 
-FL_CLOSED_FORM("fedavg", "plain local steps", Local{}, "",
-               [](const Problem& p, const Local& l, int64_t t) { return fedavg(p, l, t); });
+FL_CLOSED_FORM("fedavg", "plain local steps", Local{}, "", fedavg, 1);
 FL_CLOSED_FORM("fedavg", "local momentum, weight decay and a server rate of a half",
-               Local{.momentum = 0.5, .weight_decay = 0.125}, "server.lr = 0.5",
-               [](const Problem& p, const Local& l, int64_t t) { return fedavg(p, l, t, 0.5); });
+               Local{.momentum = 0.5, .weight_decay = 0.125}, "server.lr = 0.5", fedavg, 0.5);
 FL_CLOSED_FORM("fedavg", "Nesterov's momentum and clipped gradients",
-               Local{.steps = 4, .momentum = 0.75, .clip = 0.5, .nesterov = true}, "",
-               [](const Problem& p, const Local& l, int64_t t) { return fedavg(p, l, t); });
+               Local{.steps = 4, .momentum = 0.75, .clip = 0.5, .nesterov = true}, "", fedavg, 1);
 FL_CLOSED_FORM("fedavg", "a classifier with a hidden layer", classifier_problem(), Local{}, "",
-               [](const Problem& p, const Local& l, int64_t t) { return fedavg(p, l, t); });
+               fedavg, 1);
 FL_CLOSED_FORM("fedavg", "a softmax regression", classifier_problem(0), Local{.momentum = 0.5}, "",
-               [](const Problem& p, const Local& l, int64_t t) { return fedavg(p, l, t); });
+               fedavg, 1);
 
 // p_k travels as a float, so the mean is exact to a few 1e-8 of the deltas.
 FL_SELFTEST("fedavg", "closed form", "shares of samples that are no sums of powers of two", [] {
@@ -93,14 +90,11 @@ FL_SELFTEST("fedavg", "fixed point", "unequal curvatures: biased unless there is
 
 // fedprox --------------------------------------------------------------------------------------
 
-FL_CLOSED_FORM("fedprox", "mu 0.5", Local{}, "fedprox.mu = 0.5",
-               [](const Problem& p, const Local& l, int64_t t) { return fedprox(p, l, t, 0.5); });
+FL_CLOSED_FORM("fedprox", "mu 0.5", Local{}, "fedprox.mu = 0.5", fedprox, 0.5);
 FL_CLOSED_FORM("fedprox", "mu 2 with local momentum", Local{.steps = 5, .momentum = 0.5},
-               "fedprox.mu = 2",
-               [](const Problem& p, const Local& l, int64_t t) { return fedprox(p, l, t, 2); });
+               "fedprox.mu = 2", fedprox, 2);
 FL_CLOSED_FORM("fedprox", "a classifier with a hidden layer", classifier_problem(),
-               Local{.steps = 5}, "fedprox.mu = 0.5",
-               [](const Problem& p, const Local& l, int64_t t) { return fedprox(p, l, t, 0.5); });
+               Local{.steps = 5}, "fedprox.mu = 0.5", fedprox, 0.5);
 
 FL_SELFTEST("fedprox", "equals", "mu 0 is FedAvg, bit for bit", [] {
   const Problem problem = example_problem();
@@ -125,23 +119,16 @@ FL_SELFTEST("fedprox", "mistakes", "the term pulls back: the larger mu, the smal
 
 // scaffold -------------------------------------------------------------------------------------
 
-FL_CLOSED_FORM("scaffold", "uniform weights", Local{}, "",
-               [](const Problem& p, const Local& l, int64_t t) {
-                 return scaffold(p, l, t, 1, true);
-               });
-FL_CLOSED_FORM("scaffold", "weights by samples", Local{}, "weighting = samples",
-               [](const Problem& p, const Local& l, int64_t t) {
-                 return scaffold(p, l, t, 1, false);
-               });
+FL_CLOSED_FORM("scaffold", "uniform weights", Local{}, "", scaffold, 1, true);
+FL_CLOSED_FORM("scaffold", "weights by samples", Local{}, "weighting = samples", scaffold, 1,
+               false);
 FL_CLOSED_FORM("scaffold", "local momentum and a server rate of a half",
-               Local{.steps = 4, .lr = 0.0625, .momentum = 0.5}, "server.lr = 0.5",
-               [](const Problem& p, const Local& l, int64_t t) {
-                 return scaffold(p, l, t, 0.5, true);
-               });
+               Local{.steps = 4, .lr = 0.0625, .momentum = 0.5}, "server.lr = 0.5", scaffold, 0.5,
+               true);
 FL_CLOSED_FORM(
     "scaffold", "Nesterov's momentum and weight decay",
     Local{.steps = 4, .lr = 0.0625, .momentum = 0.5, .weight_decay = 0.25, .nesterov = true}, "",
-    [](const Problem& p, const Local& l, int64_t t) { return scaffold(p, l, t, 1, true); });
+    scaffold, 1, true);
 
 // The correction after the step, and K_k where ||a_k||_1 would stand.
 FL_CLOSED_FORM("scaffold", "in NIID-Bench's order",
@@ -239,20 +226,14 @@ FL_SELFTEST("scaffold", "mistakes", "c sums over the cohort, divided by the popu
 
 FL_CLOSED_FORM("fedadam", "rates of the paper", Local{},
                "server.lr = 0.1\nserver.beta1 = 0.9\nserver.beta2 = 0.99\nserver.tau = 0.01",
-               [](const Problem& p, const Local& l, int64_t t) {
-                 return fedadam(p, l, t, 0.1, 0.9, 0.99, 0.01, false);
-               });
+               fedadam, 0.1, 0.9, 0.99, 0.01, false);
 FL_CLOSED_FORM("fedadam", "without a first moment, with local momentum", Local{.momentum = 0.5},
                "server.lr = 0.25\nserver.beta1 = 0\nserver.beta2 = 0.5\nserver.tau = 0.125",
-               [](const Problem& p, const Local& l, int64_t t) {
-                 return fedadam(p, l, t, 0.25, 0, 0.5, 0.125, false);
-               });
+               fedadam, 0.25, 0, 0.5, 0.125, false);
 FL_CLOSED_FORM("fedadam", "bias correction", Local{},
                "server.lr = 0.25\nserver.beta1 = 0.9\nserver.beta2 = 0.99\nserver.tau = 0.01\n"
                "fedadam.bias-correction = true",
-               [](const Problem& p, const Local& l, int64_t t) {
-                 return fedadam(p, l, t, 0.25, 0.9, 0.99, 0.01, true);
-               });
+               fedadam, 0.25, 0.9, 0.99, 0.01, true);
 
 FL_SELFTEST("fedadam", "equals", "FedAvg's clients with server.optimizer adam, bit for bit", [] {
   const Problem problem = example_problem();
@@ -293,15 +274,9 @@ FL_SELFTEST("fedadam", "mistakes", "v starts at tau squared, or at 0 under bias 
 
 // fedavgm --------------------------------------------------------------------------------------
 
-FL_CLOSED_FORM("fedavgm", "the usual rates", Local{}, "",
-               [](const Problem& p, const Local& l, int64_t t) {
-                 return fedavgm(p, l, t, 1, 0.9);
-               });
+FL_CLOSED_FORM("fedavgm", "the usual rates", Local{}, "", fedavgm, 1, 0.9);
 FL_CLOSED_FORM("fedavgm", "other rates, with local momentum", Local{.momentum = 0.5},
-               "server.lr = 0.5\nserver.momentum = 0.25",
-               [](const Problem& p, const Local& l, int64_t t) {
-                 return fedavgm(p, l, t, 0.5, 0.25);
-               });
+               "server.lr = 0.5\nserver.momentum = 0.25", fedavgm, 0.5, 0.25);
 
 FL_SELFTEST("fedavgm", "equals", "momentum 0 is FedAvg, bit for bit", [] {
   const Problem problem = example_problem();
@@ -312,26 +287,17 @@ FL_SELFTEST("fedavgm", "equals", "momentum 0 is FedAvg, bit for bit", [] {
 
 // fedadagrad, fedyogi --------------------------------------------------------------------------
 
-FL_CLOSED_FORM("fedadagrad", "the usual rates", Local{}, "",
-               [](const Problem& p, const Local& l, int64_t t) {
-                 return fedadagrad(p, l, t, 0.1, 0, 1e-3);
-               });
+FL_CLOSED_FORM("fedadagrad", "the usual rates", Local{}, "", fedadagrad, 0.1, 0, 1e-3);
 FL_CLOSED_FORM("fedadagrad", "a first moment, with local momentum", Local{.momentum = 0.5},
-               "server.lr = 0.25\nserver.beta1 = 0.5\nserver.tau = 0.125",
-               [](const Problem& p, const Local& l, int64_t t) {
-                 return fedadagrad(p, l, t, 0.25, 0.5, 0.125);
-               });
-FL_CLOSED_FORM("fedyogi", "the usual moments", Local{}, "server.lr = 0.1",
-               [](const Problem& p, const Local& l, int64_t t) {
-                 return fedyogi(p, l, t, 0.1, 0.9, 0.99, 1e-3);
-               });
+               "server.lr = 0.25\nserver.beta1 = 0.5\nserver.tau = 0.125", fedadagrad, 0.25, 0.5,
+               0.125);
+FL_CLOSED_FORM("fedyogi", "the usual moments", Local{}, "server.lr = 0.1", fedyogi, 0.1, 0.9, 0.99,
+               1e-3);
 // A tau between the deltas of the three coordinates: v grows in some and shrinks in others.
 FL_CLOSED_FORM("fedyogi", "a second moment that grows here and shrinks there",
                Local{.momentum = 0.5},
-               "server.lr = 0.25\nserver.beta1 = 0\nserver.beta2 = 0.5\nserver.tau = 0.5",
-               [](const Problem& p, const Local& l, int64_t t) {
-                 return fedyogi(p, l, t, 0.25, 0, 0.5, 0.5);
-               });
+               "server.lr = 0.25\nserver.beta1 = 0\nserver.beta2 = 0.5\nserver.tau = 0.5", fedyogi,
+               0.25, 0, 0.5, 0.5);
 
 FL_SELFTEST("fedadagrad", "equals", "FedAvg's clients with server.optimizer adagrad", [] {
   const Problem problem = example_problem();

@@ -101,37 +101,32 @@ FL_SELFTEST("mimelite", "mistakes", "running statistics are averaged by weight",
 
 // fedsgd ---------------------------------------------------------------------------------------
 
-// McMahan et al. 2017, Section 2: w+ = w - rate Σ p_k ∇F_k(w).
-Vector fedsgd(const Problem& problem, int64_t rounds, double rate, double weight_decay = 0) {
+// McMahan et al. 2017, Section 2: w+ = w - lr server_lr Σ p_k ∇F_k(w).
+Vector fedsgd(const Problem& problem, const Local& local, int64_t rounds, double server_lr) {
   Vector w = problem.start;
   for (int64_t t = 1; t <= rounds; ++t) {
     const std::vector<int64_t> cohort = problem.survivors(t);
     Vector g(0.0, w.size());
     for (const int64_t k : cohort) g += problem.share(k, cohort) * problem.gradient(k, w);
-    w -= rate * (g + weight_decay * w);
+    w -= local.lr * server_lr * (g + local.weight_decay * w);
   }
   return w;
 }
 
-FL_CLOSED_FORM("fedsgd", "a local rate", Local{.steps = 1}, "",
-               [](const Problem& p, const Local& l, int64_t t) { return fedsgd(p, t, l.lr); });
+FL_CLOSED_FORM("fedsgd", "a local rate", Local{.steps = 1}, "", fedsgd, 1);
 FL_CLOSED_FORM("fedsgd", "a rate of the server and weight decay",
-               Local{.steps = 1, .weight_decay = 0.25}, "server.lr = 0.5",
-               [](const Problem& p, const Local& l, int64_t t) {
-                 return fedsgd(p, t, l.lr / 2, 0.25);
-               });
+               Local{.steps = 1, .weight_decay = 0.25}, "server.lr = 0.5", fedsgd, 0.5);
 FL_CLOSED_FORM("fedsgd", "a classifier with a hidden layer", classifier_problem(),
-               Local{.steps = 1}, "",
-               [](const Problem& p, const Local& l, int64_t t) { return fedsgd(p, t, l.lr); });
+               Local{.steps = 1}, "", fedsgd, 1);
 
 // Whose pieces of three samples leave a smaller last one, which must count by its samples.
 FL_SELFTEST("fedsgd", "closed form", "the gradient is of all samples, whatever the batch size", [] {
   std::vector<Result> results;
   for (const Problem& problem : {example_problem(), classifier_problem()}) {
-    const std::string lines = "local.lr = 0.125\nlocal.batch-size = 3";
-    results.push_back(compare(solve(problem, "fedsgd", lines, 3), fedsgd(problem, 3, 0.125)));
+    const std::string lines = "local.lr = 0.125\nlocal.batch-size = 3";  // Local{}, in pieces
+    results.push_back(compare(solve(problem, "fedsgd", lines, 3), fedsgd(problem, Local{}, 3, 1)));
     // The 1e-4 of the column "float32".
-    const Vector expected = fedsgd(problem, 3, 0.125);
+    const Vector expected = fedsgd(problem, Local{}, 3, 1);
     const Vector actual = solve(problem, "fedsgd", lines, 3, torch::kFloat32);
     results.push_back({norm(actual - expected) / norm(expected - problem.start), 1e-4, "float32"});
   }
@@ -346,14 +341,9 @@ Problem halves() {
   return problem;
 }
 
-FL_CLOSED_FORM("feddyn", "alpha 0.5", halves(), Local{}, "feddyn.alpha = 0.5",
-               [](const Problem& p, const Local& l, int64_t t) {
-                 return feddyn_states(p, l, t, 0.5).w;
-               });
+FL_CLOSED_FORM("feddyn", "alpha 0.5", halves(), Local{}, "feddyn.alpha = 0.5", feddyn_states, 0.5);
 FL_CLOSED_FORM("feddyn", "the usual alpha, with local momentum", halves(), Local{.momentum = 0.5},
-               "", [](const Problem& p, const Local& l, int64_t t) {
-                 return feddyn_states(p, l, t, 0.01).w;
-               });
+               "", feddyn_states, 0.01);
 
 FL_SELFTEST("feddyn", "closed form", "what the server and the clients keep", [] {
   const Problem problem = halves();
@@ -413,11 +403,9 @@ Vector fedexp(const Problem& problem, const Local& local, int64_t rounds, double
   return w;
 }
 
-FL_CLOSED_FORM("fedexp", "the usual epsilon", Local{}, "",
-               [](const Problem& p, const Local& l, int64_t t) { return fedexp(p, l, t, 1e-3); });
+FL_CLOSED_FORM("fedexp", "the usual epsilon", Local{}, "", fedexp, 1e-3, nullptr);
 FL_CLOSED_FORM("fedexp", "a small epsilon, with local momentum", Local{.steps = 8, .momentum = 0.5},
-               "fedexp.epsilon = 1e-6",
-               [](const Problem& p, const Local& l, int64_t t) { return fedexp(p, l, t, 1e-6); });
+               "fedexp.epsilon = 1e-6", fedexp, 1e-6, nullptr);
 
 // Four clients whose points lie in four directions: the rate has to differ from 1, and the
 // closed forms above might not make it.
@@ -479,23 +467,13 @@ Momentum mime(const Problem& problem, const Local& local, int64_t rounds, double
   return m;
 }
 
-FL_CLOSED_FORM("mime", "beta 0.5", halves(), Local{}, "mime.beta = 0.5",
-               [](const Problem& p, const Local& l, int64_t t) {
-                 return mime(p, l, t, 0.5, false).w;
-               });
+FL_CLOSED_FORM("mime", "beta 0.5", halves(), Local{}, "mime.beta = 0.5", mime, 0.5, false, 1);
 FL_CLOSED_FORM("mime", "the usual beta and a server rate of a half", halves(), Local{.steps = 5},
-               "server.lr = 0.5", [](const Problem& p, const Local& l, int64_t t) {
-                 return mime(p, l, t, 0.9, false, 0.5).w;
-               });
-FL_CLOSED_FORM("mimelite", "beta 0.5", halves(), Local{}, "mimelite.beta = 0.5",
-               [](const Problem& p, const Local& l, int64_t t) {
-                 return mime(p, l, t, 0.5, true).w;
-               });
+               "server.lr = 0.5", mime, 0.9, false, 0.5);
+FL_CLOSED_FORM("mimelite", "beta 0.5", halves(), Local{}, "mimelite.beta = 0.5", mime, 0.5, true,
+               1);
 FL_CLOSED_FORM("mimelite", "the usual beta and a server rate of a half", halves(),
-               Local{.steps = 5}, "server.lr = 0.5",
-               [](const Problem& p, const Local& l, int64_t t) {
-                 return mime(p, l, t, 0.9, true, 0.5).w;
-               });
+               Local{.steps = 5}, "server.lr = 0.5", mime, 0.9, true, 0.5);
 
 // A classifier with as many clients in each round as in halves().
 Problem classifier_halves() {
@@ -504,13 +482,9 @@ Problem classifier_halves() {
   return problem;
 }
 FL_CLOSED_FORM("mime", "a classifier with a hidden layer", classifier_halves(), Local{},
-               "mime.beta = 0.5", [](const Problem& p, const Local& l, int64_t t) {
-                 return mime(p, l, t, 0.5, false).w;
-               });
+               "mime.beta = 0.5", mime, 0.5, false, 1);
 FL_CLOSED_FORM("mimelite", "a classifier with a hidden layer", classifier_halves(), Local{},
-               "mimelite.beta = 0.5", [](const Problem& p, const Local& l, int64_t t) {
-                 return mime(p, l, t, 0.5, true).w;
-               });
+               "mimelite.beta = 0.5", mime, 0.5, true, 1);
 
 Result mime_states(const std::string& algorithm, bool lite) {
   const Problem problem = halves();

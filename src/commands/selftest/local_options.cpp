@@ -14,8 +14,7 @@ namespace {
 
 // Optimisers and rates ---------------------------------------------------------------------------
 
-FL_CLOSED_FORM("fedavg", "local Adam", Local{.adam = true}, "",
-               [](const Problem& p, const Local& l, int64_t t) { return fedavg(p, l, t); });
+FL_CLOSED_FORM("fedavg", "local Adam", Local{.adam = true}, "", fedavg, 1);
 FL_CLOSED_FORM("fedavg", "local Adam with other rates, weight decay and clipped gradients",
                Local{.steps = 5,
                      .lr = 0.0625,
@@ -25,10 +24,9 @@ FL_CLOSED_FORM("fedavg", "local Adam with other rates, weight decay and clipped 
                      .beta1 = 0.5,
                      .beta2 = 0.75,
                      .epsilon = 0.125},
-               "", [](const Problem& p, const Local& l, int64_t t) { return fedavg(p, l, t); });
+               "", fedavg, 1);
 FL_CLOSED_FORM("fedprox", "local Adam sees the proximal term as a part of the gradient",
-               Local{.adam = true, .epsilon = 0.125}, "fedprox.mu = 0.5",
-               [](const Problem& p, const Local& l, int64_t t) { return fedprox(p, l, t, 0.5); });
+               Local{.adam = true, .epsilon = 0.125}, "fedprox.mu = 0.5", fedprox, 0.5);
 
 // FedAvg whose local rate in round t is lr * factor(t).
 Vector with_rates(const Problem& problem, const Local& local, int64_t rounds,

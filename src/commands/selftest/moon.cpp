@@ -74,12 +74,10 @@ Moon moon(const Problem& problem, const Local& local, int64_t rounds, double mu,
 
 // Ten hidden units, so that no sample's are all 0: there the cosine has no gradient.
 FL_CLOSED_FORM("moon", "the usual weight and temperature", classifier_problem(10), Local{}, "",
-               [](const Problem& p, const Local& l, int64_t t) { return moon(p, l, t, 1, 0.5).w; });
+               moon, 1, 0.5);
 FL_CLOSED_FORM("moon", "a strong term, with local momentum", classifier_problem(10),
-               Local{.steps = 4, .momentum = 0.5}, "moon.mu = 5\nmoon.temperature = 0.25",
-               [](const Problem& p, const Local& l, int64_t t) {
-                 return moon(p, l, t, 5, 0.25).w;
-               });
+               Local{.steps = 4, .momentum = 0.5}, "moon.mu = 5\nmoon.temperature = 0.25", moon, 5,
+               0.25);
 
 // The term must matter to those checks: it acts from round 2 on.
 FL_SELFTEST("moon", "equals", "its first round is FedAvg's, bit for bit; the second is not", [] {

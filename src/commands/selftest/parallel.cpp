@@ -44,7 +44,7 @@ Vector model_of(const Finished& finished, const Problem& problem, int64_t model)
 
 // Without merges every model is what the inner rule makes of that model's own cohorts.
 Result each_model(const Problem& problem, const Local& local, const std::string& lines,
-                  const Rule& rule, int64_t models = 2, double tolerance = kTolerance,
+                  const ClosedForm& rule, int64_t models = 2, double tolerance = kTolerance,
                   torch::ScalarType type = torch::kFloat64) {
   std::vector<Result> results;
   for (const int64_t rounds : {1, 2, 3}) {

@@ -8,7 +8,7 @@
 
 #include "base/check.h"
 #include "commands/selftest/experiments.h"
-#include "network/layers.h"
+#include "commands/selftest/networks.h"
 #include "network/row_part.h"
 
 namespace fl_sim::selftest {
@@ -90,7 +90,7 @@ Federation lgfedavg(const Problem& problem, const Local& local, int64_t rounds) 
 }
 
 // Collins et al. 2021: the head first, then the body.
-Federation fedrep(const Problem& problem, const Local& local, int64_t head_epochs, int64_t rounds) {
+Federation fedrep(const Problem& problem, const Local& local, int64_t rounds, int64_t head_epochs) {
   Local head = local;
   head.steps = head_epochs;
   return federate(problem, head_of(problem), rounds, [&](int64_t k, const Vector& row) {
@@ -274,13 +274,9 @@ const Local kAll{.steps = 4, .momentum = 0.5, .weight_decay = 0.125, .clip = 0.5
 
 // fedper --------------------------------------------------------------------------------------
 
-FL_CLOSED_FORM("fedper", "the averaged body", classifier_problem(), kPlain, "",
-               [](const Problem& p, const Local& l, int64_t t) { return fedper(p, l, t).global; });
+FL_CLOSED_FORM("fedper", "the averaged body", classifier_problem(), kPlain, "", fedper, 1);
 FL_CLOSED_FORM("fedper", "all of a local optimiser, and a server rate of a half",
-               classifier_problem(), kAll, "server.lr = 0.5",
-               [](const Problem& p, const Local& l, int64_t t) {
-                 return fedper(p, l, t, 0.5).global;
-               });
+               classifier_problem(), kAll, "server.lr = 0.5", fedper, 0.5);
 
 FL_SELFTEST("fedper", "closed form", "the heads that clients keep", [] {
   const Problem problem = classifier_problem();
@@ -322,14 +318,8 @@ FL_SELFTEST("fedper", "mistakes", "no server's rule moves the head of the global
 
 // lgfedavg ------------------------------------------------------------------------------------
 
-FL_CLOSED_FORM("lgfedavg", "the averaged head", classifier_problem(), kPlain, "",
-               [](const Problem& p, const Local& l, int64_t t) {
-                 return lgfedavg(p, l, t).global;
-               });
-FL_CLOSED_FORM("lgfedavg", "all of a local optimiser", classifier_problem(), kAll, "",
-               [](const Problem& p, const Local& l, int64_t t) {
-                 return lgfedavg(p, l, t).global;
-               });
+FL_CLOSED_FORM("lgfedavg", "the averaged head", classifier_problem(), kPlain, "", lgfedavg);
+FL_CLOSED_FORM("lgfedavg", "all of a local optimiser", classifier_problem(), kAll, "", lgfedavg);
 
 FL_SELFTEST("lgfedavg", "closed form", "the bodies that clients keep", [] {
   const Problem problem = classifier_problem();
@@ -356,25 +346,21 @@ FL_SELFTEST("lgfedavg", "equals", "its first round is FedAvg's in the head, FedP
 // fedrep --------------------------------------------------------------------------------------
 
 FL_CLOSED_FORM("fedrep", "an epoch of the head, then some of the body", classifier_problem(),
-               kPlain, "", [](const Problem& p, const Local& l, int64_t t) {
-                 return fedrep(p, l, 1, t).global;
-               });
+               kPlain, "", fedrep, 1);
 FL_CLOSED_FORM("fedrep", "five epochs of the head, all of a local optimiser", classifier_problem(),
-               kAll, "fedrep.head-epochs = 5", [](const Problem& p, const Local& l, int64_t t) {
-                 return fedrep(p, l, 5, t).global;
-               });
+               kAll, "fedrep.head-epochs = 5", fedrep, 5);
 
 FL_SELFTEST("fedrep", "closed form", "the heads that clients keep", [] {
   const Problem problem = classifier_problem();
   return kept_parts(problem, "fedrep", kAll.lines() + "fedrep.head-epochs = 2", "head",
-                    [&](int64_t rounds) { return fedrep(problem, kAll, 2, rounds); });
+                    [&](int64_t rounds) { return fedrep(problem, kAll, rounds, 2); });
 });
 
 FL_SELFTEST("fedrep", "closed form", "the clients' own models", [] {
   const Problem problem = classifier_problem();
   return own_models(
       problem, "fedrep", kAll.lines() + "fedrep.head-epochs = 2",
-      [&](int64_t rounds, int64_t k) { return fedrep(problem, kAll, 2, rounds).model_of(k); });
+      [&](int64_t rounds, int64_t k) { return fedrep(problem, kAll, rounds, 2).model_of(k); });
 });
 
 FL_SELFTEST("fedrep", "closed form", "steps and losses are those of both trainings", [] {
@@ -444,9 +430,8 @@ FL_SELFTEST("fedrep", "mistakes", "head and body are trained on batches of their
 // fedbabu -------------------------------------------------------------------------------------
 
 FL_CLOSED_FORM("fedbabu", "the body under the initial head", classifier_problem(), kPlain, "",
-               [](const Problem& p, const Local& l, int64_t t) { return fedbabu(p, l, t).global; });
-FL_CLOSED_FORM("fedbabu", "all of a local optimiser", classifier_problem(), kAll, "",
-               [](const Problem& p, const Local& l, int64_t t) { return fedbabu(p, l, t).global; });
+               fedbabu);
+FL_CLOSED_FORM("fedbabu", "all of a local optimiser", classifier_problem(), kAll, "", fedbabu);
 
 FL_SELFTEST("fedbabu", "closed form", "models that were fine-tuned for five epochs", [] {
   const Problem problem = classifier_problem();
@@ -483,15 +468,11 @@ FL_SELFTEST("fedbabu", "mistakes", "the head stays as it was, whatever a local o
 
 // finetune ------------------------------------------------------------------------------------
 
-FL_CLOSED_FORM("finetune", "the global model is FedAvg's", Local{.momentum = 0.5}, "",
-               [](const Problem& p, const Local& l, int64_t t) { return fedavg(p, l, t); });
+FL_CLOSED_FORM("finetune", "the global model is FedAvg's", Local{.momentum = 0.5}, "", fedavg, 1);
 FL_CLOSED_FORM("finetune", "around SCAFFOLD, the global model is SCAFFOLD's", Local{},
-               "finetune.inner = scaffold", [](const Problem& p, const Local& l, int64_t t) {
-                 return scaffold(p, l, t, 1, true);
-               });
+               "finetune.inner = scaffold", scaffold, 1, true);
 FL_CLOSED_FORM("finetune", "around FedPer, the global model is FedPer's", classifier_problem(),
-               Local{}, "finetune.inner = fedper",
-               [](const Problem& p, const Local& l, int64_t t) { return fedper(p, l, t).global; });
+               Local{}, "finetune.inner = fedper", fedper, 1);
 
 FL_SELFTEST("finetune", "closed form", "FedAvg's model after one more epoch", [] {
   const Problem problem = classifier_problem();
@@ -562,21 +543,8 @@ FL_SELFTEST("fedbn", "equals", "a model without normalising layers: FedAvg, bit 
   return all_of({same(a, b), compare(losses_of(a, true), losses_of(b, false), 0)});
 });
 
-// Batch normalisation of the inputs, then a linear layer.
-class NormalisedLinear final : public Network {
- public:
-  NormalisedLinear(int64_t features, int64_t classes)
-      : norm_(layout_, "norm", features), fc_(layout_, "fc", features, classes) {}
-  torch::Tensor forward(const Weights& weights, torch::Tensor x) const override {
-    return fc_(weights, norm_(weights, x));
-  }
-
- private:
-  BatchNorm norm_;
-  Linear fc_;
-};
-
-// The same in LibTorch's own operations: parameters and running statistics by name, float64.
+// NormalisedLinear in LibTorch's own operations: parameters and running statistics by name,
+// float64.
 using Named = std::map<std::string, torch::Tensor>;
 
 Named named(const torch::Tensor& row, const ParameterLayout& layout) {

@@ -67,9 +67,7 @@ Result own_models(const Problem& problem, const std::string& algorithm, const st
 bool add_personal_form(const std::string& algorithm, const std::string& text,
                        const Problem& problem, const Local& local, const std::string& lines,
                        const PersonalRule& rule) {
-  add_closed_form(
-      algorithm, text, problem, local, lines,
-      [=](const Problem& p, const Local& l, int64_t t) { return rule(p, l, t).weights; });
+  add_closed_form(algorithm, text, problem, local, lines, rule);
   const std::string job = local.lines() + lines;
   add_check({algorithm, "closed form", message("the clients' own models: ", text), [=] {
                std::vector<Result> results;
@@ -90,6 +88,16 @@ bool add_personal_form(const std::string& algorithm, const std::string& text,
                       return own_models(problem, algorithm, job, rule(problem, local, 3), 3,
                                         torch::kFloat32, 1e-4);
                     }});
+}
+
+template <class Rule, class... Arguments>
+bool add_personal_form(const std::string& algorithm, const std::string& text,
+                       const Problem& problem, const Local& local, const std::string& lines,
+                       const Rule& rule, const Arguments&... arguments) {
+  const PersonalRule form = [=](const Problem& p, const Local& l, int64_t rounds) {
+    return rule(p, l, rounds, arguments...);
+  };
+  return add_personal_form(algorithm, text, problem, local, lines, form);
 }
 
 std::vector<Vector> everybody(const Problem& problem, const Vector& model) {
@@ -208,11 +216,9 @@ Outcome ditto(const Problem& problem, const Local& local, int64_t rounds, double
     add_personal_form(
         "ditto", "lambda 1", example_problem(), Local{}, "",
         [](const Problem& p, const Local& l, int64_t t) { return ditto(p, l, t, 1, l.steps); }),
-    add_personal_form(
-        "ditto", "own epochs, local momentum, weight decay and clipping", example_problem(),
-        Local{.momentum = 0.5, .weight_decay = 0.125, .clip = 1},
-        "ditto.lambda = 0.25\nditto.epochs = 5",
-        [](const Problem& p, const Local& l, int64_t t) { return ditto(p, l, t, 0.25, 5); }),
+    add_personal_form("ditto", "own epochs, local momentum, weight decay and clipping",
+                      example_problem(), Local{.momentum = 0.5, .weight_decay = 0.125, .clip = 1},
+                      "ditto.lambda = 0.25\nditto.epochs = 5", ditto, 0.25, 5),
     add_personal_form(
         "ditto", "a classifier with a hidden layer", classifier_problem(), Local{.steps = 4},
         "ditto.lambda = 0.5",
@@ -322,17 +328,12 @@ Outcome mrmtl(const Problem& problem, const Local& local, int64_t rounds, double
 }
 
 [[maybe_unused]] const bool kMrMtl[] = {
-    add_personal_form(
-        "mrmtl", "lambda 1", example_problem(), Local{}, "",
-        [](const Problem& p, const Local& l, int64_t t) { return mrmtl(p, l, t, 1, true); }),
-    add_personal_form(
-        "mrmtl", "weights by samples, local momentum and weight decay", example_problem(),
-        Local{.momentum = 0.5, .weight_decay = 0.125}, "mrmtl.lambda = 0.25\nweighting = samples",
-        [](const Problem& p, const Local& l, int64_t t) { return mrmtl(p, l, t, 0.25, false); }),
-    add_personal_form(
-        "mrmtl", "a classifier with a hidden layer", classifier_problem(), Local{.steps = 4},
-        "mrmtl.lambda = 0.5",
-        [](const Problem& p, const Local& l, int64_t t) { return mrmtl(p, l, t, 0.5, true); })};
+    add_personal_form("mrmtl", "lambda 1", example_problem(), Local{}, "", mrmtl, 1, true),
+    add_personal_form("mrmtl", "weights by samples, local momentum and weight decay",
+                      example_problem(), Local{.momentum = 0.5, .weight_decay = 0.125},
+                      "mrmtl.lambda = 0.25\nweighting = samples", mrmtl, 0.25, false),
+    add_personal_form("mrmtl", "a classifier with a hidden layer", classifier_problem(),
+                      Local{.steps = 4}, "mrmtl.lambda = 0.5", mrmtl, 0.5, true)};
 
 FL_SELFTEST("mrmtl", "equals", "lambda 0: every client trains alone", [] {
   const Problem problem = everybody_always();
@@ -395,23 +396,16 @@ Outcome pfedme(const Problem& problem, const Local& local, int64_t rounds, doubl
 
 [[maybe_unused]] const bool kPFedMe[] = {
     add_personal_form("pfedme", "lambda 15, 5 inner steps", example_problem(), Local{.lr = 0.0625},
-                      "pfedme.personal-lr = 0.03125",
-                      [](const Problem& p, const Local& l, int64_t t) {
-                        return pfedme(p, l, t, 15, 0.03125, 5, 1, true);
-                      }),
+                      "pfedme.personal-lr = 0.03125", pfedme, 15, 0.03125, 5, 1, true),
     add_personal_form("pfedme", "beta 2, local momentum, weights by samples", example_problem(),
                       Local{.lr = 0.0625, .momentum = 0.5},
                       "pfedme.lambda = 2\npfedme.personal-lr = 0.25\npfedme.inner-steps = 2\n"
                       "pfedme.beta = 2\nweighting = samples",
-                      [](const Problem& p, const Local& l, int64_t t) {
-                        return pfedme(p, l, t, 2, 0.25, 2, 2, false);
-                      }),
+                      pfedme, 2, 0.25, 2, 2, false),
     add_personal_form("pfedme", "a classifier with a hidden layer", classifier_problem(),
                       Local{.steps = 4},
                       "pfedme.lambda = 4\npfedme.personal-lr = 0.125\npfedme.inner-steps = 3",
-                      [](const Problem& p, const Local& l, int64_t t) {
-                        return pfedme(p, l, t, 4, 0.125, 3, 1, true);
-                      })};
+                      pfedme, 4, 0.125, 3, 1, true)};
 
 // One inner step from w_k moves theta by -personal-lr g, whatever lambda's pull, which is 0 there.
 FL_SELFTEST("pfedme", "equals", "one inner step: FedAvg at rate local.lr lambda personal-lr", [] {
@@ -460,24 +454,18 @@ Outcome perfedavg(const Problem& problem, const Local& local, int64_t rounds, do
 }
 
 [[maybe_unused]] const bool kPerFedAvg[] = {
-    add_personal_form(
-        "perfedavg", "first order", example_problem(), Local{}, "perfedavg.alpha = 0.25",
-        [](const Problem& p, const Local& l, int64_t t) { return perfedavg(p, l, t, 0.25, 0); }),
-    add_personal_form(
-        "perfedavg", "Hessian-free, local momentum and weight decay", example_problem(),
-        Local{.momentum = 0.5, .weight_decay = 0.25},
-        "perfedavg.alpha = 0.25\nperfedavg.variant = hf",
-        [](const Problem& p, const Local& l, int64_t t) { return perfedavg(p, l, t, 0.25, 1e-3); }),
-    add_personal_form(
-        "perfedavg", "first order, a classifier with a hidden layer", classifier_problem(),
-        Local{.steps = 4}, "perfedavg.alpha = 0.25",
-        [](const Problem& p, const Local& l, int64_t t) { return perfedavg(p, l, t, 0.25, 0); }),
+    add_personal_form("perfedavg", "first order", example_problem(), Local{},
+                      "perfedavg.alpha = 0.25", perfedavg, 0.25, 0),
+    add_personal_form("perfedavg", "Hessian-free, local momentum and weight decay",
+                      example_problem(), Local{.momentum = 0.5, .weight_decay = 0.25},
+                      "perfedavg.alpha = 0.25\nperfedavg.variant = hf", perfedavg, 0.25, 1e-3),
+    add_personal_form("perfedavg", "first order, a classifier with a hidden layer",
+                      classifier_problem(), Local{.steps = 4}, "perfedavg.alpha = 0.25", perfedavg,
+                      0.25, 0),
     add_personal_form("perfedavg", "Hessian-free, a classifier with a hidden layer",
                       classifier_problem(), Local{.steps = 4},
                       "perfedavg.alpha = 0.25\nperfedavg.variant = hf\nperfedavg.delta = 0.0625",
-                      [](const Problem& p, const Local& l, int64_t t) {
-                        return perfedavg(p, l, t, 0.25, 0.0625);
-                      })};
+                      perfedavg, 0.25, 0.0625)};
 
 FL_SELFTEST("perfedavg", "equals", "first order, alpha 0 is FedAvg on the D2 batches", [] {
   const Problem problem = classifier_problem();
@@ -608,18 +596,14 @@ Outcome apfl(const Problem& problem, const Local& local, int64_t rounds, double 
 }
 
 [[maybe_unused]] const bool kApfl[] = {
-    add_personal_form(
-        "apfl", "alpha 0.5, adaptive", example_problem(), Local{}, "",
-        [](const Problem& p, const Local& l, int64_t t) { return apfl(p, l, t, 0.5, true); }),
-    add_personal_form(
-        "apfl", "a fixed alpha, local momentum, weight decay and clipping", example_problem(),
-        Local{.steps = 5, .momentum = 0.5, .weight_decay = 0.125, .clip = 1},
-        "apfl.alpha = 0.75\napfl.adaptive = false",
-        [](const Problem& p, const Local& l, int64_t t) { return apfl(p, l, t, 0.75, false); }),
-    add_personal_form(
-        "apfl", "adaptive, a classifier with a hidden layer", classifier_problem(),
-        Local{.steps = 4, .lr = 0.25}, "apfl.alpha = 0.25",
-        [](const Problem& p, const Local& l, int64_t t) { return apfl(p, l, t, 0.25, true); })};
+    add_personal_form("apfl", "alpha 0.5, adaptive", example_problem(), Local{}, "", apfl, 0.5,
+                      true),
+    add_personal_form("apfl", "a fixed alpha, local momentum, weight decay and clipping",
+                      example_problem(),
+                      Local{.steps = 5, .momentum = 0.5, .weight_decay = 0.125, .clip = 1},
+                      "apfl.alpha = 0.75\napfl.adaptive = false", apfl, 0.75, false),
+    add_personal_form("apfl", "adaptive, a classifier with a hidden layer", classifier_problem(),
+                      Local{.steps = 4, .lr = 0.25}, "apfl.alpha = 0.25", apfl, 0.25, true)};
 
 FL_SELFTEST("apfl", "equals", "the global model is FedAvg's, whatever alpha", [] {
   const Problem problem = classifier_problem();

@@ -4,19 +4,20 @@
 #include <torch/cuda.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
-#include <iomanip>
 #include <iostream>
 #include <map>
 #include <set>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/registry.h"
+#include "base/text.h"
 #include "commands/selftest/experiments.h"
 #include "commands/selftest/small_jobs.h"
 #include "commands/selftest/suite.h"
+#include "commands/text_table.h"
 #include "network/arithmetic.h"
 #include "process/communicator.h"
 #include "process/launcher.h"
@@ -126,14 +127,15 @@ void print_table(const std::map<std::string, std::map<std::string, Cell>>& cells
   for (const std::string& property : selftest::properties()) {
     if (arguments.properties.contains(property)) columns.push_back(property);
   }
-  size_t first = 0;
-  for (const std::string& name : arguments.algorithms) first = std::max(first, name.size());
-  std::cout << std::left << std::setw(static_cast<int>(first)) << "";
-  for (const std::string& column : columns) std::cout << "  " << std::setw(12) << column;
-  std::cout << "\n";
+  std::vector<TextTable::Column> widths(columns.size() + 1, {.least = 12});
+  widths[0].least = 0;
+  TextTable table(widths);
+  std::vector<std::string> heading = {""};
+  heading.insert(heading.end(), columns.begin(), columns.end());
+  table.add(heading);
   for (const std::string& name : known_algorithms()) {
     if (!arguments.algorithms.contains(name)) continue;
-    std::cout << std::setw(static_cast<int>(first)) << name;
+    std::vector<std::string> row = {name};
     for (const std::string& column : columns) {
       std::string text = "-";
       if (cells.contains(name) && cells.at(name).contains(column)) {
@@ -142,10 +144,11 @@ void print_table(const std::map<std::string, std::map<std::string, Cell>>& cells
       } else if (column == "ranks" && ranks_missing && name != "engine") {
         text = "needs mpirun";
       }
-      std::cout << "  " << std::setw(12) << text;
+      row.push_back(text);
     }
-    std::cout << "\n";
+    table.add(row);
   }
+  std::cout << table.text();
 }
 
 }  // namespace
@@ -192,9 +195,9 @@ int run_selftest(const std::vector<std::string>& words) {
     if (!arguments.wants(check)) continue;
     const std::string title = title_of(check);
     if (check.property == "ranks" && ranks_missing) continue;
-    const auto start = std::chrono::steady_clock::now();
+    const auto start = Clock::now();
     const Result result = selftest::run_check(check);
-    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+    const double seconds = seconds_since(start);
     const std::string found =
         message(number(result.deviation), " (at most ", number(result.tolerance), ")");
     Cell& cell = cells[check.algorithm][check.property];
@@ -209,9 +212,8 @@ int run_selftest(const std::vector<std::string>& words) {
       }
     }
     if (arguments.verbose) {
-      std::cout << (result.passed() ? "pass  " : "FAIL  ") << title << "\n      " << found
-                << std::fixed << std::setprecision(2) << ", " << seconds.count() << " s\n"
-                << std::defaultfloat;
+      std::cout << (result.passed() ? "pass  " : "FAIL  ") << title << "\n      " << found << ", "
+                << fixed(seconds, 2) << " s\n";
     }
   }
   if (arguments.verbose) std::cout << "\n";

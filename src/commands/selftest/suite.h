@@ -3,14 +3,12 @@
 // A check holds an algorithm to something that does not come from this engine: its paper's rule
 // computed in plain doubles, a known optimum, an algorithm that it must equal. To add one, write
 // into the file of the algorithm's family (global.cpp, fairness.cpp, parallel.cpp,
-// personalisation.cpp, baselines.cpp; engine.cpp is for the round loop itself):
+// personal_layers.cpp, baselines.cpp; engine.cpp is for the round loop itself):
 //
 //   // Against the rule after 1, 2 and 3 rounds (what a wrong state does in round 2 shows in round
 //   // 3), in groups of three clients, and in float32: the checks "closed form" and "float32".
 //   FL_CLOSED_FORM("fedprox", "local momentum", Local{.momentum = 0.5}, "fedprox.mu = 2",
-//                  [](const Problem& problem, const Local& local, int64_t rounds) {
-//                    return fedprox(problem, local, rounds, 2);  // a rule of rules.h, or your own
-//                  });
+//                  fedprox, 2);  // fedprox(problem, local, rounds, 2): of rules.h, or your own
 //
 //   // Any other statement.
 //   FL_SELFTEST("fedprox", "equals", "mu 0 is FedAvg, bit for bit", [] {

@@ -1,2 +1,0 @@
-// Personalisation: finetune, fedper, fedrep, ditto and so on.
-#include "commands/selftest/experiments.h"
