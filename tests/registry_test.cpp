@@ -19,8 +19,12 @@ struct NamedTool final : Tool {
   NamedTool(const Setup&, const std::string& a_name) : Tool(a_name) {}
 };
 
-PluginInfo with_norm() { return {.summary = "x", .options = {{.name = "norm", .meaning = "x"}}}; }
-PluginInfo with_bound() { return {.summary = "x", .options = {{.name = "bound", .meaning = "x"}}}; }
+PluginInfo with_norm() {
+  return {.summary = "x", .options = {{.name = "norm", .default_value = {}, .meaning = "x"}}};
+}
+PluginInfo with_bound() {
+  return {.summary = "x", .options = {{.name = "bound", .default_value = {}, .meaning = "x"}}};
+}
 
 // Registers within a file of that name, and leaves the catalog as it was.
 class Registry : public testing::Test {

@@ -79,6 +79,29 @@ class Seams(Case):
                           "--evaluate-every", 0)
         np.testing.assert_array_equal(np.bincount(columns(path, "clients")["client"], minlength=23), 7)
 
+    def test_a_pool_has_turns_too(self):
+        """Trained in one place, one client's samples a round: after as many rounds as clients, everybody's."""
+        path = self.train("pool", "--algorithm", "centralized", "--sampler", "roundrobin", "--cohort", 1, "--rounds", 23)
+        samples = columns(path, "clients")["samples_seen"]
+        with h5py.File(path) as file:
+            self.assertGreater(len(set(samples)), 5)
+            self.assertAlmostEqual(samples.sum(), 1500, delta=23 * 10)  # whole batches
+
+    def test_a_lane_without_survivors(self):
+        """Of pwfl's two cohorts one is lost: its clients failed, and the other's did not."""
+        options = ["--algorithm", "pwfl", "--cohort", 2, "--rounds", 1]
+        drawn = columns(self.train("lanes", *options), "clients")["client"]
+        path = self.train("lost lane", *options, "--inject", f"client-crash@1:{drawn[0]}")
+        self.assertEqual(columns(path, "rounds")["failed"].tolist(), [1])
+
+    def test_own_models_of_an_average(self):
+        """Tuned for no epoch, a client's own model is the one that it is shown, an average, too."""
+        path = self.train("tuned", "--algorithm", "finetune", "--finetune.epochs", 0, "--partition.test-fraction", 0.2,
+                          "--evaluate-clients", 1, "--rounds", 3, "--server.average", "ema",
+                          "--server.average-decay", 0.9)
+        rounds = columns(path, "rounds")
+        self.assertEqual(rounds["personal_loss"].tolist(), rounds["clients_loss"].tolist())
+
     def test_lines_of_json(self):
         """They are the rows of the results file, whatever else was at their place."""
         lines = self.path("run.jsonl")
@@ -101,6 +124,8 @@ class Seams(Case):
                 (["--clip.norm", 1], ["clip.norm is set, but transforms is none"]),
                 (["--aggregator", "median", "--weighting", "samples"], ["weighting is samples", "median"]),
                 (["--aggregator", "median", "--algorithm", "pwfl"], ["aggregator median cannot work", "pwfl"]),
+                (["--server.average", "ema", "--algorithm", "cfl", "--cohort", 23, "--cfl.eps1", 1, "--cfl.eps2", 0,
+                  "--partition.test-fraction", 0.2], ["server.average is ema", "cfl makes new models"]),
                 (["--track", "jsonl"], ["jsonl without a file"]),
                 (["--track", "json:x"], ["there is no tracker 'json'", "did you mean 'jsonl'"]),
                 (["--sampler", "roundrobin", "--cohort", 24], ["cohort is 24"]),

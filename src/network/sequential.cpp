@@ -34,13 +34,13 @@ void Sequential::conv2d(const std::string& name, int64_t out, int64_t kernel,
   const auto after = [&](int64_t size) {
     return (size + 2 * options.padding - kernel) / options.stride + 1;
   };
-  shape_ = {out, after(shape_[1]), after(shape_[2])};
+  shape_ = std::vector<int64_t>{out, after(shape_[1]), after(shape_[2])};
 }
 
 void Sequential::max_pool2d(int64_t size) {
   check_image("max pooling", size, 0);
   layers_.emplace_back(MaxPool2d{size});
-  shape_ = {shape_[0], shape_[1] / size, shape_[2] / size};
+  for (const size_t side : {1, 2}) shape_[side] /= size;
 }
 
 void Sequential::linear(const std::string& name, int64_t out) {

@@ -26,10 +26,12 @@ class Median final : public Aggregator {
   }
 
   std::string obstacle(const Needs& needs) const override {
+    const std::string obstacle = Aggregator::obstacle(needs);
+    if (!obstacle.empty()) return obstacle;
     if (needs.sets_weights) return "which weighs its clients itself";
     if (needs.follows_norms)
       return "whose step follows the length of every client's update, an adversary's too";
-    return Aggregator::obstacle(needs);
+    return "";
   }
 
   torch::Tensor combine(const torch::Tensor& rows) const override {
