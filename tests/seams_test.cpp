@@ -688,8 +688,9 @@ TEST(Needs, WrappersCountTheBytesOfTheAlgorithmInside) {
       continue;
     }
     different.insert(alone);
-    if (name != "cfl")  // refused around it
+    if (name != "cfl") {  // refused around it
       EXPECT_EQ(bytes(around("", name, more + "\nserver.average = ema")), alone) << name;
+    }
     for (const auto& [wrapper, one] :
          std::map<std::string, std::string>{{"finetune", ""}, {"pwfl", "\npwfl.models = 1"}}) {
       try {
