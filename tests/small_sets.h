@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "base/check.h"
 #include "base/hdf5_file.h"
 #include "data_files.h"
 
@@ -196,8 +197,7 @@ inline SmallSet small_leaf_images(const TemporaryFolder& folder) {
       x.precision(17);
       for (const char c : pixels_of(user, 28 * 28))
         x << (x.tellp() > 0 ? ", " : "[[") << static_cast<unsigned char>(c) / 255.0;
-      users.push_back({"f" + std::to_string(user), x.str() + "]]", std::to_string(60 + user), 1});
-      users.back().y = "[" + users.back().y + "]";
+      users.push_back({message("f", user), x.str() + "]]", message("[", 60 + user, "]"), 1});
     }
     set.files.push_back("leaf/femnist/data/" + part + "/all.json");
     folder.write(set.files.back(), leaf_json(users));
