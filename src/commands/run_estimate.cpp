@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "engine/client_state.h"
 #include "engine/delta_shards.h"
@@ -79,7 +80,7 @@ RunEstimate::Pace RunEstimate::pace(int ranks) const {
       work += group.seconds;
       for (const int64_t client : group.ids) took_part.emplace_back().client = client;
     }
-    e_.sampler->learn(memory, took_part);
+    e_.sampler->learn(memory, planner.learned_from(std::move(took_part)));
     double last = 0;
     for (int64_t lane = 0; lane < e_.algorithm->needs().lanes; ++lane)
       last = std::max(last, planner.expected_seconds(lane));

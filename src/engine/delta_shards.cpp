@@ -7,12 +7,12 @@
 namespace fl_sim {
 namespace {
 
-constexpr int64_t kShard = DeltaShards::kBlock;
-constexpr int64_t kSlice =
-    1 << 13;  // of a block, which a rule sees at once: it may copy them often
+constexpr int64_t kBlock = DeltaShards::kBlock;
+// Coordinates of a block that a rule sees at once: it may copy them often.
+constexpr int64_t kSlice = 1 << 13;
 
-int64_t shard_size(int64_t length, int64_t block) {
-  return std::min(kShard, length - block * kShard);
+int64_t block_size(int64_t length, int64_t block) {
+  return std::min(kBlock, length - block * kBlock);
 }
 
 }  // namespace
@@ -38,30 +38,30 @@ void DeltaShards::each_block(const std::vector<int64_t>& clients, int64_t length
     }
     return torch::stack(rows);
   };
-  const int64_t blocks = (length + kShard - 1) / kShard;
+  const int64_t blocks = (length + kBlock - 1) / kBlock;
   for (int64_t wave = 0; wave < blocks; wave += ranks) {
     for (int64_t block = wave; block < std::min(wave + ranks, blocks); ++block) {
       if (block % ranks == me || places[static_cast<size_t>(me)].empty()) continue;
-      comm_.send(own_rows(block * kShard, shard_size(length, block)),
+      comm_.send(own_rows(block * kBlock, block_size(length, block)),
                  static_cast<int>(block % ranks));
     }
     const int64_t block = wave + me;
     if (block < blocks) {
-      const int64_t n = shard_size(length, block);
+      const int64_t n = block_size(length, block);
       torch::Tensor rows = torch::zeros({m, n}, torch::kFloat64);
       for (int64_t rank = 0; rank < ranks; ++rank) {
         const std::vector<int64_t>& there = places[static_cast<size_t>(rank)];
         if (there.empty()) continue;
         torch::Tensor part;
         if (rank == me) {
-          part = own_rows(block * kShard, n);
+          part = own_rows(block * kBlock, n);
         } else {
           part = torch::empty({std::ssize(there), n}, torch::dtype(type_));
           comm_.receive(part, static_cast<int>(rank));
         }
         rows.index_copy_(0, torch::tensor(there, torch::kInt64), part.to(torch::kFloat64));
       }
-      work(block * kShard, std::move(rows));
+      work(block * kBlock, std::move(rows));
     }
     comm_.finish_sends();
   }
@@ -93,7 +93,7 @@ torch::Tensor DeltaShards::products(const std::vector<int64_t>& clients, int64_t
 torch::Tensor DeltaShards::combine(const std::vector<int64_t>& clients, int64_t length,
                                    const Rule& rule) {
   const int64_t ranks = comm_.size();
-  const int64_t blocks = (length + kShard - 1) / kShard;
+  const int64_t blocks = (length + kBlock - 1) / kBlock;
   // A rank's blocks, one after the other.
   std::vector<torch::Tensor> own;
   each_block(clients, length, [&](int64_t, const torch::Tensor& rows) {
@@ -110,7 +110,7 @@ torch::Tensor DeltaShards::combine(const std::vector<int64_t>& clients, int64_t 
   torch::Tensor row = torch::empty({length}, torch::dtype(type_));
   for (int64_t rank = 0; rank < ranks; ++rank) {
     int64_t total = 0;
-    for (int64_t block = rank; block < blocks; block += ranks) total += shard_size(length, block);
+    for (int64_t block = rank; block < blocks; block += ranks) total += block_size(length, block);
     if (total == 0) continue;
     torch::Tensor part;
     if (rank == 0) {
@@ -121,8 +121,8 @@ torch::Tensor DeltaShards::combine(const std::vector<int64_t>& clients, int64_t 
     }
     int64_t offset = 0;
     for (int64_t block = rank; block < blocks; block += ranks) {
-      const int64_t n = shard_size(length, block);
-      row.narrow(0, block * kShard, n).copy_(part.narrow(0, offset, n));
+      const int64_t n = block_size(length, block);
+      row.narrow(0, block * kBlock, n).copy_(part.narrow(0, offset, n));
       offset += n;
     }
   }

@@ -339,8 +339,31 @@ void Host::record(const PlannedGroup& planned, const Update& update,
   }
 }
 
+// Collective: what the aggregator chooses on rank 0 by the clients' inner products, [q, m] float64,
+// rounded to float32.
+torch::Tensor Host::choose(const Meeting::Set& set) {
+  const torch::Tensor products = rows_.products(set.clients, e_.network->layout().trainable());
+  const auto m = std::ssize(set.clients);
+  std::string bytes;
+  if (comm_.rank() == 0) {
+    const torch::Tensor chosen =
+        e_.aggregator->choose(products, torch::tensor(set.weights, torch::kFloat64))
+            .to(torch::kFloat32)
+            .contiguous();
+    const std::string name = "aggregator " + e_.job.get<std::string>("aggregator");
+    FL_CHECK(chosen.dim() == 2 && chosen.size(0) > 0 && chosen.size(1) == m, name,
+             " chooses a matrix of shape ", chosen.sizes(), " (must be [q, ", m,
+             "]: a column for each client)");
+    FL_CHECK(chosen.sum(1).ne(0).all().item<bool>() && chosen.isfinite().all().item<bool>(), name,
+             " chooses weights that come to 0, or are no numbers");
+    bytes.assign(static_cast<const char*>(chosen.data_ptr()), chosen.nbytes());
+  }
+  comm_.broadcast(bytes);
+  const auto q = static_cast<int64_t>(bytes.size() / sizeof(float)) / m;
+  return torch::from_blob(bytes.data(), {q, m}, torch::kFloat32).to(torch::kFloat64);
+}
+
 std::vector<torch::Tensor> Host::meet(const Meeting& meeting) {
-  const int64_t trainable = e_.network->layout().trainable();
   std::vector<torch::Tensor> met;
   for (const Meeting::Set& set : meeting.sets) {
     if (set.clients.empty()) {
@@ -348,39 +371,19 @@ std::vector<torch::Tensor> Host::meet(const Meeting& meeting) {
       continue;
     }
     if (meeting.kind == Meeting::Kind::kProducts) {
-      met.push_back(rows_.products(set.clients, trainable));
+      met.push_back(rows_.products(set.clients, e_.network->layout().trainable()));
       continue;
     }
     const Aggregator& aggregator = *e_.aggregator;
-    const std::string name = "aggregator " + e_.job.get<std::string>("aggregator");
-    torch::Tensor choice;  // [q, m], with rows that sum to 1
-    if (aggregator.needs_products()) {
-      torch::Tensor products = rows_.products(set.clients, trainable);
-      const auto m = std::ssize(set.clients);
-      std::string bytes;
-      if (comm_.rank() == 0) {
-        const torch::Tensor chosen =
-            aggregator.choose(products, torch::tensor(set.weights, torch::kFloat64))
-                .to(torch::kFloat32)
-                .contiguous();
-        FL_CHECK(chosen.dim() == 2 && chosen.size(0) > 0 && chosen.size(1) == m, name,
-                 " chooses a matrix of shape ", chosen.sizes(), " (must be [q, ", m,
-                 "]: a column for each client)");
-        FL_CHECK(chosen.sum(1).ne(0).all().item<bool>() && chosen.isfinite().all().item<bool>(),
-                 name, " chooses weights that come to 0, or are no numbers");
-        bytes.assign(static_cast<const char*>(chosen.data_ptr()), chosen.nbytes());
-      }
-      comm_.broadcast(bytes);
-      const auto q = static_cast<int64_t>(bytes.size() / sizeof(float)) / m;
-      choice = torch::from_blob(bytes.data(), {q, m}, torch::kFloat32).to(torch::kFloat64);
-    }
+    const torch::Tensor choice = aggregator.needs_products() ? choose(set) : torch::Tensor();
     int64_t length = e_.network->layout().row();
     for (const auto& [name, size] : needs_.additive) length += size;
     met.push_back(rows_.combine(set.clients, length, [&](const torch::Tensor& rows) {
       torch::Tensor one = aggregator.combine(
           choice.defined() ? choice.mm(rows).div_(choice.sum(1, /*keepdim=*/true)) : rows);
-      FL_CHECK(one.dim() == 1 && one.size(0) == rows.size(1), name, " makes a row of shape ",
-               one.sizes(), " of a block of ", rows.size(1), " coordinates");
+      FL_CHECK(one.dim() == 1 && one.size(0) == rows.size(1), "aggregator ",
+               e_.job.get<std::string>("aggregator"), " makes a row of shape ", one.sizes(),
+               " of a block of ", rows.size(1), " coordinates");
       return one;
     }));
   }

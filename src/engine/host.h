@@ -79,6 +79,7 @@ class Host {
               const std::vector<ClientStatus>& statuses, double seconds);
 
   int64_t model_of(int64_t lane) const { return needs_.lanes > 1 ? lane : 0; }
+  torch::Tensor choose(const Meeting::Set& set);
   void measure_sent(Update& update) const;
   float weight_of(int64_t client, int64_t lane) const;
   bool finite_state(const State& state, int64_t row) const;

@@ -20,9 +20,9 @@ Meeting Server::take(const ServerState& model, int64_t lane, const WeightedSum& 
   sum.records = std::move(records);
   sum_.reset();
   left_out_.clear();
-  if (sum.clients < e_.aggregator->fewest()) leave_out(sum.records, std::nullopt);
-  const bool enough = total.weight() > 0 && sum.clients >= e_.aggregator->fewest();
-  if (!enough) return {};  // the model stays
+  const bool enough = sum.clients >= e_.aggregator->fewest();
+  if (!enough) leave_out(sum.records, std::nullopt);
+  if (!enough || !(total.weight() > 0)) return {};  // the model stays
   sum_ = std::move(sum);
   torch::NoGradGuard no_grad;
   if (e_.aggregator->sees_clients()) return rows_of_models();

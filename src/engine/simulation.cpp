@@ -192,8 +192,8 @@ void Simulation::end_exchange(double seconds) {
   ledger.end_exchange(seconds);
   planner.end_exchange(root_->trained);
   if (!planner.last_exchange()) return;
-  const Figures figures = root_->server.end_round(model_, ledger.records(),
-                                                  planner.learned_from(ledger.records()));
+  const std::vector<ClientRecord> records = ledger.records();
+  const Figures figures = root_->server.end_round(model_, records, planner.learned_from(records));
   ledger.end_round(model_, figures,
                    {.test_set = planner.evaluates(model_.round),
                     .clients = planner.clients_evaluate(model_.round)},
