@@ -159,6 +159,18 @@ class Questions(Case):
                 self.fail_with(expected, *words, **self.NO_MPI)
         self.assertEqual(os.listdir(self.folder), ["garbage.ini"], "files are left behind")
 
+    def test_a_complete_job_of_the_datas_own_clients_is_known_without_mpi(self):
+        """Proves that clients that only the data know are as many as the results say, and no other number is."""
+        self.need_an_mpi_that_fails()
+        job = ["--dataset", "synthetic", "--synthetic.alpha", 1, "--synthetic.beta", 1,
+               "--partitioner", "natural", "--model", "logistic", "--local.batch-size", 10, "--local.lr", 0.01,
+               "--rounds", 1, "--output", self.path("x.h5"), "--resume", "auto"]
+        self.succeed(*job)
+        for words in ([], ["--clients", 30]):
+            self.assertIn("x.h5 is complete since ", self.succeed(*job, *words, **self.NO_MPI).out)
+        self.assertNotEqual(self.start(*job, "--clients", 29, **self.NO_MPI).wait().code, 0)
+        self.fail_with(["x.h5", "of another job", "seed: there 0, here 1"], *job, "--seed", 1)
+
     def test_a_complete_job_is_known_without_mpi(self):
         """Proves that a job whose results are there needs neither MPI nor its data, and that no other is taken for it."""
         self.need_an_mpi_that_fails()

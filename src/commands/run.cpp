@@ -71,12 +71,13 @@ bool complete_without_data(const Job& given) {
                          value("on-rank-loss") == "continue";
   if (value("resume") != "auto" || does_more || !std::filesystem::exists(value("output")))
     return false;
-  const std::optional<Job> job = resolved_without_data(given);
-  if (!job) return false;
   // As run() does. First without the lock: nobody has to wait for a run that is not through.
   Results results(value("output"), true);
+  std::optional<Job> job;
   try {
-    if (!completed(*job, results)) return false;
+    const std::optional<Results::Former> former = results.former();
+    if (former) job = resolved_without_data(given, former->job);
+    if (!job || !completed(*job, results)) return false;
   } catch (const Error&) {  // run() meets it again
     return false;
   }

@@ -70,11 +70,16 @@ void resolve_group_size(Job& job, const Network& network) {
   job.set("group-size", std::to_string(size));
 }
 
-std::optional<Job> resolved_without_data(Job job) {
+std::optional<Job> resolved_without_data(Job job,
+                                         const std::map<std::string, std::string>& former) {
   if (job.get<std::string>("clients") == "auto") {
     const auto partitioner = make<Partitioner>(job.get<std::string>("partitioner"), {job});
     const std::vector<int64_t> somebody = {0};
-    if (partitioner->own_clients({}) != partitioner->own_clients(somebody)) return {};
+    if (partitioner->own_clients({}) != partitioner->own_clients(somebody)) {
+      const auto clients = former.find("clients");
+      if (clients == former.end()) return {};
+      job.set("clients", clients->second);
+    }
   }
   resolve_clients(job, {});
   resolve_cohort(job);
