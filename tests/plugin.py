@@ -47,9 +47,25 @@ struct Wrong final : Fake {
 #if defined(THROWS)
     throw std::runtime_error("no, not today");
 #endif
-    return {.summary = "has something wrong",
-            .options = {{.name = "norm", .default_value = "1", .meaning = "nothing"},
-                        {.name = "lr", .default_value = "1", .meaning = "nothing"}}};
+    fl_sim::PluginInfo info = {
+        .summary = "has something wrong",
+        .options = {{.name = "norm", .default_value = "1", .meaning = "nothing"},
+                    {.name = "lr", .default_value = "1", .meaning = "nothing"}}};
+#if defined(NO_DEFAULT)
+    info.options[0].default_value = "wide";
+    info.options[0].choices = {"narrow"};
+#elif defined(NO_KEY)
+    info.defaults = {{"locl.lr", "0.1"}};
+#elif defined(NO_VALUE)
+    info.defaults = {{"local.lr", "fast"}};
+#elif defined(NO_CONDITION)
+    info.options[0].only_with = {"wrong.kind", {"a"}};
+#elif defined(NOT_READ)
+    info.reads = {"local.lr"};
+#elif defined(KEY_TWICE)
+    info.options[1].name = "norm";
+#endif
+    return info;
   }
 };
 #if defined(TAKEN)
@@ -65,7 +81,8 @@ FL_REGISTER(Fake, "wrong", Wrong);
 #endif
 }
 """
-WORDS = ["UNDEFINED", "OBJECT", "THROWS", "TAKEN", "TWICE", "KEY", "OWN_KEY", "EMPTY", "RIGHT"]
+WORDS = ["UNDEFINED", "OBJECT", "THROWS", "TAKEN", "TWICE", "KEY", "OWN_KEY", "EMPTY", "RIGHT", "NO_DEFAULT", "NO_KEY", "NO_VALUE",
+         "NO_CONDITION", "NOT_READ", "KEY_TWICE"]
 WRONG_PROJECT = """
 cmake_minimum_required(VERSION 3.22)
 project(wrong LANGUAGES CXX)
@@ -264,6 +281,28 @@ class Plugin(Case):
         self.refuse([wrong("THROWS"), "algorithm 'wrong' throws while it is registered: no, not today"], wrong("THROWS"))
         self.refuse([wrong("THROWS"), "algorithm 'wrong' throws"], wrong("THROWS"), ranks=3)
         self.refuse([wrong("OBJECT"), "throws while it is loaded: no, not today"], wrong("OBJECT"))
+
+    def test_declared_keys(self):
+        """What a plug-in says of keys is looked at when it is loaded, not when a job first needs it."""
+        for name, words in (
+            ("NO_DEFAULT", ["a default of algorithm 'wrong'", "wrong.norm is 'wide' (must be one of narrow)"]),
+            ("NO_KEY", ["algorithm 'wrong' has a default for 'locl.lr'", "did you mean 'local.lr'"]),
+            ("NO_VALUE", ["a default of algorithm 'wrong'", "local.lr is 'fast' (must be a number)"]),
+            ("NO_CONDITION", ["the key wrong.norm only with 'wrong.kind', which is no key"]),
+            ("NOT_READ", ["algorithm 'wrong' says that it reads local.lr", "every job has it"]),
+            ("KEY_TWICE", ["algorithm 'wrong' declares the key wrong.norm twice"]),
+        ):
+            with self.subTest(name):
+                plugin = os.path.join(self.wrong, f"lib{name}.so")
+                self.refuse([plugin, *words], plugin)
+
+    def test_one_file_of_two_names(self):
+        """A link to a plug-in is that plug-in."""
+        link = self.path("link.so")
+        os.symlink(self.example, link)
+        self.train("x.h5", "--plugin", self.example, "--plugin", link, *ANCHORED)
+        self.train("y.h5", "--plugin", self.example, *ANCHORED)
+        self.assertEqual(checksum(self.path("x.h5")), checksum(self.path("y.h5")))
 
     def test_another_hash(self):
         plugin, output = self.copied(), self.path("x.h5")

@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "base/job_parts.h"
+
 namespace fl_sim {
 namespace {
 
@@ -64,6 +66,13 @@ TEST_F(Registry, PresetsKnowTheirNames) {
   EXPECT_EQ(make<Tool>("axe", {})->name, "axe");
   EXPECT_FALSE((register_preset<Tool, NamedTool>("axe", &with_norm)));
   EXPECT_EQ(take_registration_problems().size(), 1u);
+}
+
+// Proves that fl_sim's own plug-ins declare keys as others have to.
+TEST(Declared, KeysOfTheProgram) {
+  for (const auto& [kind, plugins] : catalog()) {
+    for (const auto& [name, info] : plugins) EXPECT_NO_THROW(check_declared(kind, name, info));
+  }
 }
 
 }  // namespace

@@ -285,6 +285,54 @@ Values resolve(const Values& command_line, const JobFile& file) {
   return values;
 }
 
+void check_declared(const std::string& kind, const std::string& name, const PluginInfo& info) {
+  const std::string who = kind + " '" + name + "'";
+  std::map<std::string, Option> engine, own;
+  std::vector<std::string> engine_keys;
+  for (const Option& option : engine_options()) {
+    engine.emplace(option.name, option);
+    engine_keys.push_back(option.name);
+  }
+  const auto own_value = [&](const std::string& key, const Option& option,
+                             const std::string& value) {
+    try {
+      checked(key, option, value);
+    } catch (const Error& error) {
+      throw Error(message("a default of ", who, " is no value of its key: ", error.what()));
+    }
+  };
+  const auto of_engine = [&](const std::string& key, const std::string& what) -> const Option& {
+    const auto found = engine.find(key);
+    const std::string near = nearest(key, engine_keys);
+    FL_CHECK(found != engine.end(), who, " ", what, " '", key, "', which is no key of fl_sim's",
+             near.empty() ? "" : " (did you mean '" + near + "'?)");
+    return found->second;
+  };
+  for (const Option& option : info.options) {
+    const std::string key = name + "." + option.name;
+    FL_CHECK(!option.name.empty() && option.name.find_first_of(" =.,#\n\r") == std::string::npos,
+             who, " has an option that is called '", option.name,
+             "' (a word without dots, commas, '=', '#' and blanks)");
+    FL_CHECK(!engine.contains(key), "the key ", key, " of ", who,
+             " is one of fl_sim's own (give the plug-in or its option another name)");
+    FL_CHECK(own.emplace(key, option).second, who, " declares the key ", key, " twice");
+    if (option.default_value) own_value(key, option, *option.default_value);
+  }
+  for (const auto& [key, option] : own) {
+    const std::string& condition = option.only_with.first;
+    if (!condition.empty() && !own.contains(condition))
+      of_engine(condition, "has the key " + key + " only with");
+  }
+  for (const auto& [key, value] : info.defaults)
+    own_value(key, of_engine(key, "has a default for"), value);
+  for (const std::string& key : info.reads) {
+    const std::string& read_by = of_engine(key, "says that it reads").read_by;
+    FL_CHECK(read_by == kind, who, " says that it reads ", key,
+             ", but its kind has no say in that: ",
+             read_by.empty() ? "every job has it" : "it is of " + read_by + "s");
+  }
+}
+
 std::string unknown_key(const std::string& key, const std::string& where,
                         const std::set<std::string>& used) {
   std::vector<std::string> likely = {"job"}, others;

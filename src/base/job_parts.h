@@ -67,6 +67,10 @@ struct JobFile {
 // Puts defaults under what was given, and refuses what nobody would read. Throws Error.
 Values resolve(const Values& command_line, const JobFile& file);
 
+// What a plug-in declares of keys: its options' names, defaults and conditions, its defaults for the
+// engine's keys, and which of these it reads. Throws Error, naming the plug-in, if that cannot be.
+void check_declared(const std::string& kind, const std::string& name, const PluginInfo& info);
+
 // What is said of such a key. `used`: plug-ins that the job names, whose keys are likelier than
 // those of others.
 std::string unknown_key(const std::string& key, const std::string& where,

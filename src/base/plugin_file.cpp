@@ -13,12 +13,11 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
-#include <set>
 #include <span>
 
 #include "base/check.h"
 #include "base/checksum.h"
-#include "base/engine_options.h"
+#include "base/job_parts.h"
 #include "base/registry.h"
 
 namespace fl_sim {
@@ -96,18 +95,15 @@ void try_out(const std::string& path) {
   FL_CHECK(WEXITSTATUS(status) == 0, "plug-in ", path, " ends the program while it is loaded");
 }
 
-// Throws Error if a plug-in of the file declares one of the engine's keys: "local.lr" as the option
-// lr of a plug-in that is called local.
+// Throws Error if a plug-in of the file declares keys that cannot be.
 void check_keys(const std::string& path) {
-  std::set<std::string> taken;
-  for (const Option& option : engine_options()) taken.insert(option.name);
   for (const auto& [kind, plugins] : catalog()) {
     for (const auto& [name, info] : plugins) {
       if (info.file != path) continue;
-      for (const Option& option : info.options) {
-        const std::string key = name + "." + option.name;
-        FL_CHECK(!taken.contains(key), "plug-in ", path, ": the key ", key, " of ", kind, " '",
-                 name, "' is one of fl_sim's own (give the plug-in or its option another name)");
+      try {
+        check_declared(kind, name, info);
+      } catch (const Error& error) {
+        throw Error(message("plug-in ", path, ": ", error.what()));
       }
     }
   }
@@ -119,8 +115,10 @@ PluginFile load_plugin_file(const std::string& path, const std::string& stamp, b
   const std::string whole = std::filesystem::absolute(path).lexically_normal().string();
   FL_CHECK(whole.find_first_of(",#\n\r") == std::string::npos, "plug-in ", whole,
            " has a character in its name that a job cannot hold (a comma, '#' or a line break)");
-  const auto known = std::find_if(loaded().begin(), loaded().end(),
-                                  [&](const PluginFile& file) { return file.path == whole; });
+  const auto known = std::find_if(loaded().begin(), loaded().end(), [&](const PluginFile& file) {
+    std::error_code gone;  // the dynamic linker knows a file that it has loaded by any of its names
+    return file.path == whole || std::filesystem::equivalent(file.path, whole, gone);
+  });
   if (known != loaded().end()) return *known;
 
   const std::string bytes = read_bytes(whole), found = stamp_of(bytes);

@@ -141,25 +141,29 @@ std::unique_ptr<Interface> make(const std::string& name, const typename Interfac
   return found->second(setup);
 }
 
+// Adds a plug-in to the catalog and to those that can be made. Whether that went well.
+template <class Interface>
+bool register_factory(const std::string& name, PluginInfo (*describe)(),
+                      Factory<Interface> factory) {
+  if (!register_info(Interface::kKind, name, describe)) return false;
+  factories<Interface>()[name] = std::move(factory);
+  return true;
+}
+
 template <class Interface, class Plugin>
 bool register_plugin(const std::string& name) {
-  if (!register_info(Interface::kKind, name, &Plugin::describe)) return false;
-  factories<Interface>()[name] =
-      [](const typename Interface::Setup& setup) -> std::unique_ptr<Interface> {
-    return std::make_unique<Plugin>(setup);
-  };
-  return true;
+  return register_factory<Interface>(
+      name, &Plugin::describe,
+      [](const typename Interface::Setup& setup) { return std::make_unique<Plugin>(setup); });
 }
 
 // A plug-in that another name and other defaults make of a class: its constructor is told the name.
 template <class Interface, class Plugin>
 bool register_preset(const std::string& name, PluginInfo (*describe)()) {
-  if (!register_info(Interface::kKind, name, describe)) return false;
-  factories<Interface>()[name] =
-      [name](const typename Interface::Setup& setup) -> std::unique_ptr<Interface> {
-    return std::make_unique<Plugin>(setup, name);
-  };
-  return true;
+  return register_factory<Interface>(name, describe,
+                                     [name](const typename Interface::Setup& setup) {
+                                       return std::make_unique<Plugin>(setup, name);
+                                     });
 }
 
 }  // namespace fl_sim
