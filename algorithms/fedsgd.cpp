@@ -64,11 +64,7 @@ class FedSgd final : public Algorithm {
                               local_.learning_rate(global.round));
     }
     update.delta = group.rows - received;
-    const torch::Tensor norms =
-        update.delta.narrow(1, 0, local_.trainable()).norm(2, 1).to(torch::kFloat64).cpu();
-    for (int64_t k = 0; k < group.size(); ++k) {
-      update.clients[static_cast<size_t>(k)].delta_norm = norms[k].item<double>();
-    }
+    update.set_delta_norms(update.delta, local_.trainable());
     return update;
   }
 

@@ -37,11 +37,7 @@ class LocalOnly final : public Algorithm {
     take_own_models(group);
     const torch::Tensor before = group.rows.clone();
     Update update = local_.train(group, global);
-    const torch::Tensor moved =
-        (group.rows - before).narrow(1, 0, local_.trainable()).norm(2, 1).to(torch::kFloat64).cpu();
-    for (int64_t k = 0; k < group.size(); ++k) {
-      update.clients[static_cast<size_t>(k)].delta_norm = moved[k].item<double>();
-    }
+    update.set_delta_norms(group.rows - before, local_.trainable());
     update.delta.zero_();
     update.state["model"] = group.rows;
     return update;

@@ -124,6 +124,13 @@ struct Update {
   // accepted. What is not returned stays as it was.
   State state = {};
   std::vector<ClientOutcome> clients = {};  // [G]
+
+  // Their delta_norm: the l2 norms of the first `trainable` numbers of the rows of `moved`, [G, P].
+  void set_delta_norms(const torch::Tensor& moved, int64_t trainable) {
+    const torch::Tensor norms = moved.narrow(1, 0, trainable).norm(2, 1).to(torch::kFloat64).cpu();
+    for (size_t k = 0; k < clients.size(); ++k)
+      clients[k].delta_norm = norms[static_cast<int64_t>(k)].item<double>();
+  }
 };
 
 // What the server gets: means over the accepted clients, weighted by p_k.

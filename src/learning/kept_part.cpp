@@ -27,11 +27,7 @@ void KeptPart::withhold(const ClientGroup& group, Update& update) const {
   if (part_.empty()) return;
   update.state[name_] = part_.gather(group.rows);
   part_.zero(update.delta);
-  const torch::Tensor norms =
-      update.delta.narrow(1, 0, trainable_).norm(2, 1).to(torch::kFloat64).cpu();
-  for (int64_t k = 0; k < group.size(); ++k) {
-    update.clients[static_cast<size_t>(k)].delta_norm = norms[k].item<double>();
-  }
+  update.set_delta_norms(update.delta, trainable_);
 }
 
 std::vector<PersonalModel> KeptPart::personalize(ClientGroup& group) const {

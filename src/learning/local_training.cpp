@@ -281,8 +281,7 @@ Update LocalTraining::run_sorted(ClientGroup& group, const GlobalModel& global,
   torch::NoGradGuard no_grad;
   update.delta = group.rows - global.weights.narrow(0, group.model, 1);
   if (keeps) update.state[kMomentumState] = memory.velocity;
-  const torch::Tensor norms =
-      update.delta.narrow(1, 0, trained).norm(2, 1).to(torch::kFloat64).cpu();
+  update.set_delta_norms(update.delta, trained);
   losses = losses.to(torch::kFloat64).cpu();
   const double* loss_log = losses.data_ptr<double>();
   for (int64_t c = 0; c < clients; ++c) {
@@ -301,7 +300,6 @@ Update LocalTraining::run_sorted(ClientGroup& group, const GlobalModel& global,
       client.loss_before = loss_log[c];
       client.loss_after = loss_log[(own - 1) * clients + c];
     }
-    client.delta_norm = norms[c].item<double>();
   }
   return update;
 }

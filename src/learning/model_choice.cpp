@@ -26,13 +26,8 @@ Update train_models(const LocalTraining& local, ClientGroup& group, const Global
   Update update = local.train(group, global);
   torch::NoGradGuard no_grad;
   update.delta = group.rows - received;
-  const torch::Tensor norms =
-      update.delta.narrow(1, 0, local.trainable()).norm(2, 1).to(torch::kFloat64).cpu();
-  for (int64_t k = 0; k < group.size(); ++k) {
-    ClientOutcome& client = update.clients[static_cast<size_t>(k)];
-    client.model = models[static_cast<size_t>(k)];
-    client.delta_norm = norms[k].item<double>();
-  }
+  update.set_delta_norms(update.delta, local.trainable());
+  for (size_t k = 0; k < update.clients.size(); ++k) update.clients[k].model = models[k];
   return update;
 }
 
