@@ -101,7 +101,9 @@ void print_help() {
          "object.\n\n"
          "Questions:\n"
          "  --help  --version\n"
-         "  --list [algorithms|partitioners|datasets|models|samplers]\n"
+         "  --list [KIND]          all plug-ins, or those of a kind: algorithms, partitioners, "
+         "datasets, models,\n"
+         "                         samplers, transforms, aggregators, trackers\n"
          "  --explain NAME         source, rule and options of one of them\n"
          "  --explain algorithms   all algorithms, as a page in Markdown\n"
          "  --plan                 what a run of the job would take: memory, bytes, time, how "
@@ -164,7 +166,9 @@ void explain(const std::string& spelled) {
       }
       if (!info.elsewhere.empty()) std::cout << "\nElsewhere:\n" << indented(info.elsewhere);
       if (!info.example.empty()) {
-        std::cout << "\nFor example:\n  mpirun -n 4 fl_sim " << whole_example(info.example) << "\n";
+        std::cout << "\nFor example:\n  mpirun -n 4 fl_sim "
+                  << (info.file.empty() ? "" : "--plugin " + info.file + " ")
+                  << whole_example(info.example) << "\n";
       }
     }
   }

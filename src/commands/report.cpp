@@ -169,6 +169,8 @@ std::string summary(const Outcome& outcome, double seconds, double target,
                  outcome.rounds, " rounds, ", fixed(seconds, 1), " s, ", human_bytes(outcome.bytes),
                  " to and from clients"));
   }
+  if (outcome.out_of_patience)
+    line("patience", message("at its end: the best model is that of round ", outcome.best_round));
   RankRecord hosts;
   for (const RankRecord& rank : outcome.ranks) {
     const bool host = rank.rank > 0 || outcome.ranks.size() == 1;

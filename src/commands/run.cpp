@@ -87,7 +87,7 @@ bool complete_without_data(const Job& given) {
   const RunLock checkpoint_lock = lock_checkpoints(*job);
   const std::optional<std::string> note = completed(*job, results);
   if (!note) return false;
-  remove_checkpoints(checkpoint_folder(*job));
+  tidy_checkpoints(*job);
   say_complete(*job, *note);
   return true;
 }
@@ -135,8 +135,8 @@ int run(Start start, Communicator& comm) {
     if (checkpoints.folder != "auto") prepare_checkpoints(checkpoints.folder);
     checkpoint_lock.emplace(checkpoint_folder(job), "choose another --output or --checkpoint-dir");
     former = look_for_former(experiment, *results);
-    if (!former.complete && (checkpoints.every > 0 || checkpoints.folder != "auto"))
-      prepare_checkpoints(checkpoint_folder(job));
+    const bool saves = checkpoints.every > 0 || checkpoints.keep || checkpoints.folder != "auto";
+    if (!former.complete && saves) prepare_checkpoints(checkpoint_folder(job));
     comm.meet();
   }
   std::string from = former.complete ? "complete" : former.folder;
@@ -211,6 +211,9 @@ int run(Start start, Communicator& comm) {
   }
   progress.note(
       summary(outcome, seconds, read_options<EvaluationPlan>(job).target, results->path()));
+  if (checkpoints.keep)
+    progress.note("--resume auto with more --rounds goes on from the checkpoint in " +
+                  checkpoint_folder(job));
   return 0;
 }
 

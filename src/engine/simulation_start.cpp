@@ -78,6 +78,7 @@ Simulation::Simulation(const Experiment& experiment, Communicator& comm, Tracker
   for (const auto& [name, transform] : e_.transforms) transform->init(model_);
   if (root_) {
     e_.sampler->init(model_.memory, e_.partition.clients());
+    root_->server.hold_to(model_);
   } else {
     model_.hidden.clear();
     model_.memory.clear();
@@ -182,7 +183,7 @@ void Simulation::commit_checkpoint() {
 // Where a checkpoint is due: until the one before is complete. So a kill never costs more rounds
 // than twice as many as lie between two checkpoints, the round under way included.
 void Simulation::wait_for_checkpoint() {
-  if (!keeper_ || !root_->planner.checkpoint_due(root_->ledger.target_reached())) return;
+  if (!keeper_ || !root_->planner.checkpoint_due(root_->ledger.over())) return;
   Watchdog::get().enter("waiting for a checkpoint", keeper_->round());
   while (keeper_->waiting() && !Interruption::get().requested()) {
     if (root_->ledger.complete_rows() < keeper_->round()) root_->ledger.finish_evaluation();
