@@ -126,7 +126,7 @@ class Plugin(Case):
                 file.write(text)
         for source in (os.path.join(ROOT, "examples", "plugin"), wrong):
             out = os.path.join(place.name, "build-" + os.path.basename(source))
-            run("cmake", "-S", source, "-B", out, f"-DCMAKE_PREFIX_PATH={prefix}")
+            run("cmake", "-G", "Ninja", "-S", source, "-B", out, f"-DCMAKE_PREFIX_PATH={prefix}")
             text = run("cmake", "--build", out, "--parallel", 2)
             assert "warning" not in text, text
         cls.example = os.path.join(place.name, "build-plugin", "libexample.so")
@@ -196,7 +196,8 @@ class Plugin(Case):
         job = [*small, *plugin, "--aggregator", "middle", "--output", self.path("x.h5")]
         self.fail_with(["aggregator middle needs 7 clients or more, but cohort is 5"], *job, "--middle.without", 3)
         self.fail_with(["weighting is samples", "counts every client once"], *job, "--weighting", "samples")
-        self.fail_with(["sampler is multinomial", "counts every client once"], *job, "--sampler", "multinomial")
+        self.fail_with(["weighting is samples", "counts every client once"], *job, "--sampler", "multinomial", "--weighting",
+                       "samples")
         self.fail_with(["aggregator middle cannot work with algorithm centralized"], *job, "--algorithm", "centralized")
 
     def test_a_sampler_with_a_memory(self):

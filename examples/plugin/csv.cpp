@@ -19,8 +19,8 @@ class Csv final : public Tracker {
             .rule =
                 "Columns round, train_loss, test_accuracy, clients. A run that goes on keeps "
                 "the rows of the rounds before.",
-            .example = "--track csv:rounds.csv",
-            .takes_argument = true};
+            .takes_argument = true,
+            .example = "--track csv:rounds.csv"};
   }
 
   void begin(const RunFacts& facts) override {

@@ -194,6 +194,18 @@ Job Job::from_text(const std::string& ini) {
   }
 }
 
+Values values_in_text(const std::string& ini) {
+  Values values;
+  std::istringstream in(ini);
+  try {
+    for (const auto& option : po::parse_config_file(in, po::options_description(), true).options)
+      values[option.string_key] = option.value.empty() ? "" : option.value[0];
+  } catch (const po::error& error) {
+    throw Error(message("is no job (", error.what(), ")"));
+  }
+  return values;
+}
+
 std::optional<std::string> job_file_value(const std::string& path, const std::string& key) {
   try {
     return value_in(read_ini(path).text, key);

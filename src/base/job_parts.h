@@ -67,6 +67,10 @@ struct JobFile {
 // Puts defaults under what was given, and refuses what nobody would read. Throws Error.
 Values resolve(const Values& command_line, const JobFile& file);
 
+// The keys and values of a job's text as they stand there, known or not. Throws Error if it is no
+// INI.
+Values values_in_text(const std::string& ini);
+
 // What a plug-in declares of keys: its options' names, defaults and conditions, its defaults for the
 // engine's keys, and which of these it reads. Throws Error, naming the plug-in, if that cannot be.
 void check_declared(const std::string& kind, const std::string& name, const PluginInfo& info);

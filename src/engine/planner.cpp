@@ -176,9 +176,6 @@ std::vector<Drawn> Planner::draw(int64_t round, const State& memory) const {
   std::vector<Drawn> cohort = e_.sampler->sample(
       {.round = round, .candidates = who, .partition = e_.partition, .memory = memory}, rng);
   const std::string name = "sampler " + e_.job.get<std::string>("sampler");
-  const auto most = e_.job.get<int64_t>("cohort");
-  FL_CHECK(std::ssize(cohort) <= most, name, " drew ", cohort.size(), " clients for a cohort of ",
-           most);
   double weights = 0;
   for (size_t i = 0; i < cohort.size(); ++i) {
     const auto& [client, weight] = cohort[i];

@@ -17,6 +17,7 @@
 #include "base/check.h"
 #include "base/files.h"
 #include "base/hdf5_file.h"
+#include "base/text.h"
 #include "base/version.h"
 #include "process/interruption.h"
 #include "process/test_hooks.h"
@@ -258,9 +259,18 @@ std::vector<std::string> differences(const std::map<std::string, std::string>& t
     const auto found = job.find(key);
     return found == job.end() ? std::string("(none)") : found->second;
   };
+  // Options of trackers that only one of them has, and that may not be known here.
+  std::set<std::string> trackers;
+  for (const auto* job : {&there, &here}) {
+    for (const std::string& word : split_list(value(*job, "track")))
+      trackers.insert(split_name(word).first + ".");
+  }
+  const auto is_trackers = [&](const std::string& key) {
+    return trackers.contains(key.substr(0, key.find('.') + 1));
+  };
   std::vector<std::string> lines;
   for (const std::string& key : keys) {
-    if (may_differ(key) || value(there, key) == value(here, key)) continue;
+    if (may_differ(key) || is_trackers(key) || value(there, key) == value(here, key)) continue;
     lines.push_back(message(key, ": there ", value(there, key), ", here ", value(here, key)));
   }
   return lines;

@@ -11,6 +11,7 @@
 #include "base/checksum.h"
 #include "base/files.h"
 #include "base/hdf5_file.h"
+#include "base/job_parts.h"
 #include "base/results_format.h"
 #include "storage/columns.h"
 
@@ -170,7 +171,8 @@ std::optional<Results::Former> Results::former() const {
   const Hdf5File file = Hdf5File::open(path_);
   check_results_format(file, path_);
   Former former;
-  former.job = Job::from_text(file.read_text("/job/text")).values();
+  // As it stands there: it may be of plug-ins that this run does without.
+  former.job = values_in_text(file.read_text("/job/text"));
   const auto read = [&](const std::string& name) {
     return file.has_attribute("/provenance", name) ? file.read_text_attribute("/provenance", name)
                                                    : std::string();
