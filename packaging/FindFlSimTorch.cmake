@@ -14,12 +14,15 @@ find_path(TORCH_INCLUDE_DIR torch/csrc/api/include/torch/torch.h HINTS ${torch_h
 foreach(library torch torch_cpu c10)
   find_library(${library}_LIBRARY ${library} HINTS ${torch_hints} PATH_SUFFIXES lib)
 endforeach()
-set(torch_version_file ${TORCH_INCLUDE_DIR}/torch/csrc/api/include/torch/version.h)
-if(EXISTS ${torch_version_file})
-  file(STRINGS ${torch_version_file} torch_version REGEX "define TORCH_VERSION_(MAJOR|MINOR|PATCH) [0-9]+")
-  string(REGEX REPLACE "[^0-9;]" "" torch_version "${torch_version}")
-  string(REPLACE ";" "." FlSimTorch_VERSION "${torch_version}")
-endif()
+foreach(file torch/csrc/api/include/torch/version.h torch/headeronly/version.h)  # the second one in later versions
+  if(EXISTS ${TORCH_INCLUDE_DIR}/${file})
+    file(STRINGS ${TORCH_INCLUDE_DIR}/${file} torch_version REGEX "define TORCH_VERSION_(MAJOR|MINOR|PATCH) [0-9]+")
+    if(torch_version)
+      string(REGEX REPLACE "[^0-9;]" "" torch_version "${torch_version}")
+      string(REPLACE ";" "." FlSimTorch_VERSION "${torch_version}")
+    endif()
+  endif()
+endforeach()
 include(FindPackageHandleStandardArgs)
 find_package_handle_standard_args(FlSimTorch
   REQUIRED_VARS torch_cpu_LIBRARY torch_LIBRARY c10_LIBRARY TORCH_INCLUDE_DIR VERSION_VAR FlSimTorch_VERSION
