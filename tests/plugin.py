@@ -82,8 +82,8 @@ FL_REGISTER(Fake, "wrong", Wrong);
 #endif
 }
 """
-WORDS = ["UNDEFINED", "OBJECT", "THROWS", "TAKEN", "TWICE", "KEY", "OWN_KEY", "EMPTY", "RIGHT", "NO_DEFAULT", "NO_KEY", "NO_VALUE",
-         "NO_CONDITION", "NOT_READ", "KEY_TWICE"]
+WORDS = ["UNDEFINED", "OBJECT", "THROWS", "TAKEN", "TWICE", "KEY", "OWN_KEY", "EMPTY", "RIGHT", "NO_DEFAULT", "NO_KEY",
+         "NO_VALUE", "NO_CONDITION", "NOT_READ", "KEY_TWICE"]
 WRONG_PROJECT = """
 cmake_minimum_required(VERSION 3.22)
 project(wrong LANGUAGES CXX)
@@ -97,7 +97,8 @@ add_library(stranger MODULE stranger.cpp)
 
 
 def run(*words, **options):
-    done = subprocess.run([str(word) for word in words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+    done = subprocess.run([str(word) for word in words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          **options)
     if done.returncode != 0:
         raise AssertionError(f"{words}\n{done.stdout}")
     return done.stdout
@@ -323,8 +324,8 @@ class Plugin(Case):
                                ("compiler", rb"compiler .", rb"compiler ?")):
             with self.subTest(what):
                 path = self.copied(change=lambda data, old=old, new=new: re.sub(old, new, data))
-                self.refuse([path, "for another build", "build it anew", "\n  it is for  fl_sim 0.", "\n  this is    fl_sim 0."],
-                            path)
+                self.refuse([path, "for another build", "build it anew", "\n  it is for  fl_sim 0.",
+                             "\n  this is    fl_sim 0."], path)
 
     def test_registration(self):
         def wrong(name):
@@ -387,7 +388,8 @@ class Plugin(Case):
                 self.skipTest("there are no mount namespaces here")
             with self.subTest(command):
                 options = [*SMALL, *ANCHORED, "--plugin", plugin, "--output", self.path("folder/x.h5")]
-                elsewhere = [*namespace, "sh", "-c", f'{command} && cd / && exec "$@"', "sh", whole_program.PROGRAM, *options]
+                elsewhere = [*namespace, "sh", "-c", f'{command} && cd / && exec "$@"', "sh", whole_program.PROGRAM,
+                             *options]
                 self.fail_with(words, *options, ":", "-n", 1, *elsewhere, ranks=2)
                 self.assertFalse(os.path.exists(self.path("folder")), "something was written")
 

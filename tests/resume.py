@@ -266,7 +266,8 @@ class Resume(Case):
 
     def test_more_rounds_than_it_had(self):
         """A complete run of 6 rounds that kept its checkpoint, prolonged to 9 on other ranks, is a run of 9."""
-        for algorithm, more in (("fedavg", ["--server.optimizer", "momentum"]), ("scaffold", []), ("fedadam", ["--server.lr", 0.01]),
+        for algorithm, more in (("fedavg", ["--server.optimizer", "momentum"]), ("scaffold", []),
+                                ("fedadam", ["--server.lr", 0.01]),
                                 ("fedavg", ["--server.average", "ema", "--transforms", "clip", "--clip.norm", 0.5])):
             with self.subTest(algorithm=algorithm, more=more):
                 options = ["--job", self.job, "--algorithm", algorithm, *more]

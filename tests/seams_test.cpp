@@ -379,9 +379,9 @@ TEST(Aggregators, ChooseByInnerProductsAmongEnoughClients) {
   problem.cohorts = {{0, 1, 2}, {0, 1}};
   Experiment e = experiment_of(problem, "fedavg", lines, 2);
   const Finished finished = run_recorded(e);
-  EXPECT_EQ(distance(Vector(finished.weights[std::slice(0, 3, 1)]),
-                     solve(problem, "fedavg", lines, 1)),
-            0);
+  EXPECT_EQ(
+      distance(Vector(finished.weights[std::slice(0, 3, 1)]), solve(problem, "fedavg", lines, 1)),
+      0);
   EXPECT_EQ(finished.rounds.at(0).failed, 0);
   EXPECT_EQ(finished.rounds.at(1).failed, 2);
   problem.cohorts = {{0, 1}};

@@ -71,8 +71,9 @@ Values resolve(const Values& command_line, const JobFile& file);
 // INI.
 Values values_in_text(const std::string& ini);
 
-// What a plug-in declares of keys: its options' names, defaults and conditions, its defaults for the
-// engine's keys, and which of these it reads. Throws Error, naming the plug-in, if that cannot be.
+// What a plug-in declares of keys: its options' names, defaults and conditions, its defaults for
+// the engine's keys, and which of these it reads. Throws Error, naming the plug-in, if that cannot
+// be.
 void check_declared(const std::string& kind, const std::string& name, const PluginInfo& info);
 
 // What is said of such a key. `used`: plug-ins that the job names, whose keys are likelier than
