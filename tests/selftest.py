@@ -71,6 +71,7 @@ class Selftest(Case):
     def test_bad_arguments(self):
         for words, expected in (
             (["fedprx"], ["selftest knows no algorithm 'fedprx'", "did you mean 'fedprox'"]),
+            (["median"], ["'median' is of kind aggregator", "selftest holds algorithms"]),
             (["--only", "closed-form"], ["selftest knows no property", "did you mean 'closed form'"]),
             (["--skip"], ["--skip needs a value"]),
             (["--device", "tpu"], ["selftest knows no device 'tpu'", "cpu, cuda"]),

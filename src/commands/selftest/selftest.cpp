@@ -63,6 +63,14 @@ std::vector<std::string> known_algorithms() {
 const std::string& one_of(const std::string& word, const std::vector<std::string>& known,
                           const std::string& what) {
   const std::string near = nearest(word, known);
+  for (const std::string& kind : plugin_kinds()) {
+    FL_CHECK(what != "algorithm" || kind == what || !catalog()[kind].contains(word) ||
+                 std::find(known.begin(), known.end(), word) != known.end(),
+             "'", word, "' is of kind ", kind,
+             ", and selftest holds algorithms to their rules (run "
+             "a job with it on 1 and on 3 ranks: the attribute checksum of /model has to be the "
+             "same)");
+  }
   FL_CHECK(std::find(known.begin(), known.end(), word) != known.end(), "selftest knows no ", what,
            " '", word, "' (", near.empty() ? "" : message("did you mean '", near, "'? "),
            "choose of ", list_of(known), ")");
