@@ -233,6 +233,10 @@ class Plugin(Case):
 
     def test_results_say_which_file_it_was(self):
         expected = self.train("one.h5", "--plugin", self.example, *ANCHORED)
+        out = self.succeed(*SMALL, *ANCHORED, "--plugin", self.example, "--rounds", 1, "--aggregator", "middle",
+                           "--output", self.path("header.h5")).out
+        self.assertRegex(out, rf"\n  plug-in    {self.example} \(hash [0-9a-f]{{16}}\)\n")
+        self.assertRegex(out, r"\n  transforms coarse\n +step 0.001\n  aggregator middle\n +without 1\n  output ")
         with h5py.File(self.path("one.h5")) as file:
             job, provenance = dict(file["job"].attrs), dict(file["provenance"].attrs)
         self.assertEqual(job["plugin"], self.example)

@@ -7,6 +7,7 @@
 #include <sstream>
 #include <tuple>
 
+#include "base/plugin_file.h"
 #include "base/text.h"
 #include "base/version.h"
 #include "commands/progress.h"
@@ -96,8 +97,8 @@ std::string header(const Experiment& e, const Communicator& comm, const GpuComm&
   line("devices", list);
   line("transport", message(gpu_comm.reason, "; sums are ", value("sum")));
   line("libraries", libraries());
-  if (value("plugin") != "none")
-    line("plug-ins", message(value("plugin"), " (hash ", value("plugin-hash"), ")"));
+  for (const PluginFile& file : plugin_files())
+    line("plug-in", message(file.path, " (hash ", file.hash, ")"));
   line("data",
        message(value("dataset"), ": ", e.data.train.size(), " training samples ",
                torch::IntArrayRef(e.data.train.sample_shape()),
@@ -125,6 +126,17 @@ std::string header(const Experiment& e, const Communicator& comm, const GpuComm&
        message(value("rounds"), " rounds of ", value("cohort"), " clients (", value("sampler"),
                "), seed ", value("seed"), ", groups of ", value("group-size"), ", ",
                value("precision"), value("deterministic") == "true" ? "" : ", not deterministic"));
+  line("", settings(job, split_name(value("sampler")).first + "."));
+  const auto chosen = [&](const std::string& name, const std::string& key) {
+    const std::vector<std::string> words = job.names(key);
+    if (words == std::vector<std::string>{"none"} || words == std::vector<std::string>{"mean"})
+      return;
+    line(name, list_of(words));
+    for (const std::string& word : words) line("", settings(job, split_name(word).first + "."));
+  };
+  chosen("transforms", "transforms");
+  chosen("aggregator", "aggregator");
+  chosen("trackers", "track");
   line("output", value("output"));
   return out.str();
 }
