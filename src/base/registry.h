@@ -58,6 +58,9 @@ struct Option {
   // False: a run that goes on from a checkpoint may have another value, and runs that differ in it
   // are the same experiment.
   bool changes_results = true;
+  // The value is a file or a folder: `~` and `$NAME` in it are expanded. What stands behind the
+  // colon of a plug-in's name always is one.
+  bool path = false;
 };
 
 struct PluginInfo {
