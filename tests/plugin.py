@@ -8,6 +8,7 @@ import tempfile
 import unittest
 
 import h5py
+import numpy as np
 
 import whole_program
 from whole_program import PROGRAM, ROOT, Case, checksum, columns
@@ -148,7 +149,8 @@ class Plugin(Case):
 
     def test_names_and_options_are_known(self):
         plugin = ["--plugin", self.example]
-        for kind, name in (("algorithm", "anchored"), ("partitioner", "stripes"), ("transform", "coarse")):
+        for kind, name in (("algorithm", "anchored"), ("partitioner", "stripes"), ("transform", "coarse"),
+                           ("aggregator", "middle"), ("sampler", "hardest")):
             line = [line for line in self.succeed("--list", kind, *plugin).out.splitlines() if line.startswith(name)][0]
             self.assertTrue(line.endswith(f"  ({self.example})"), line)
             self.assertNotIn(name, self.succeed("--list", kind).out)
@@ -172,6 +174,60 @@ class Plugin(Case):
         fedavg = self.train("fedavg.h5", *options)
         self.assertEqual(self.train("none.h5", *options, "--algorithm", "anchored", "--anchored.pull", 0), fedavg)
         self.assertNotEqual(self.train("some.h5", *options, "--algorithm", "anchored", "--anchored.pull", 0.25), fedavg)
+
+    def test_an_aggregator(self):
+        """Of one client at either end left out of 5: numpy's, of the same deltas as FedAvg averages; its limit; refusals."""
+        plugin = ["--plugin", self.example, "--cohort", 5]
+        small = [*SMALL[:6], *SMALL[8:]]  # without its cohort
+        def trained(output, *options, ranks=0):
+            self.succeed(*small, *plugin, "--rounds", 3, *options, "--output", self.path(output), "--overwrite", ranks=ranks)
+            return checksum(self.path(output))
+        expected = trained("one.h5", "--aggregator", "middle")
+        for ranks in (2, 3):
+            self.assertEqual(trained("more.h5", "--aggregator", "middle", ranks=ranks), expected)
+        # Without anybody left out it is the mean, but for the last bits; with two, the median.
+        trained("mean.h5", "--weighting", "uniform")
+        trained("all.h5", "--aggregator", "middle", "--middle.without", 0)
+        with h5py.File(self.path("mean.h5")) as mean, h5py.File(self.path("all.h5")) as every:
+            for name in mean["model"]:
+                np.testing.assert_allclose(mean["model"][name][()], every["model"][name][()], atol=1e-6)
+        self.assertEqual(trained("two.h5", "--aggregator", "middle", "--middle.without", 2),
+                         trained("median.h5", "--aggregator", "median"))
+        job = [*small, *plugin, "--aggregator", "middle", "--output", self.path("x.h5")]
+        self.fail_with(["aggregator middle needs 7 clients or more, but cohort is 5"], *job, "--middle.without", 3)
+        self.fail_with(["weighting is samples", "counts every client once"], *job, "--weighting", "samples")
+        self.fail_with(["sampler is multinomial", "counts every client once"], *job, "--sampler", "multinomial")
+        self.fail_with(["aggregator middle cannot work with algorithm centralized"], *job, "--algorithm", "centralized")
+
+    def test_a_sampler_with_a_memory(self):
+        """Who is drawn second is who had the highest loss; the memory outlives an interruption."""
+        options = ["--plugin", self.example, "--sampler", "hardest", "--hardest.among", 8]
+        expected = self.train("one.h5", *options)
+        self.assertEqual(self.train("three.h5", *options, ranks=3), expected)
+        rows = columns(self.path("one.h5"), "clients")
+        losses = dict(zip(rows["client"][:8], rows["loss"][:8]))  # of rounds 1 and 2, everybody's first
+        self.assertEqual(len(losses), 8)
+        hardest = sorted(sorted(losses), key=lambda client: -losses[client])[:4]
+        self.assertEqual(sorted(hardest), sorted(rows["client"][8:12]))
+        output = ["--output", self.path("x.h5"), "--keep-checkpoint", "--resume", "auto"]
+        self.succeed(*SMALL, *options, *output, "--rounds", 2)
+        self.succeed(*SMALL, *options, *output, "--rounds", 3)
+        self.assertEqual(checksum(self.path("x.h5")), expected)
+
+    def test_a_tracker(self):
+        """Its rows are those of the results; and it may come late, or be another one, where a run goes on."""
+        csv, table = os.path.join(os.path.dirname(self.example), "libcsv.so"), self.path("rounds.csv")
+        output = ["--output", self.path("x.h5"), "--keep-checkpoint", "--resume", "auto"]
+        self.succeed(*SMALL, *output, "--rounds", 2)
+        self.succeed(*SMALL, *output, "--rounds", 4, "--plugin", csv, "--track", "csv:" + table, ranks=3)
+        self.succeed(*SMALL, *output, "--rounds", 5)
+        self.succeed(*SMALL, *output[:2], "--overwrite", "--rounds", 4, "--plugin", csv, "--track", "csv:" + table, ranks=3)
+        rounds = columns(self.path("x.h5"), "rounds")
+        with open(table) as file:
+            rows = [line.split(",") for line in file.read().splitlines()]
+        self.assertEqual(rows[0], ["round", "train_loss", "test_accuracy", "clients"])
+        self.assertEqual([(int(row[0]), int(row[3])) for row in rows[1:]], [(r, 4) for r in range(1, 5)])
+        np.testing.assert_allclose([float(row[1]) for row in rows[1:]], rounds["train_loss"], rtol=1e-5)
 
     def test_results_say_which_file_it_was(self):
         expected = self.train("one.h5", "--plugin", self.example, *ANCHORED)

@@ -7,6 +7,7 @@ import signal
 import time
 
 import h5py
+import numpy as np
 
 from whole_program import Case, checksum, columns, is_open_mpi, rank_of, write_images
 
@@ -251,6 +252,97 @@ class Resume(Case):
     def test_nowhere_to_write(self):
         self.fail_with(["checkpoint-dir", "cannot be made"], "--job", self.job, "--output", self.path("x.h5"),
                        "--checkpoint-every", 2, "--checkpoint-dir", "/proc/nowhere")
+
+    # ------------------------------------------------------------------------------------------------ more rounds
+    def rows_equal(self, one, other, skip=("seconds", "idle_share")):
+        """All columns of /rounds and /clients but those of times and places."""
+        with h5py.File(one, "r") as a, h5py.File(other, "r") as b:
+            for group in ("rounds", "clients"):
+                self.assertEqual(sorted(a[group]), sorted(b[group]))
+                for name in a[group]:
+                    if name in skip or (group == "clients" and name in ("rank", "seconds")) or name == "bytes_state":
+                        continue
+                    np.testing.assert_array_equal(a[group][name][()], b[group][name][()], f"{group}/{name}")
+
+    def test_more_rounds_than_it_had(self):
+        """A complete run of 6 rounds that kept its checkpoint, prolonged to 9 on other ranks, is a run of 9."""
+        for algorithm, more in (("fedavg", ["--server.optimizer", "momentum"]), ("scaffold", []), ("fedadam", ["--server.lr", 0.01]),
+                                ("fedavg", ["--server.average", "ema", "--transforms", "clip", "--clip.norm", 0.5])):
+            with self.subTest(algorithm=algorithm, more=more):
+                options = ["--job", self.job, "--algorithm", algorithm, *more]
+                expected, path = self.path("nine.h5"), self.path("six.h5")
+                self.succeed(*options, "--rounds", 9, "--output", expected, "--overwrite", ranks=2)
+                keep = ["--keep-checkpoint", "--resume", "auto", "--output", path]
+                run = self.succeed(*options, "--rounds", 6, *keep, ranks=3)
+                self.assertIn("goes on from the checkpoint in " + self.folder_of(path), run.out)
+                self.assertIn("is complete", self.succeed(*options, "--rounds", 6, *keep).out)
+                run = self.succeed(*options, "--rounds", 9, "--resume", "auto", "--output", path)
+                self.assertIn("goes on after round 6", run.out)
+                self.assertEqual(checksum(path), checksum(expected))
+                self.rows_equal(path, expected)
+                self.assertFalse(os.path.exists(self.folder_of(path)))
+                os.remove(path)
+
+    def test_what_cannot_be_prolonged(self):
+        path = self.path("x.h5")
+        keep = ["--job", self.job, "--keep-checkpoint", "--resume", "auto", "--output", path]
+        self.succeed(*keep, "--rounds", 2)
+        self.fail_with(["rounds is 1", "is of round 2 already"], *keep, "--rounds", 1)
+        for words, reason in ((["--local.lr-schedule", "cosine"], "local.lr-schedule is cosine"),
+                              (["--server.average", "swa"], "server.average-start is auto")):
+            output = self.path(words[-1] + ".h5")
+            these = ["--job", self.job, "--keep-checkpoint", "--resume", "auto", "--output", output, *words]
+            self.succeed(*these, "--rounds", 2)
+            self.fail_with(["rounds is 3, and was 2", "cannot be prolonged: " + reason], *these, "--rounds", 3)
+        shutil.rmtree(self.folder_of(path))
+        before = checksum(path)
+        self.fail_with([path + " is complete with 2 rounds", "--keep-checkpoint", "--overwrite"], *keep, "--rounds", 3)
+        self.assertEqual(checksum(path), before)
+        self.succeed(*keep, "--rounds", 3, "--overwrite")
+
+    def test_a_target_that_is_raised(self):
+        """The run that reached a target goes on to another; nothing of the round that was thrown away is saved."""
+        options = ["--job", self.job, "--algorithm", "scaffold", "--rounds", 8]
+        expected, path = self.path("whole.h5"), self.path("x.h5")
+        self.succeed(*options, "--output", expected)
+        accuracy = columns(expected, "rounds")["test_accuracy"]
+        target = float(accuracy[2])
+        reached = int(np.argmax(accuracy >= target)) + 1
+        keep = [*options, "--keep-checkpoint", "--resume", "auto", "--output", path]
+        self.succeed(*keep, "--target-accuracy", target, ranks=3)
+        self.assertEqual(len(columns(path, "rounds")["round"]), reached)
+        self.succeed(*keep, "--evaluate-every", 2, ranks=2)
+        self.assertEqual(checksum(path), checksum(expected))
+
+    def test_patience_and_the_best_model(self):
+        """The best round by a metric, its model, and the end when nothing better comes, on any ranks and resumed."""
+        for metric, sign in (("test_accuracy", 1), ("test_loss", -1), ("clients_loss", -1)):
+            with self.subTest(metric):
+                options = ["--job", self.job, "--local.lr", 0.4, "--best-metric", metric, "--partition.test-fraction", 0.2,
+                           "--evaluate-clients", 1]
+                whole = self.path("whole.h5")
+                self.succeed(*options, "--save-best", "--output", whole, "--overwrite", ranks=3)
+                values = sign * columns(whole, "rounds")[metric]
+                best = int(np.argmax(values)) + 1
+                patience, so_far, ends = 2, 1, 10
+                for round_ in range(2, 11):
+                    so_far = round_ if values[round_ - 1] > max(values[:round_ - 1]) else so_far
+                    if round_ - so_far >= patience:
+                        ends = round_
+                        break
+                with h5py.File(whole, "r") as file:
+                    self.assertEqual(file["best_model"].attrs["round"], best)
+                    self.assertEqual(sign * file["best_model"].attrs["value"], values[best - 1])
+                    model = file["best_model"].attrs["checksum"]
+                for ranks in (0, 3):
+                    path = self.path("x.h5")
+                    self.succeed(*options, "--rounds", best, "--output", path, "--overwrite", ranks=ranks)
+                    self.assertEqual(checksum(path), model)
+                    self.succeed(*options, "--patience", patience, "--save-best", "--output", path,
+                                 "--overwrite", ranks=ranks)
+                    self.assertEqual(len(columns(path, "rounds")["round"]), ends)
+                    with h5py.File(path, "r") as file:
+                        self.assertEqual(file["best_model"].attrs["round"], so_far)
 
 
 if __name__ == "__main__":

@@ -376,11 +376,14 @@ TEST(Aggregators, ChooseByInnerProductsAmongEnoughClients) {
   }
   const std::string lines = local.lines() + "\naggregator = three";
   EXPECT_LT(distance(solve(problem, "fedavg", lines, 1), problem.start + best), kTolerance);
-  problem.cohorts = {{0, 1}};
+  problem.cohorts = {{0, 1}, {0, 1, 2}};
   Experiment e = experiment_of(problem, "fedavg", lines, 1);
   const Finished finished = run_recorded(e);
   EXPECT_EQ(distance(Vector(finished.weights[std::slice(0, 3, 1)]), problem.start), 0);
   EXPECT_EQ(finished.rounds.at(0).failed, 2);
+  problem.cohorts = {{0, 1}};
+  EXPECT_ERROR(experiment_of(problem, "fedavg", lines, 1),
+               "aggregator three needs 3 clients or more, but cohort is 2");
 }
 
 TEST(Aggregators, RefuseWhatTheyCannotWorkWith) {
@@ -407,6 +410,7 @@ class WrongAggregator final : public Aggregator {
   explicit WrongAggregator(const Setup&) {}
   static PluginInfo describe() { return {.summary = "wrong"}; }
   bool needs_products() const override { return static_cast<bool>(wrong_choice); }
+  bool weighs() const override { return true; }
   torch::Tensor choose(const torch::Tensor& products, const torch::Tensor&) const override {
     return wrong_choice(products);
   }
@@ -432,6 +436,136 @@ TEST(Aggregators, WrongSizesAreNamed) {
   wrong_choice = [](const torch::Tensor&) { return torch::zeros({1, 4}, torch::kFloat64); };
   EXPECT_THAT(error(), HasSubstr("chooses weights that come to 0"));
   wrong_choice = {};
+}
+
+// What plug-ins do to the engine ------------------------------------------------------------------
+
+// FedAvg that can be told to do something else.
+struct Meddling {
+  std::function<void(Needs&)> needs = {};
+  std::function<void(ClientGroup&, const GlobalModel&)> train = {};
+  std::function<void(ServerState&)> aggregate = {}, end_round = {};
+} meddling;
+
+class Meddler final : public Algorithm {
+ public:
+  explicit Meddler(const Setup& setup) : local_(setup) {}
+  static PluginInfo describe() { return {.summary = "meddles"}; }
+  Needs needs() const override {
+    Needs needs = local_.needs();
+    if (meddling.needs) meddling.needs(needs);
+    return needs;
+  }
+  void init(ServerState& server) const override {
+    server.shared["s"] = torch::zeros({2});
+    server.hidden["h"] = torch::zeros({2, 3});
+  }
+  Update train(ClientGroup& group, const GlobalModel& global) const override {
+    if (meddling.train) meddling.train(group, global);
+    return local_.train(group, global);
+  }
+  void aggregate(ServerState& server, const Sum& sum) const override {
+    server.weights.add_(sum.delta);
+    if (meddling.aggregate) meddling.aggregate(server);
+  }
+  void end_round(ServerState& server, const std::vector<ClientRecord>&) const override {
+    if (meddling.end_round) meddling.end_round(server);
+  }
+
+ private:
+  LocalTraining local_;
+};
+
+// Registers it for a while: what is true of all algorithms is not of this one.
+class Contract : public testing::Test {
+ protected:
+  Contract() { register_plugin<Algorithm, Meddler>("meddler"); }
+  ~Contract() override {
+    meddling = {};
+    catalog() = before_;
+  }
+  static std::string error() {
+    try {
+      Experiment e = experiment_of(everybody(), "meddler", Local().lines(), 2);
+      run(e);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "";
+  }
+
+ private:
+  const Catalog before_ = catalog();
+};
+
+TEST_F(Contract, NothingIsSaidWhereNothingIsWrong) { EXPECT_EQ(error(), ""); }
+
+TEST_F(Contract, NeedsThatNoRunCouldHave) {
+  const std::vector<std::pair<std::function<void(Needs&)>, std::string>> wrong = {
+      {[](Needs& n) { n.exchanges = 0; }, "Needs::exchanges is 0 (must be at least 1)"},
+      {[](Needs& n) { n.models = 0; }, "Needs::models is 0"},
+      {[](Needs& n) { n.lanes = 3; }, "Needs::lanes is 3, but models is 1"},
+      {[](Needs& n) { n.models_received = -1; }, "Needs::models_received is -1"},
+      {[](Needs& n) { n.client_state["c"] = -1; }, "Needs::client_state[\"c\"] is -1"},
+      {[](Needs& n) { n.additive["a"] = int64_t{1} << 60; }, "Needs::additive[\"a\"] is 11529"},
+      {[](Needs& n) { n.additive[""] = 3; }, "Needs::additive has a vector without a name"}};
+  for (const auto& [change, text] : wrong) {
+    meddling.needs = change;
+    EXPECT_THAT(error(), HasSubstr("algorithm meddler: " + text));
+  }
+}
+
+TEST_F(Contract, TrainingLeavesWhatClientsAreSent) {
+  const std::string text = "algorithm meddler changes the model that clients are sent";
+  meddling.train = [](ClientGroup&, const GlobalModel& global) { global.weights.fill_(0); };
+  EXPECT_THAT(error(), HasSubstr(text));
+  meddling.train = [](ClientGroup&, const GlobalModel& global) {
+    torch::Tensor view = global.model(0).narrow(1, 0, 1);  // the same memory
+    view.add_(1);
+  };
+  EXPECT_THAT(error(), HasSubstr(text));
+  meddling.train = [](ClientGroup&, const GlobalModel& global) { global.shared.at("s").add_(1); };
+  EXPECT_THAT(error(), HasSubstr(text));
+  meddling.train = [](ClientGroup& group, const GlobalModel& global) {
+    torch::Tensor own = global.weights.clone();
+    own.fill_(0);
+    group.rows.add_(0);
+  };
+  EXPECT_EQ(error(), "");
+}
+
+TEST_F(Contract, TheServersTensorsAreThoseOfInit) {
+  const std::vector<std::pair<std::function<void(ServerState&)>, std::string>> wrong = {
+      {[](ServerState& s) { s.shared["t"] = torch::zeros({1}); }, "shared 't' is Float [1]"},
+      {[](ServerState& s) { s.shared["s"] = torch::zeros({3}); },
+       "shared 's' is Float [3], where there was shared 's' is Float [2]"},
+      {[](ServerState& s) { s.shared.erase("s"); }, "where there was shared 's' is Float [2]"},
+      {[](ServerState& s) { s.hidden["h"] = s.hidden["h"].to(torch::kFloat64); },
+       "hidden 'h' is Double [2, 3]"},
+      {[](ServerState& s) {
+         s.hidden["h"] = torch::zeros({3, 2}).t();
+       },
+       "not contiguous"},
+      {[](ServerState& s) { s.weights = s.weights[0]; }, "weights is Double ["},
+      {[](ServerState& s) { s.memory["m"] = {}; }, "memory 'm' is not defined"}};
+  for (const auto& [change, text] : wrong) {
+    meddling = {.aggregate = change};
+    EXPECT_THAT(error(),
+                AllOf(HasSubstr("the step of algorithm meddler leaves other tensors of the "
+                                "server than init() made: "),
+                      HasSubstr(text)));
+    meddling = {.end_round = change};
+    EXPECT_THAT(error(), HasSubstr("the end of a round of algorithm meddler leaves other tensors"));
+  }
+}
+
+TEST_F(Contract, AModelThatIsNotFiniteEndsTheRun) {
+  for (const double value : {std::nan(""), HUGE_VAL, -HUGE_VAL}) {
+    meddling = {.aggregate = [value](ServerState& s) { s.weights[0][1] = value; }};
+    EXPECT_THAT(error(),
+                HasSubstr("the step of algorithm meddler leaves a model that is not finite "
+                          "after round 1"));
+  }
 }
 
 // Samplers ----------------------------------------------------------------------------------------

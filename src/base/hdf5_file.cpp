@@ -521,6 +521,17 @@ std::string Hdf5File::read_text_attribute(const std::string& path, const std::st
                      [&](void* out) { return H5Aread(attribute, type, out); });
 }
 
+double Hdf5File::read_number_attribute(const std::string& path, const std::string& name) const {
+  const Turn turn;
+  const std::string what = "attribute " + name + " of " + path;
+  const Id attribute(H5Aopen_by_name(id_, path.c_str(), name.c_str(), H5P_DEFAULT, H5P_DEFAULT),
+                     H5Aclose);
+  require(attribute, path_, "cannot read " + what);
+  double value = 0;
+  require(H5Aread(attribute, H5T_NATIVE_DOUBLE, &value), path_, "cannot read " + what);
+  return value;
+}
+
 void Hdf5File::close() {
   const Turn turn;
   if (id_ < 0) return;

@@ -66,6 +66,7 @@ class Hdf5File {
   std::vector<std::string> read_texts(const std::string& path) const;  // [n] strings
   bool has_attribute(const std::string& path, const std::string& name) const;
   std::string read_text_attribute(const std::string& path, const std::string& name) const;
+  double read_number_attribute(const std::string& path, const std::string& name) const;
 
   // Flushes to the file system and closes, reporting errors that a destructor could not. fsync is
   // the caller's.

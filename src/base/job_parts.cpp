@@ -313,6 +313,18 @@ Values resolve(const Values& command_line, const JobFile& file) {
 
 void check_declared(const std::string& kind, const std::string& name, const PluginInfo& info) {
   const std::string who = kind + " '" + name + "'";
+  const bool fit = name.find_first_not_of(
+                       "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                       "0123456789_-") == std::string::npos;
+  FL_CHECK(fit && !name.empty() && name != "none" && name != "auto", who,
+           " has a name that no job can say (letters, digits, '-' and '_', not none or auto)");
+  const auto& families = algorithm_families();
+  FL_CHECK(
+      info.family.empty() || std::any_of(families.begin(), families.end(),
+                                         [&](const auto& f) { return f.first == info.family; }),
+      who, " is of the family '", info.family,
+      "', which there is not (see "
+      "algorithm_families(); empty: none of them)");
   std::map<std::string, Option> engine, own;
   std::vector<std::string> engine_keys;
   for (const Option& option : engine_options()) {

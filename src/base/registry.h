@@ -6,7 +6,7 @@
 // describe()`. What describe() says is what `--list`, `--explain` and the job parser show and
 // check. FL_PRESET(Algorithm, "fedyogi", FedOpt, fedyogi) makes several of one class: fedyogi() is
 // the description, and FedOpt is constructed from the setup and "fedyogi". Kinds are named as the
-// job's keys are: algorithm, partitioner, dataset, model, sampler (an interface's `kKind`).
+// job's keys are, see plugin_kinds() (an interface's `kKind`).
 #pragma once
 
 #include <functional>
@@ -58,6 +58,9 @@ struct Option {
   // False: a run that goes on from a checkpoint may have another value, and runs that differ in it
   // are the same experiment.
   bool changes_results = true;
+  // A run that goes on from a checkpoint may have another value of it from there on, though runs
+  // that differ in it are not the same experiment.
+  bool may_change = false;
   // The value is a file or a folder: `~` and `$NAME` in it are expanded. What stands behind the
   // colon of a plug-in's name always is one.
   bool path = false;

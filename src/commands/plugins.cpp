@@ -3,12 +3,14 @@
 #include <torch/version.h>
 
 #include <algorithm>
+#include <functional>
 #include <optional>
 #include <sstream>
 
 #include "base/check.h"
 #include "base/files.h"
 #include "base/plugin_file.h"
+#include "base/registry.h"
 #include "base/version.h"
 #include "commands/words.h"
 
@@ -36,10 +38,23 @@ std::vector<std::string> files_in(const std::string& list) {
   return files;
 }
 
+// Trackers change nothing of a run: one may be mended, or taken along, where a run goes on.
+bool has_only_trackers(const PluginFile& file) {
+  for (const auto& [kind, plugins] : catalog()) {
+    for (const auto& [name, info] : plugins) {
+      if (info.file == file.path && kind != "tracker") return false;
+    }
+  }
+  return true;
+}
+
 // Of what is loaded, with commas between them.
-std::string joined(std::string PluginFile::*member) {
+std::string joined(std::string PluginFile::*member,
+                   const std::function<bool(const PluginFile&)>& left_out = {}) {
   std::string all;
-  for (const PluginFile& file : plugin_files()) all += (all.empty() ? "" : ",") + file.*member;
+  for (const PluginFile& file : plugin_files()) {
+    if (!left_out || !left_out(file)) all += (all.empty() ? "" : ",") + file.*member;
+  }
   return all.empty() ? kNoFile : all;
 }
 
@@ -67,7 +82,8 @@ void name_plugins(Job& job, const std::vector<std::string>& arguments) {
   const bool chosen = !take_options(words, "--plugin").empty();
   const bool said = !take_options(words, "--plugin-hash").empty();
   const auto wanted = job.get<std::string>("plugin-hash");
-  const std::string files = joined(&PluginFile::path), hashes = joined(&PluginFile::hash);
+  const std::string files = joined(&PluginFile::path),
+                    hashes = joined(&PluginFile::hash, has_only_trackers);
   // A results file's job wants what it was run with, but not of other files.
   const bool wants = wanted != kNoFile && (said || !chosen);
   FL_CHECK(!wants || wanted == hashes, "plug-in ", files, " is not what the job was run with: its ",

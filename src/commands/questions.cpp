@@ -120,14 +120,15 @@ const std::vector<Group>& groups() {
       {"The server's step", {"server."}},
       {"Who holds what, and what clients see of it", {"partition.", "augment.", "shift."}},
       {"Evaluation",
-       {"evaluate-", "metrics", "target-accuracy", "holdout-clients", "patience", "save-"}},
+       {"evaluate-", "metrics", "target-accuracy", "holdout-clients", "patience", "save-",
+        "best-"}},
       {"Clients that are absent, late or fail",
        {"availability.", "stragglers.", "on-divergence", "give-up", "inject"}},
       {"Machines and arithmetic",
        {"threads", "device", "precision", "deterministic", "group-size", "sum", "gpu-comm",
         "state-dir", "state-memory", "alone"}},
       {"Interrupted, and continued",
-       {"checkpoint-", "resume", "grace", "stall-timeout", "on-rank-loss"}},
+       {"checkpoint-", "keep-checkpoint", "resume", "grace", "stall-timeout", "on-rank-loss"}},
       {"Files and messages",
        {"output", "overwrite", "track", "quiet", "log-level", "plugin", "plugin-hash"}}};
   return all;
@@ -163,7 +164,9 @@ void print_help() {
                "shared object.\n\n"
                "Questions:\n"
                "  --help  --version\n"
-               "  --list [algorithms|partitioners|datasets|models|samplers]\n"
+               "  --list [KIND]          all plug-ins, or those of a kind: algorithms,\n"
+               "                         partitioners, datasets, models, samplers,\n"
+               "                         transforms, aggregators, trackers\n"
                "  --explain WORD         a plug-in's source, rule and options; a key; a value\n"
                "                         of one; a column of results files\n"
                "  --explain algorithms   all algorithms, as a page in Markdown\n"
@@ -282,7 +285,9 @@ void explain(const std::string& spelled) {
       }
       if (!info.elsewhere.empty()) std::cout << "\nElsewhere:\n" << indented(info.elsewhere);
       if (!info.example.empty()) {
-        std::cout << "\nFor example:\n  mpirun -n 4 fl_sim " << whole_example(info.example) << "\n";
+        std::cout << "\nFor example:\n  mpirun -n 4 fl_sim "
+                  << (info.file.empty() ? "" : "--plugin " + info.file + " ")
+                  << whole_example(info.example) << "\n";
       }
     }
   }

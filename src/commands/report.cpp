@@ -223,6 +223,8 @@ std::string summary(const Outcome& outcome, double seconds, double target,
                  " to and from clients"));
   }
   line("left out", left_out_text(outcome));
+  if (outcome.out_of_patience)
+    line("patience", message("at its end: the best model is that of round ", outcome.best_round));
   RankRecord hosts;
   for (const RankRecord& rank : outcome.ranks) {
     const bool host = rank.rank > 0 || outcome.ranks.size() == 1;

@@ -120,7 +120,7 @@ bool complete_without_data(const Job& given) {
   const RunLock checkpoint_lock = lock_checkpoints(*job);
   const std::optional<std::string> note = completed(*job, results);
   if (!note) return false;
-  remove_checkpoints(checkpoint_folder(*job));
+  tidy_checkpoints(*job);
   say_complete(*job, *note);
   return true;
 }
@@ -170,8 +170,8 @@ int run(Start start, Communicator& comm, std::string& left) {
     if (checkpoints.folder != "auto") prepare_checkpoints(checkpoints.folder);
     checkpoint_lock.emplace(checkpoint_folder(job), "choose another --output or --checkpoint-dir");
     former = look_for_former(experiment, *results);
-    if (!former.complete && (checkpoints.every > 0 || checkpoints.folder != "auto"))
-      prepare_checkpoints(checkpoint_folder(job));
+    const bool saves = checkpoints.every > 0 || checkpoints.keep || checkpoints.folder != "auto";
+    if (!former.complete && saves) prepare_checkpoints(checkpoint_folder(job));
     comm.meet();
   }
   std::string from = former.complete ? "complete" : former.folder;
@@ -253,6 +253,9 @@ int run(Start start, Communicator& comm, std::string& left) {
   }
   progress.note(
       summary(outcome, seconds, read_options<EvaluationPlan>(job).target, results->path()));
+  if (checkpoints.keep)
+    progress.note("--resume auto with more --rounds goes on from the checkpoint in " +
+                  checkpoint_folder(job));
   if (!outcome.in_vain() && !outcome.gave_up) return 0;
   progress.note(in_vain_text(outcome, job), LogLevel::kWarning);
   return kInVain;

@@ -1,6 +1,7 @@
 #include "engine/checkpoint_keeper.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <filesystem>
 #include <thread>
@@ -19,12 +20,41 @@ std::string lines_of(const std::vector<std::string>& lines) {
   return text;
 }
 
-// That a results file is of this whole job; nothing if it is not.
+// Keys that say when a run is through.
+constexpr std::array<const char*, 3> kEnds = {"rounds", "target-accuracy", "patience"};
+
+std::string value_of(const std::map<std::string, std::string>& job, const std::string& key) {
+  const auto found = job.find(key);
+  return found == job.end() ? "" : found->second;
+}
+
+bool same_end(const std::map<std::string, std::string>& a,
+              const std::map<std::string, std::string>& b) {
+  return std::all_of(kEnds.begin(), kEnds.end(),
+                     [&](const char* key) { return value_of(a, key) == value_of(b, key); });
+}
+
+// That a results file is of this whole job; nothing if it is not. `other`: what differs.
 std::optional<std::string> complete_note(const Results& results, const Results::Former& former,
-                                         const std::vector<std::string>& other) {
-  if (former.end.empty() || !other.empty()) return {};
+                                         const Job& job, const std::vector<std::string>& other) {
+  if (former.end.empty() || !other.empty() || !same_end(former.job, job.values())) return {};
   return message(results.path(), " is complete since ", former.end, ": ", former.rounds,
                  " rounds of this job");
+}
+
+// Whether a run of the job's rounds can go on from there. Throws Error, with the reason.
+void check_length(const Experiment& e, const Manifest& found) {
+  const auto rounds = e.job.get<int64_t>("rounds");
+  FL_CHECK(rounds >= found.round, "rounds is ", rounds, ", but the checkpoint in ", found.folder,
+           " is of round ", found.round, " already (choose at least so many, or another --output)");
+  const std::string reason = e.algorithm->needs().follows_length;
+  const std::string before = value_of(found.job, "rounds");
+  FL_CHECK(reason.empty() || value_of(e.job.values(), "rounds") == before, "rounds is ", rounds,
+           ", and was ", before, " when the run began, but it cannot be ",
+           rounds < std::stoll(before) ? "shortened" : "prolonged", ": ", reason,
+           ", so that a run of ", rounds,
+           " rounds differs from its first round on (begin it "
+           "anew, with another --output or --overwrite)");
 }
 
 constexpr const char* kRemedy = " (make room, or choose another --checkpoint-dir)";
@@ -84,7 +114,7 @@ void CheckpointKeeper::commit() {
 std::optional<std::string> completed(const Job& job, const Results& results) {
   const std::optional<Results::Former> former = results.former();
   if (!former) return {};
-  return complete_note(results, *former, differences(former->job, job.values()));
+  return complete_note(results, *former, job, differences(former->job, job.values()));
 }
 
 Continuation look_for_former(const Experiment& e, const Results& results) {
@@ -106,9 +136,9 @@ Continuation look_for_former(const Experiment& e, const Results& results) {
   const std::optional<Results::Former> former = results.former();
   const std::vector<std::string> other =
       former ? differences(former->job, e.job.values()) : std::vector<std::string>();
-  const auto note = former ? complete_note(results, *former, other) : std::nullopt;
+  const auto note = former ? complete_note(results, *former, e.job, other) : std::nullopt;
   if (note && resume == "auto") {
-    remove_checkpoints(folder);  // in case that it was killed between its last two steps
+    tidy_checkpoints(e.job);  // in case that it was killed between its last two steps
     return {.complete = true, .note = *note};
   }
   const std::optional<Manifest> found = find_checkpoint(folder);
@@ -117,6 +147,10 @@ Continuation look_for_former(const Experiment& e, const Results& results) {
     FL_CHECK(!former || overwrite || other.empty(), output,
              " exists, of another job (choose another --output, or --overwrite):", lines_of(other));
     if (!former || overwrite) return {};
+    FL_CHECK(former->end.empty(), output, " is complete with ", former->rounds,
+             " rounds, and there is no checkpoint of it in ", folder,
+             " from which more could follow (a run with --keep-checkpoint leaves one; --overwrite "
+             "begins anew)");
     return {.note =
                 message(output, " has ", former->rounds, " rounds of this job, but there is no ",
                         "checkpoint in ", folder, ": it begins anew")};
@@ -135,6 +169,7 @@ Continuation look_for_former(const Experiment& e, const Results& results) {
            " (remove that to begin anew)");
   FL_CHECK(other.empty(), output, " is of another job than the checkpoint in ", folder, ":",
            lines_of(other));
+  check_length(e, *found);
   Continuation result{.folder = found->folder,
                       .round = found->round,
                       .start = former->start,

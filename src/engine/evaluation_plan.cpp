@@ -7,7 +7,8 @@ const OptionSet<EvaluationPlan> EvaluationPlan::kOptions(
            {.name = "evaluate-every",
             .default_value = "1",
             .meaning = "rounds between evaluations on the test set; 0: only after the last",
-            .range = at_least(0)}},
+            .range = at_least(0),
+            .may_change = true}},
           {&EvaluationPlan::holdout,
            {.name = "holdout-clients",
             .default_value = "0",
@@ -33,6 +34,7 @@ const OptionSet<EvaluationPlan> EvaluationPlan::kOptions(
            {.name = "target-accuracy",
             .default_value = "0",
             .meaning = "end the run when test accuracy (0 to 1) reaches this; 0: never",
-            .range = between(0, 1)}}});
+            .range = between(0, 1),
+            .may_change = true}}});
 
 }  // namespace fl_sim

@@ -1,4 +1,5 @@
 #include "engine/experiment.h"
+#include "engine/contract.h"
 
 #include <algorithm>
 #include <utility>
@@ -116,6 +117,18 @@ void make_aggregator(Experiment& e, const Needs& needs) {
   const auto name = e.job.get<std::string>("aggregator");
   e.aggregator = make<Aggregator>(name, {e.job, *e.network});
   check_obstacle(e, "aggregator " + name, e.aggregator->obstacle(needs));
+  if (!e.aggregator->sees_clients()) return;
+  const auto weighting = e.job.get<std::string>("weighting");
+  const bool counts_once = !e.aggregator->weighs();
+  FL_CHECK(!counts_once || weighting == "uniform", "weighting is ", weighting, ", but aggregator ",
+           name, " counts every client once (choose uniform)");
+  FL_CHECK(!counts_once || !e.sampler->weighs(), "sampler is ", e.job.get<std::string>("sampler"),
+           ", which weighs the clients that it draws, but "
+           "aggregator ",
+           name, " counts every client once (choose sampler uniform)");
+  const auto cohort = e.job.get<int64_t>("cohort");
+  FL_CHECK(e.aggregator->fewest() <= cohort, "aggregator ", name, " needs ", e.aggregator->fewest(),
+           " clients or more, but cohort is ", cohort, " (choose a larger one)");
 }
 
 }  // namespace
@@ -147,6 +160,7 @@ void build_parts(Experiment& e) {
   e.algorithm =
       with_average(make<Algorithm>(algorithm, {e.job, *e.network, clients, samples}), e.job);
   const Needs needs = e.algorithm->needs();
+  check_needs("algorithm " + algorithm, needs);
   make_transforms(e, needs, clients);
   make_aggregator(e, needs);
   FL_CHECK(!e.sampler->weighs() || needs.lanes == 1, "sampler is ", sampler,

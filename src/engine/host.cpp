@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "engine/contract.h"
 #include "process/interruption.h"
 #include "process/test_hooks.h"
 #include "process/watchdog.h"
@@ -119,8 +120,11 @@ void Host::train(const PlannedGroup& planned, const GlobalModel& global) {
   Watchdog::get().enter("training", global.round, planned.ids.front());
   const auto start = Clock::now();
   ClientGroup group = make_group(planned, global);
+  const Untouched untouched(global);
   Update update = e_.algorithm->train(group, global);
-  check_shapes("algorithm " + e_.job.get<std::string>("algorithm"), group, update);
+  const std::string algorithm = "algorithm " + e_.job.get<std::string>("algorithm");
+  untouched.check(algorithm, global);
+  check_shapes(algorithm, group, update);
   for (const int64_t client : planned.ids) rest(faults_.seconds(global.round, client));
 
   torch::NoGradGuard no_grad;
@@ -214,7 +218,9 @@ void Host::transform(const PlannedGroup& planned, const ClientGroup& group,
     for (auto& [name, rows] : update.extra) rows[static_cast<int64_t>(i)].zero_();
   }
   for (const auto& [name, transform] : e_.transforms) {
+    const Untouched untouched(global);
     transform->apply(update, group, global);
+    untouched.check("transform " + name, global);
     check_shapes("transform " + name, group, update);
   }
   good = accept(planned, update);

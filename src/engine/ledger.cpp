@@ -37,9 +37,10 @@ std::string names_of(const std::vector<int64_t>& clients) {
   return text;
 }
 
-std::vector<NamedTensor> named_model(const Experiment& e, const ServerState& model) {
+// Of models [M, P].
+std::vector<NamedTensor> named_rows(const Experiment& e, const torch::Tensor& models) {
   const ParameterLayout& layout = e.network->layout();
-  const torch::Tensor rows = e.algorithm->evaluated(model).to(torch::kFloat32).cpu();
+  const torch::Tensor rows = models.to(torch::kFloat32).cpu();
   std::vector<NamedTensor> named;
   for (size_t i = 0; i < layout.parameters().size(); ++i) {
     const torch::Tensor values = layout.view(rows, static_cast<int64_t>(i)).contiguous();
@@ -51,6 +52,10 @@ std::vector<NamedTensor> named_model(const Experiment& e, const ServerState& mod
   return named;
 }
 
+std::vector<NamedTensor> named_model(const Experiment& e, const ServerState& model) {
+  return named_rows(e, e.algorithm->evaluated(model));
+}
+
 }  // namespace
 
 Ledger::Ledger(const Experiment& experiment, Trackers trackers)
@@ -60,6 +65,7 @@ Ledger::Ledger(const Experiment& experiment, Trackers trackers)
       stops_at_divergence_(e_.job.get<std::string>("on-divergence") == "stop"),
       patience_(e_.job.get<int64_t>("give-up")),
       state_bytes_(state_layout(e_).length() * static_cast<int64_t>(c10::elementSize(e_.dtype))),
+      best_(e_.job, e_.network->objective().classifies()),
       evaluator_(*e_.network,
                  {e_.data.test.inputs.to(e_.device), e_.data.test.labels.to(e_.device)},
                  e_.data.scale, e_.data.shift, read_options<Arithmetic>(e_.job).one_thread(),
@@ -74,11 +80,13 @@ void Ledger::restore(int64_t round, int64_t former) {
   for (const RoundRecord& record : rounds) {
     count(record);
     count_survivors(record);
+    best_.take(record);
     if (record.round <= former) outcome_.samples = 0;
   }
   if (!rounds.empty()) {
     outcome_.target_reached =
         target_accuracy_ > 0 && rounds.back().test_accuracy >= target_accuracy_;
+    outcome_.out_of_patience = best_.exhausted();
   }
 }
 
@@ -106,6 +114,17 @@ void Ledger::add(const std::vector<ClientRecord>& records, const Traffic& each) 
       each.up * std::count_if(records.begin(), records.end(), [](const ClientRecord& record) {
         return !record.is(ClientStatus::kLost) && !record.is(ClientStatus::kStraggler);
       });
+}
+
+void Ledger::leave_out(const std::vector<int64_t>& clients) {
+  underway_.left_out.insert(clients.begin(), clients.end());
+  if (clients.empty() || said_too_few_) return;
+  said_too_few_ = true;
+  note(message("aggregator ", e_.job.get<std::string>("aggregator"), " needs ",
+               e_.aggregator->fewest(), " clients or more of a model, and round ", underway_.round,
+               " had fewer: their ", clients.size(),
+               " updates do not count (said once; /rounds/failed counts them)"),
+       LogLevel::kWarning);
 }
 
 // If the job says so, before the round changes the model.
@@ -168,7 +187,9 @@ void Ledger::end_round(const ServerState& model, const Figures& figures, Evaluat
     evaluator_.finish(1);  // two models wait at most, so that a short round costs nobody time
     evaluator_.add(round.round, e_.algorithm->evaluated(model));
   }
-  pending_.push_back({round, evaluates.test_set, evaluates.clients});
+  pending_.push_back({round, evaluates.test_set, evaluates.clients, {}});
+  if (best_.saves() && (evaluates.test_set || evaluates.clients))
+    pending_.back().model = e_.algorithm->evaluated(model).detach().clone();
   note(describe_round(clients, round), LogLevel::kDebug);
   outcome_.rounds = round.round;
   complete_rounds();
@@ -235,11 +256,21 @@ void Ledger::evaluated(const TestResult& result) {
 // Rows leave in order, each when its evaluation is there.
 void Ledger::complete_rounds() {
   while (!pending_.empty() && !pending_.front().waiting && !pending_.front().waiting_clients) {
-    const RoundRecord round = pending_.front().record;
+    const PendingRound round = std::move(pending_.front());
     pending_.pop_front();
-    count(round);
-    for (Tracker* tracker : trackers_.all) tracker->round(round);
+    count(round.record);
+    judge(round);
+    for (Tracker* tracker : trackers_.all) tracker->round(round.record);
   }
+}
+
+// Whether it is the best so far, and the last.
+void Ledger::judge(const PendingRound& round) {
+  const bool better = best_.take(round.record);
+  outcome_.out_of_patience = best_.exhausted();
+  if (!better || !best_.saves()) return;
+  const std::vector<NamedTensor> model = named_rows(e_, round.model);
+  for (Tracker* tracker : trackers_.all) tracker->best(best_.round(), best_.value(), model);
 }
 
 void Ledger::count(const RoundRecord& round) {
@@ -285,6 +316,8 @@ const Outcome& Ledger::finish(const ServerState& model, std::vector<RankRecord> 
                               bool paused) {
   outcome_.paused = paused;
   outcome_.ranks = std::move(ranks);
+  outcome_.best_round = best_.round();
+  outcome_.best_value = best_.value();
   outcome_.checksum = model_checksum(named_model(e_, model));
   for (Tracker* tracker : trackers_.all) tracker->end(outcome_);
   save(model, true);

@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/best_model.h"
 #include "engine/experiment.h"
 #include "engine/planner.h"
 #include "engine/traffic.h"
@@ -46,9 +47,7 @@ class Ledger {
   // Error if a client diverged and the job says to stop then.
   void add(const std::vector<ClientRecord>& records, const Traffic& each);
   // Clients that were too few for an aggregator: their updates do not count.
-  void leave_out(const std::vector<int64_t>& clients) {
-    underway_.left_out.insert(clients.begin(), clients.end());
-  }
+  void leave_out(const std::vector<int64_t>& clients);
   // After all lanes of an exchange, `seconds` after it began.
   void end_exchange(double seconds) { underway_.seconds += seconds; }
 
@@ -72,12 +71,14 @@ class Ledger {
   void finish_evaluation() { evaluator_.finish(); }
   double evaluate_seconds() const { return evaluator_.seconds(); }
 
-  // A run ends with the model that reached the target. What is under way when that is known is
-  // thrown away, so that it does not matter when it is known.
-  bool waits_for_target() const { return target_accuracy_ > 0; }
-  bool target_reached() const { return outcome_.target_reached; }
-  // Whether no further round is to begin.
-  bool over() const { return outcome_.target_reached || outcome_.gave_up; }
+  // A run ends with the model that reached the target, or that took the last of the job's patience.
+  // What is under way when that is known is thrown away, so that it does not matter when it is
+  // known.
+  bool may_end_early() const { return target_accuracy_ > 0 || best_.has_patience(); }
+  // Whether no further round is to begin. That nobody counted is known before another one does.
+  bool over() const {
+    return outcome_.target_reached || outcome_.out_of_patience || outcome_.gave_up;
+  }
 
   int64_t rounds() const { return outcome_.rounds; }        // that made the model
   int64_t complete_rows() const { return complete_rows_; }  // of rounds, told to all
@@ -96,6 +97,7 @@ class Ledger {
     RoundRecord record;
     bool waiting;          // for its evaluation on the test set
     bool waiting_clients;  // for that by clients
+    torch::Tensor model;   // as it was evaluated; undefined where the best is not saved
   };
   // What a round has come to so far, over its exchanges.
   struct Underway {
@@ -113,6 +115,7 @@ class Ledger {
   void complete_rounds();
   void count(const RoundRecord& round);
   void count_survivors(const RoundRecord& round);
+  void judge(const PendingRound& round);
 
   const Experiment& e_;
   const Trackers trackers_;
@@ -124,6 +127,8 @@ class Ledger {
   Underway underway_;
   std::deque<PendingRound> pending_;
   int64_t complete_rows_ = 0;
+  bool said_too_few_ = false;
+  BestModel best_;
   Evaluator evaluator_;
   Outcome outcome_;
 };

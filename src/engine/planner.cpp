@@ -75,6 +75,7 @@ Planner::Planner(const Experiment& experiment, int ranks)
       checkpoint_every_(read_options<CheckpointOptions>(e_.job).every),
       exchanges_(needs_.exchanges),
       group_size_(e_.job.get<int64_t>("group-size")),
+      keeps_end_(read_options<CheckpointOptions>(e_.job).keep),
       seed_(e_.job.seed()),
       evaluation_(read_options<EvaluationPlan>(e_.job)),
       absence_(read_options<AbsenceOptions>(e_.job)),
@@ -116,19 +117,25 @@ bool Planner::checkpoint_due(bool over) const {
          round_ / checkpoint_every_ > saved_ / checkpoint_every_;
 }
 
+RoundPlan Planner::stop(const Situation& now) {
+  RoundPlan plan;
+  if (keeps_end_ && now.may_save && round_ > saved_) plan.checkpoint = saved_ = round_;
+  return plan;
+}
+
 RoundPlan Planner::next(const Situation& now, const State& memory) {
   RoundPlan plan;
   if (clients_next_) {
     clients_next_ = false;
     plan = evaluation();
   } else if (now.over) {
-    return plan;
+    return stop(now);
   } else if (round_ > 0 && !last_exchange()) {
     ++exchange_;
     plan = first_;
     plan.moves.clear();
   } else {
-    if (round_ == rounds_) return plan;
+    if (round_ == rounds_) return stop(now);
     if (now.interrupted) {
       plan.kind = RoundPlan::Kind::kPause;
       plan.roll_back = std::exchange(dropped_, false);
@@ -171,6 +178,9 @@ std::vector<Drawn> Planner::draw(int64_t round, const State& memory) {
   std::vector<Drawn> cohort = e_.sampler->sample(
       {.round = round, .candidates = who, .partition = e_.partition, .memory = memory}, rng);
   const std::string name = "sampler " + e_.job.get<std::string>("sampler");
+  const auto most = e_.job.get<int64_t>("cohort");
+  FL_CHECK(std::ssize(cohort) <= most, name, " drew ", cohort.size(), " clients for a cohort of ",
+           most);
   double weights = 0;
   for (size_t i = 0; i < cohort.size(); ++i) {
     const auto& [client, weight] = cohort[i];
@@ -180,6 +190,8 @@ std::vector<Drawn> Planner::draw(int64_t round, const State& memory) {
              ", who is none of the round's candidates");
     FL_CHECK(!e_.sampler->weighs() || !(weight < 0), name, " has client ", client, " weigh ",
              weight, " (must be at least 0, or NaN for the job's weighting)");
+    FL_CHECK(e_.sampler->weighs() || std::isnan(weight), name, " has client ", client, " weigh ",
+             weight, ", but its weighs() says that it weighs nobody");
     if (!std::isnan(weight)) weights += weight;
   }
   FL_CHECK(!e_.sampler->weighs() || weights < 1.00001, name, "'s weights come to ", weights,

@@ -41,13 +41,16 @@ class Planner {
 
   // How things stand when it is asked.
   struct Situation {
-    bool over = false;         // the target has been reached
+    bool over = false;         // the target has been reached, or patience is at its end
     bool interrupted = false;  // a signal wants the run to stop after the round
     bool may_save = false;     // a checkpoint may begin
   };
   // The next exchange of a round, clients' evaluation of its model, or that the run is over, or
   // interrupted. `memory` is the server's.
   RoundPlan next(const Situation& situation, const State& memory);
+
+  // Whether the run's last round is saved.
+  bool keeps_end() const { return keeps_end_; }
 
   // Whether next() will begin a round that is to save the one before first, if the run is not over.
   bool checkpoint_due(bool over) const;
@@ -82,6 +85,7 @@ class Planner {
  private:
   struct Fate;  // of a cohort's clients
 
+  RoundPlan stop(const Situation& situation);
   RoundPlan training(const State& memory);
   RoundPlan evaluation();
   Candidates candidates(int64_t round) const;
@@ -95,6 +99,7 @@ class Planner {
   const Experiment& e_;
   const Needs needs_;
   const int64_t rounds_, checkpoint_every_, exchanges_, group_size_;
+  const bool keeps_end_;
   const uint64_t seed_;
   const EvaluationPlan evaluation_;
   const AbsenceOptions absence_;

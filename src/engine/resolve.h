@@ -27,8 +27,8 @@ void resolve_device(Job& job, std::vector<std::string>& notes);
 // train that many at a time. After the other ones.
 void resolve_group_size(Job& job, const Network& network);
 
-// All of these without the job's data; nothing where a GPU is asked for. Clients that are the data's
-// own are as many as in `former`, a job that was resolved with its data.
+// All of these without the job's data; nothing where a GPU is asked for. Clients that are the
+// data's own are as many as in `former`, a job that was resolved with its data.
 std::optional<Job> resolved_without_data(Job job, const std::map<std::string, std::string>& former);
 
 }  // namespace fl_sim

@@ -110,7 +110,12 @@ void Server::step(ServerState& model, const std::vector<torch::Tensor>& met) {
   for (auto entry = e_.transforms.rbegin(); entry != e_.transforms.rend(); ++entry)
     entry->transform->finish(model, *sum_);
   e_.algorithm->aggregate(model, *sum_);
+  check("the step of algorithm " + e_.job.get<std::string>("algorithm"), model);
   sum_.reset();
+}
+
+void Server::check(const std::string& who, const ServerState& model) const {
+  if (shapes_) shapes_->check(who, model);
 }
 
 Figures Server::end_round(ServerState& model, const std::vector<ClientRecord>& records,
@@ -118,6 +123,7 @@ Figures Server::end_round(ServerState& model, const std::vector<ClientRecord>& r
   torch::NoGradGuard no_grad;
   e_.algorithm->end_round(model, records);
   e_.sampler->learn(model.memory, learned);
+  check("the end of a round of algorithm " + e_.job.get<std::string>("algorithm"), model);
   Figures figures = e_.algorithm->figures(model, records);
   for (const auto& [name, transform] : e_.transforms) {
     for (const auto& [figure, value] : transform->figures(model, records))

@@ -5,8 +5,10 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <vector>
 
+#include "engine/contract.h"
 #include "engine/exact_sum.h"
 #include "engine/experiment.h"
 #include "engine/schedule.h"
@@ -16,6 +18,9 @@ namespace fl_sim {
 class Server {
  public:
   explicit Server(const Experiment& experiment);
+
+  // Its tensors are those of this state, as init() made it, from now on.
+  void hold_to(const ServerState& initial) { shapes_.emplace(initial); }
 
   // One exchange of one lane, in two halves: what the ranks are to do together with the rows that
   // hosts keep, given the weighted sum and the records of the lane's clients, ascending by id,
@@ -35,10 +40,12 @@ class Server {
  private:
   Meeting rows_of_models();
   void leave_out(const std::vector<ClientRecord>& records, std::optional<int64_t> model);
+  void check(const std::string& who, const ServerState& model) const;
   void put_aggregates(const std::vector<torch::Tensor>& met);
 
   const Experiment& e_;
   const Needs needs_;
+  std::optional<ServerShapes> shapes_;
   std::vector<int64_t> left_out_;
   std::optional<Sum> sum_;  // taken; nothing if the model stays as it is
 };

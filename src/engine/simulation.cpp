@@ -74,7 +74,9 @@ RoundPlan Simulation::next_plan() {
   attendance_.look();
   wait_for_checkpoint();
   const bool interrupted = Interruption::get().requested();
-  if (interrupted) root_->ledger.finish_evaluation();
+  // What is saved is without a round that is thrown away.
+  if (interrupted || (root_->planner.keeps_end() && root_->ledger.may_end_early()))
+    root_->ledger.finish_evaluation();
   RoundPlan plan = root_->planner.next(
       {.over = root_->ledger.over(), .interrupted = interrupted, .may_save = keeper_.has_value()},
       model_.memory);
@@ -170,8 +172,8 @@ bool Simulation::collect(int64_t lane, bool complete) {
     complete = complete && part.back() == '+';
     part.pop_back();
   }
-  if (root_ && complete && root_->ledger.waits_for_target()) root_->ledger.finish_evaluation();
-  const bool counts = root_ && complete && !root_->ledger.target_reached();
+  if (root_ && complete && root_->ledger.may_end_early()) root_->ledger.finish_evaluation();
+  const bool counts = root_ && complete && !root_->ledger.over();
   Meeting meeting;
   if (counts) meeting = decide_meeting(lane, records_of<ClientRecord>(parts));
   std::vector<torch::Tensor> met;
@@ -200,7 +202,7 @@ Meeting Simulation::decide_meeting(int64_t lane, std::vector<ClientRecord> recor
 void Simulation::end_exchange(double seconds) {
   Planner& planner = root_->planner;
   Ledger& ledger = root_->ledger;
-  if (ledger.target_reached()) return;  // the round is thrown away
+  if (ledger.over()) return;  // the round is thrown away
   ledger.end_exchange(seconds);
   planner.end_exchange(root_->trained);
   if (!planner.last_exchange()) return;
@@ -241,19 +243,20 @@ Outcome Simulation::finish(bool paused) {
     root_->ledger.finish_evaluation();
     own.evaluate_seconds = root_->ledger.evaluate_seconds();
   }
-  if (keeper_ && !paused) keeper_->give_up();  // the run is through: it needs no checkpoint
+  const bool keeps = root_ && (paused || root_->planner.keeps_end());
+  if (keeper_ && !keeps) keeper_->give_up();  // the run is through: it needs no checkpoint
   attendance_.report_file(/*wait=*/true);
   comm_.meet();
   std::vector<RankRecord> ranks = comm_.gather_records(std::vector<RankRecord>{own});
   if (!root_) return Outcome{.paused = paused};
   const Outcome outcome = root_->ledger.finish(model_, std::move(ranks), paused);
   if (keeper_) {
-    while (paused && keeper_->waiting() && !keeper_->all_there()) {
+    while (keeps && keeper_->waiting() && !keeper_->all_there()) {
       attendance_.look();  // they are on their way
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
-    if (paused) commit_checkpoint();
-    if (!paused) remove_checkpoints(keeper_->folder());
+    if (keeps) commit_checkpoint();
+    if (!keeps) remove_checkpoints(keeper_->folder());
   }
   return outcome;
 }

@@ -77,6 +77,7 @@ Simulation::Simulation(const Experiment& experiment, Communicator& comm, Tracker
   for (const auto& [name, transform] : e_.transforms) transform->init(model_);
   if (root_) {
     e_.sampler->init(model_.memory, e_.partition.clients());
+    root_->server.hold_to(model_);
   } else {
     model_.hidden.clear();
     model_.memory.clear();

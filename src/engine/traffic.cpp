@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "base/check.h"
 #include "engine/experiment.h"
 
 namespace fl_sim {
@@ -27,7 +28,11 @@ Traffic client_traffic(const Experiment& e, const GlobalModel& model) {
 
   // The transforms work on the delta; further vectors are sent as they are.
   auto bits = static_cast<double>(one_model * bytes * 8);
-  for (const auto& [name, transform] : e.transforms) bits = transform->bits(one_model, bits);
+  for (const auto& [name, transform] : e.transforms) {
+    bits = transform->bits(one_model, bits);
+    FL_CHECK(bits >= 0 && std::isfinite(bits), "transform ", name, "'s bits() is ", bits,
+             " (must be 0 or more)");
+  }
   int64_t others = 0;
   for (const auto& [name, size] : needs.additive) others += numbers(size);
   return {.down = down * bytes, .up = static_cast<int64_t>(std::ceil(bits / 8)) + others * bytes};

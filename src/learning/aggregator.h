@@ -32,11 +32,16 @@ class Aggregator {
   // has failed.
   virtual int64_t fewest() const { return 1; }
 
+  // Whether it takes account of the clients' weights p_k, which only choose() is told. A rule that
+  // does not counts every client once, and is refused for jobs, samplers and algorithms that weigh.
+  virtual bool weighs() const { return needs_products(); }
+
   // Why it cannot work with an algorithm of these needs, "…, which …"; empty: it can.
   virtual std::string obstacle(const Needs& needs) const {
     if (needs.pooled) return "which has no clients whose updates could be told apart";
     if (needs.lanes > 1) return "which trains cohorts apart, each with a sum of its own";
     if (needs.keeps_deltas) return "which compares the clients' updates itself";
+    if (needs.sets_weights && !weighs()) return "which weighs its clients itself";
     return "";
   }
 

@@ -41,11 +41,14 @@ struct GlobalModel {
   torch::Tensor weights;  // [M, P]; M is 1 unless Needs::models says otherwise
   State shared;           // further tensors for the clients
 
-  torch::Tensor model(int64_t index) const { return weights.narrow(0, index, 1); }  // [1, P]
+  // [1, P]: a view, as narrow() and [] are. What is here stays as it is while clients train: a
+  // change in place would reach the clients behind, and is an error.
+  torch::Tensor model(int64_t index) const { return weights.narrow(0, index, 1); }
 };
 
 // With it, what the server keeps to itself: the algorithm, and what stands around it (the sampler,
-// the transforms), each its own tensors.
+// the transforms), each its own tensors. Names, shapes and types of all of them are those that
+// init() made: other ranks and checkpoints count on them.
 struct ServerState : GlobalModel {
   State hidden;
   State memory = {};
@@ -55,9 +58,11 @@ struct ServerState : GlobalModel {
 // and changes what it changes.
 struct Needs {
   // Names and lengths n of the vectors that a client keeps between rounds, and of those that it
-  // returns beside the delta, to be summed.
+  // returns beside the delta, to be summed; of the model's type, float32 unless the job says
+  // otherwise.
   VectorSizes client_state = {}, additive = {};
-  // Names of numbers that a client returns, ClientOutcome::scalars: columns of /clients.
+  // Names of numbers that a client returns, ClientOutcome::scalars, eight at most with those of the
+  // transforms: columns of /clients, called as here (a transform's are "<transform>.<name>").
   std::vector<std::string> scalars = {};
   // How many times in a round clients and server talk: train() and aggregate() are called for each,
   // with GlobalModel::exchange 0, 1, ...; the model and `shared` are sent again before each.
@@ -77,7 +82,10 @@ struct Needs {
   // The server's step follows the length of each client's delta, ClientOutcome::sent_norm.
   bool follows_norms = false;
   bool splits_models = false;  // a model may become two
-  bool keeps_deltas = false;  // hosts keep the round's deltas until aggregate()
+  bool keeps_deltas = false;   // hosts keep the round's deltas until aggregate()
+  // Why rounds would have been others from the first one on if the job had more of them:
+  // "local.lr-schedule is cosine". Empty: a run may be prolonged.
+  std::string follows_length = {};
   // What is evaluated, and saved as the result, is not `weights` but Algorithm::evaluated().
   bool evaluates_apart = false;
 

@@ -100,6 +100,7 @@ LocalTraining::LocalTraining(const Algorithm::Setup& setup)
 
 Needs LocalTraining::needs() const {
   Needs needs;
+  if (rate_.schedule == "cosine") needs.follows_length = "local.lr-schedule is cosine";
   if (optimizer_.keeps_momentum()) needs.client_state[kMomentumState] = trainable();
   return needs;
 }

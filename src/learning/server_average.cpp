@@ -56,11 +56,14 @@ constexpr const char* kRounds = "average.rounds";    // [1] int64: how many went
 
 class Averaged : public Wrapper {
  public:
-  using Wrapper::Wrapper;
+  // `follows_length`: as of Needs.
+  explicit Averaged(std::unique_ptr<Algorithm> algorithm, std::string follows_length = {})
+      : Wrapper(std::move(algorithm)), follows_length_(std::move(follows_length)) {}
 
   Needs needs() const final {
     Needs needs = inner().needs();
     needs.evaluates_apart = true;
+    if (!follows_length_.empty()) needs.follows_length = follows_length_;
     return needs;
   }
 
@@ -87,6 +90,9 @@ class Averaged : public Wrapper {
   static int64_t rounds_in(const ServerState& server) {
     return server.memory.at(kRounds).item<int64_t>();
   }
+
+ private:
+  const std::string follows_length_;
 };
 
 class Ema final : public Averaged {
@@ -111,7 +117,9 @@ class Ema final : public Averaged {
 class Swa final : public Averaged {
  public:
   Swa(std::unique_ptr<Algorithm> algorithm, const AverageOptions& options, int64_t rounds)
-      : Averaged(std::move(algorithm)), every_(options.every) {
+      : Averaged(std::move(algorithm),
+                 options.start == "auto" ? "server.average-start is auto" : ""),
+        every_(options.every) {
     const std::string& start = options.start;
     if (start == "auto") {
       start_ = std::max<int64_t>(1, (3 * rounds + 3) / 4);  // three quarters of them

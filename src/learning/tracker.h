@@ -1,7 +1,9 @@
 // Who is told of a run while it runs, on rank 0: the results file, the display, a log.
 //
 // Plug-ins live in src/plugins/trackers/; a job names them by its key `track`, "jsonl:run.jsonl".
-// Rows come in order and once each, but for what forget_after() takes back.
+// Rows of a kind come in order and once each, but for what forget_after() takes back. Rows of
+// different kinds meet by their `round`: a model is evaluated while the next rounds are trained, so
+// that clients of later rounds may come before a round's own row.
 #pragma once
 
 #include <cstdint>
@@ -55,6 +57,9 @@ struct Outcome {
 
   // Whether no update ever counted: the model is the one that the run began with.
   bool in_vain() const { return rounds > 0 && rounds_in_vain == rounds; }
+  bool out_of_patience = false;
+  int64_t best_round = 0;            // by the job's best-metric; 0: none was measured
+  double best_value = kNotMeasured;  // of that metric
   std::vector<RankRecord> ranks = {};
 };
 
@@ -75,14 +80,20 @@ class Tracker {
 
   virtual void note(const std::string& text, LogLevel level) { (void)text, (void)level; }
 
-  // Of a round, when it is through: its clients, ascending by id; who evaluated its model; and
-  // last, once its evaluations are there, the round itself.
+  // Of a round its clients, ascending by id, when it is through; who evaluated its model; and, once
+  // all of its evaluations are there, the round itself.
   virtual void clients(std::span<const ClientRecord> records) { (void)records; }
   virtual void evaluations(std::span<const ClientEvaluation> evaluations) { (void)evaluations; }
   virtual void round(const RoundRecord& record) { (void)record; }
 
   // Rounds after this one are done again: what was told of them does not count.
   virtual void forget_after(int64_t round) { (void)round; }
+
+  // The model after that round is the best so far by the job's best-metric, which has this value.
+  // Only told where the job says save-best.
+  virtual void best(int64_t round, double value, const std::vector<NamedTensor>& model) {
+    (void)round, (void)value, (void)model;
+  }
 
   // What was told so far is to outlive a kill (`force`), or may be written if it is time.
   // `model` makes the tensors of the model as it is now.

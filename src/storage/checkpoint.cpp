@@ -210,6 +210,12 @@ const OptionSet<CheckpointOptions> CheckpointOptions::kOptions(
             .meaning = "go on from this job's checkpoint: auto, if there is one (a job that is "
                        "complete stays as it is); must, or else it is an error",
             .choices = {"no", "auto", "must"},
+            .changes_results = false}},
+          {&CheckpointOptions::keep,
+           {.name = "keep-checkpoint",
+            .default_value = "false",
+            .meaning = "a run that is through leaves the checkpoint of its last round, from which "
+                       "--resume auto with more rounds goes on",
             .changes_results = false}}});
 
 std::string checkpoint_folder(const Job& job) {
@@ -229,7 +235,19 @@ bool may_differ(const std::string& key) {
   const std::vector<Option>& options = engine_options();
   const auto found = std::find_if(options.begin(), options.end(),
                                   [&](const Option& option) { return option.name == key; });
-  return found != options.end() && !found->changes_results;
+  if (found != options.end()) return !found->changes_results || found->may_change;
+  const size_t dot = key.find('.');
+  if (dot == std::string::npos) return false;
+  for (const auto& [kind, plugins] : catalog()) {
+    const auto plugin = plugins.find(key.substr(0, dot));
+    if (plugin == plugins.end()) continue;
+    for (const Option& option : plugin->second.options) {
+      if (option.name != key.substr(dot + 1)) continue;
+      // Trackers are told of a run, and change nothing of it.
+      return kind == "tracker" || !option.changes_results || option.may_change;
+    }
+  }
+  return false;
 }
 
 std::vector<std::string> differences(const std::map<std::string, std::string>& there,
@@ -397,6 +415,10 @@ void remove_checkpoints(const std::string& folder) {
     fs::remove_all(round_folder(folder, round), ignored);
   }
   fs::remove(folder, ignored);
+}
+
+void tidy_checkpoints(const Job& job) {
+  if (!read_options<CheckpointOptions>(job).keep) remove_checkpoints(checkpoint_folder(job));
 }
 
 void prepare_checkpoints(const std::string& folder) {

@@ -31,6 +31,7 @@ struct CheckpointOptions {
   int64_t every = 0;   // rounds; 0: only when a signal stops the run
   std::string folder;  // "auto": where the results file is
   std::string resume;  // "no", "auto" or "must"
+  bool keep = false;   // a run that is through leaves its last one
   static const OptionSet<CheckpointOptions> kOptions;
 };
 
@@ -62,7 +63,8 @@ std::string checkpoint_folder(const Job& job);
 
 std::string round_folder(const std::string& folder, int64_t round);
 
-// What a job that goes on may have otherwise: Option::changes_results says no.
+// What a job that goes on may have otherwise: Option::changes_results says no, or
+// Option::may_change yes.
 bool may_differ(const std::string& key);
 
 // Lines "key: there ..., here ...", of keys that may not differ.
@@ -93,6 +95,9 @@ void commit(const Manifest& manifest);
 
 // All checkpoints of a folder, and the folder if nothing else is in it.
 void remove_checkpoints(const std::string& folder);
+
+// Those of a job that is through, unless it keeps them.
+void tidy_checkpoints(const Job& job);
 
 // Throws Error if nothing can be written there; makes it if need be.
 void prepare_checkpoints(const std::string& folder);

@@ -56,11 +56,13 @@ void write_partition(Hdf5File& file, const Partition& partition, const Skew& ske
   if (!extras.shift_group.empty()) file.write("/partition/shift_group", extras.shift_group);
 }
 
-void write_model(Hdf5File& file, const std::vector<NamedTensor>& model) {
+void write_model(Hdf5File& file, const std::string& group, const std::vector<NamedTensor>& model) {
   for (const NamedTensor& tensor : model)
-    file.write("/model/" + tensor.name, tensor.values, tensor.shape);
-  file.write_attribute("/model", "checksum", model_checksum(model));
+    file.write(group + "/" + tensor.name, tensor.values, tensor.shape);
+  file.write_attribute(group, "checksum", model_checksum(model));
 }
+
+constexpr const char* kBest = "/best_model";
 
 void write_attributes(Hdf5File& file, const std::string& group,
                       const std::map<std::string, std::string>& values) {
@@ -127,6 +129,14 @@ void Results::load(int64_t last_round) {
     rounds_ = read_rounds(file);
     read_clients(file, scalars_, clients_);
     read_evaluations(file, evaluations_);
+    if (file.has(kBest)) {
+      best_ = {static_cast<int64_t>(file.read_number_attribute(kBest, "round")),
+               file.read_number_attribute(kBest, "value")};
+      for (const std::string& name : file.names(kBest)) {
+        const std::string path = std::string(kBest) + "/" + name;
+        best_.model.push_back({name, file.shape(path), file.read_floats(path)});
+      }
+    }
   } catch (const Error& error) {
     throw Error(message(path_, ": cannot be continued (", error.what(), ")"));
   }
@@ -151,6 +161,7 @@ void Results::forget_after(int64_t last_round) {
   };
   cut(clients_);
   cut(evaluations_);
+  if (best_.round > last_round) best_ = {};  // that round is done again
 }
 
 std::optional<Results::Former> Results::former() const {
@@ -220,6 +231,10 @@ void Results::round(const RoundRecord& record) {
   rounds_.push_back(record);
 }
 
+void Results::best(int64_t round, double value, const std::vector<NamedTensor>& model) {
+  best_ = {round, value, model};
+}
+
 void Results::evaluations(std::span<const ClientEvaluation> records) { evaluations_.add(records); }
 
 void Results::end(const Outcome& outcome) {
@@ -271,7 +286,12 @@ void Results::write(const std::string& path) {
   if (evaluations_.size() > 0) write_evaluations(file, evaluations_);
   write_ranks(file, ranks_);
   write_partition(file, partition_, skew_, extras_);
-  write_model(file, model_);
+  write_model(file, "/model", model_);
+  if (best_.round > 0) {
+    write_model(file, kBest, best_.model);
+    file.write_attribute(kBest, "round", best_.round);
+    file.write_attribute(kBest, "value", best_.value);
+  }
   file.close();
 }
 

@@ -4,6 +4,8 @@
 //   /evaluations                clients' evaluations, where the job asks for them
 //   /partition                  which client held what, and how skewed that was
 //   /model                      one float32 dataset a parameter, as in PyTorch's state_dict
+//   /best_model                 the same of the best round, which its attribute `round` says, where
+//                               the job asks for it
 //   /job /provenance            one string attribute a value; /job/text is the job as INI
 //
 // Rows are kept, those of /clients and /evaluations in a nameless file beside it, and written as a
@@ -63,6 +65,7 @@ class Results final : public Tracker {
   void clients(std::span<const ClientRecord> records) override { clients_.add(records); }
   void evaluations(std::span<const ClientEvaluation> records) override;
   void round(const RoundRecord& record) override;
+  void best(int64_t round, double value, const std::vector<NamedTensor>& model) override;
   void forget_after(int64_t last_round) override;
   void end(const Outcome& outcome) override;
   // Writes the file if due or if `force`, with the model that is made then.
@@ -106,6 +109,12 @@ class Results final : public Tracker {
   PartitionExtras extras_;
   std::vector<RankRecord> ranks_;
   std::vector<NamedTensor> model_;
+  struct Best {
+    int64_t round = 0;  // 0: there is none
+    double value = 0;
+    std::vector<NamedTensor> model = {};
+  };
+  Best best_;
   std::vector<RoundRecord> rounds_;
   RecordLog<ClientRecord> clients_;  // a row a client and round: too many for memory
   RecordLog<ClientEvaluation> evaluations_;

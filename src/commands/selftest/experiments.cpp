@@ -161,9 +161,12 @@ Experiment experiment_of(const Problem& problem, const std::string& lines) {
     lists.emplace_back();
     for (size_t i = 0; i < points.size(); ++i) lists.back().push_back(next++);
   }
-  Experiment e = hand_made_experiment(
-      message(lines, "\ncohort = ", problem.cohort(1).size()), samples_of(problem),
-      problem.classifier ? problem.classifier->classes : 1, std::move(lists), network_of(problem));
+  size_t largest = 0;
+  for (const std::vector<int64_t>& cohort : problem.cohorts)
+    largest = std::max(largest, cohort.size());
+  Experiment e = hand_made_experiment(message(lines, "\ncohort = ", largest), samples_of(problem),
+                                      problem.classifier ? problem.classifier->classes : 1,
+                                      std::move(lists), network_of(problem));
   e.sampler = std::make_unique<FixedCohorts>(problem.cohorts);
   return e;
 }

@@ -1,5 +1,4 @@
 // The median of each coordinate: what a minority of clients returns cannot move it far.
-#include "base/check.h"
 #include "learning/aggregator.h"
 
 namespace fl_sim {
@@ -7,11 +6,7 @@ namespace {
 
 class Median final : public Aggregator {
  public:
-  explicit Median(const Setup& setup) {
-    const auto weighting = setup.job.get<std::string>("weighting");
-    FL_CHECK(weighting == "uniform", "weighting is ", weighting,
-             ", but aggregator median counts every client once (choose uniform)");
-  }
+  explicit Median(const Setup&) {}
 
   static PluginInfo describe() {
     return {.summary = "the median of each coordinate",
@@ -28,7 +23,6 @@ class Median final : public Aggregator {
   std::string obstacle(const Needs& needs) const override {
     const std::string obstacle = Aggregator::obstacle(needs);
     if (!obstacle.empty()) return obstacle;
-    if (needs.sets_weights) return "which weighs its clients itself";
     if (needs.follows_norms)
       return "whose step follows the length of every client's update, an adversary's too";
     return "";
