@@ -328,8 +328,13 @@ class Ends(Case):
                 self.assertFalse(os.path.exists(path))
                 self.succeed(*options, "--alone", **variables)
                 os.remove(path)
-        # A shell of a batch job that has started no tasks yet, a step of one task, and mpirun within a batch job.
-        self.succeed("--job", self.job, "--rounds", 1, "--output", self.path("a.h5"), SLURM_NTASKS="4")
+        # A batch job's script that forgot to start ranks, a shell that has a job, a step of one task, and mpirun in a job.
+        for more, warned in (([], 1), (["--alone"], 0)):
+            run = self.succeed("--job", self.job, "--rounds", 1, *more, "--output", self.path("s.h5"), "--overwrite",
+                               SLURM_NTASKS="4", SLURM_PROCID="0")
+            self.assertEqual(run.err.count("one process, though the batch job has tasks for more (SLURM_NTASKS=4)"), warned)
+        run = self.succeed("--job", self.job, "--rounds", 1, "--output", self.path("a.h5"), SLURM_NTASKS="4")
+        self.assertEqual(run.err, "")
         self.succeed("--job", self.job, "--rounds", 1, "--output", self.path("b.h5"), SLURM_NTASKS="4", SLURM_PROCID="0",
                      SLURM_STEP_NUM_TASKS="1")
         self.succeed("--job", self.job, "--rounds", 1, "--output", self.path("c.h5"), ranks=2, SLURM_NTASKS="4",

@@ -24,6 +24,7 @@
 #include "engine/set_up.h"
 #include "network/arithmetic.h"
 #include "process/interruption.h"
+#include "process/launcher.h"
 #include "process/rank_survival.h"
 #include "process/test_hooks.h"
 #include "storage/checkpoint.h"
@@ -232,6 +233,13 @@ int run(Start start, Communicator& comm, std::string& left) {
   }
   for (const std::string& note : experiment.notes) progress.note(note, LogLevel::kWarning);
   if (const auto idle = idle_hosts(job, comm.size())) progress.note(*idle, LogLevel::kWarning);
+  if (const std::string tasks = unused_tasks(); comm.size() == 1 && !tasks.empty()) {
+    progress.note(
+        message("this run is one process, though the batch job has tasks for more (", tasks,
+                "): mpirun or srun before fl_sim starts them; --alone says that one is "
+                "meant"),
+        LogLevel::kWarning);
+  }
   if (!former.note.empty()) progress.note(former.note, LogLevel::kWarning);
   if (former.round > 0)
     progress.note(message("goes on after round ", former.round, ", from ", former.folder));

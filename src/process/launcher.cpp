@@ -38,6 +38,15 @@ std::string find_program(const std::string& name) {
   return {};
 }
 
+// How many tasks Slurm has for a job or a step of one: a job's shell, where they are still to be
+// started, has that variable, too.
+std::string slurm_tasks() {
+  for (const char* variable : {"SLURM_NTASKS", "SLURM_NPROCS"}) {
+    if (const char* tasks = std::getenv(variable)) return message(variable, "=", tasks);
+  }
+  return {};
+}
+
 bool ignored = false;  // see ignore_launcher()
 
 // What the launcher calls this process; null without a launcher.
@@ -71,13 +80,13 @@ std::string launched_by() {
         "JSM_NAMESPACE_SIZE", "FLUX_JOB_SIZE", "MPI_LOCALNRANKS", "SLURM_STEP_NUM_TASKS"}) {
     if (const char* size = std::getenv(variable)) return message(variable, "=", size);
   }
-  // A job's shell has the number of tasks, too, where it has started none yet; what it starts as
-  // ranks has their numbers.
-  const char* tasks = std::getenv("SLURM_NTASKS");
-  if (tasks == nullptr) tasks = std::getenv("SLURM_NPROCS");
-  return tasks != nullptr && std::getenv("SLURM_PROCID") != nullptr
-             ? message("SLURM_NTASKS=", tasks)
-             : std::string();
+  return std::getenv("SLURM_STEP_ID") != nullptr ? slurm_tasks() : std::string();
+}
+
+std::string unused_tasks() {
+  const bool asks = !ignored && launched_by().empty() && std::getenv("SLURM_PROCID") != nullptr;
+  const std::string tasks = asks ? slurm_tasks() : std::string();
+  return tasks.ends_with("=1") ? std::string() : tasks;
 }
 
 int launched_ranks() {

@@ -19,6 +19,9 @@ bool launched_as_root();
 // How many ranks the launcher has started, likewise; 0: it does not say.
 int launched_ranks();
 
+// The same of a batch job whose script has started this process instead of ranks: "SLURM_NTASKS=4".
+std::string unused_tasks();
+
 // How many of them are on this machine, and which of those this one is, likewise; {1, 0}: it does
 // not say.
 std::pair<int, int> launched_here();
