@@ -71,14 +71,11 @@ class Distribution final : public Partitioner {
             "shared among its holders in proportion to exp(2 z), z normal.",
         .options = {
             {"preset", Option::Type::kText, "none", "a built-in matrix", {}, {"none", "fedprox"}},
-            {"file",
-             Option::Type::kText,
-             {},
-             "text file of numbers between commas or blanks, a line a class; # begins a "
-             "comment",
-             {},
-             {},
-             {"distribution.preset", {"none"}}},
+            {.name = "file",
+             .meaning = "text file of numbers between commas or blanks, a line a class; # begins a "
+                        "comment",
+             .only_with = {"distribution.preset", {"none"}},
+             .path = true},
             {"entries",
              Option::Type::kText,
              "shares",

@@ -4,10 +4,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <stdexcept>
+#include <utility>
+#include <vector>
 
 #include "any_job.h"
 #include "base/text.h"
@@ -18,6 +21,32 @@ namespace {
 namespace fs = std::filesystem;
 using testing::ElementsAre;
 using testing::HasSubstr;
+
+// Proves that a path is spelled out as a shell does it, and that what is no name stays.
+TEST(Paths, AreExpanded) {
+  setenv("FL_SIM_TEST_PLACE", "/scratch/me", 1);
+  setenv("FL_SIM_TEST_EMPTY", "", 1);
+  const char* home = std::getenv("HOME");
+  const std::string before = home != nullptr ? home : "";
+  setenv("HOME", "/home/me", 1);
+  for (const auto& [path, expected] : std::vector<std::pair<std::string, std::string>>{
+           {"~", "/home/me"},
+           {"~/x.h5", "/home/me/x.h5"},
+           {"$FL_SIM_TEST_PLACE/x.h5", "/scratch/me/x.h5"},
+           {"a/${FL_SIM_TEST_PLACE}b", "a//scratch/meb"},
+           {"~/$FL_SIM_TEST_PLACE", "/home/me//scratch/me"},
+           {"a~/x", "a~/x"},
+           {"x$", "x$"},
+           {"$1/${}/${1}/${A/$-", "$1/${}/${1}/${A/$-"},
+           {"", ""}})
+    EXPECT_EQ(expanded_path("output", path), expected) << path;
+  EXPECT_ERROR(
+      expanded_path("output", "$FL_SIM_TEST_NOTHING/x"),
+      "output is '$FL_SIM_TEST_NOTHING/x', but the environment has no FL_SIM_TEST_NOTHING");
+  EXPECT_ERROR(expanded_path("output", "$FL_SIM_TEST_EMPTY/x"), "has no FL_SIM_TEST_EMPTY");
+  EXPECT_ERROR(expanded_path("output", "~no-such-user/x"), "there is no user 'no-such-user'");
+  setenv("HOME", before.c_str(), 1);
+}
 
 class FilesTest : public testing::Test {
  protected:

@@ -149,10 +149,13 @@ TEST(Job, UnknownKeysNameTheNearest) {
   EXPECT_ERROR(Job::parse(with(kArguments, {"--algorithm", "fedavgg"})), "did you mean 'fedavg'?");
 }
 
-// A key that is set twice in one place is a mistake; so are words without a key.
+// A key that a file sets twice is a mistake, while of two on the command line the last one counts;
+// so are words without a key.
 TEST(Job, DuplicatesAndStrayWordsAreRefused) {
-  EXPECT_ERROR(Job::parse(with(kArguments, {"--rounds", "3", "--rounds", "4"})),
-               "option 'rounds' is set twice on the command line");
+  const Job twice = Job::parse(with(kArguments, {"--rounds", "3", "--rounds", "4"}));
+  EXPECT_EQ(twice.get<int64_t>("rounds"), 4);
+  EXPECT_THAT(twice.notes(), testing::ElementsAre("rounds is set twice on the command line, to 3 "
+                                                  "and 4: the last one counts"));
   EXPECT_ERROR(Job::from_text("rounds = 3\nrounds = 4\n" + kComplete),
                "option 'rounds' is set twice");
   EXPECT_ERROR(Job::from_text(kComplete + "[local]\nlr = 0.3"), "option 'local.lr' is set twice");

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import unittest
 
-from whole_program import ISOLATED, Case, columns, isolate, write_images
+from whole_program import ISOLATED, Case, columns, is_open_mpi, isolate, write_images
 
 JOB = ["--dataset", "fashion-mnist", "--partitioner", "dirichlet", "--dirichlet.alpha", 0.5, "--clients", 23, "--cohort", 7,
        "--rounds", 6, "--model", "2nn", "--algorithm", "scaffold", "--local.batch-size", 50, "--local.lr", 0.05]
@@ -61,6 +61,29 @@ class Machine(Case):
         self.assertGreater(run.code, 0, str(run))
         self.assert_one_message(run, words)
         self.assertTrue(run.gone(), str(run))
+
+    def test_too_little_shared_memory(self):
+        """MPI would crash without a word of the reason: it is told before, or warned of where it may go well."""
+        if not is_open_mpi():
+            self.skipTest("other MPIs take what they need as they need it")
+        before = sorted(os.listdir("/tmp"))
+        for megabytes, fails in ((2, True), (9, False)):
+            mount("-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", "/dev/shm")
+            try:
+                run = self.start(*self.job, "--rounds", 1, "--output", self.path(f"{megabytes}.h5"), ranks=3).wait()
+                self.assertEqual(os.listdir("/dev/shm"), [])
+            finally:
+                subprocess.run(["umount", "/dev/shm"], check=True)
+            words = r"/dev/shm on \S+ has [\d.]+ MB free, and MPI takes up to 12.5 MB there for 3 ranks"
+            self.assertEqual(len(re.findall(words, run.err)), 1, str(run))
+            self.assertIn("--shm-size", run.err)
+            if fails:
+                self.assertNotEqual(run.code, 0)
+                self.assertNotRegex(run.err, self.NOISE)
+            else:
+                self.assertEqual(run.code, 0, str(run))
+                self.assertIn("it may crash", run.err)
+        self.assertEqual(sorted(os.listdir("/tmp")), before)
 
     def test_full_in_a_checkpoint(self):
         """There is room for the first checkpoint, not for a second one beside it: a message, the results and the first

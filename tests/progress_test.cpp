@@ -79,7 +79,15 @@ TEST(Progress, ARoundTellsTheMetricsThatWereAskedFor) {
 TEST(Progress, FailedClientsAreTold) {
   RoundRecord round = example();
   round.failed = 2;
-  EXPECT_THAT(round_line(round, 25), EndsWith("2 of 10 failed"));
+  round.diverged = 2;
+  EXPECT_THAT(round_line(round, 25), EndsWith("of 10: 2 diverged"));
+  round.failed = 5;
+  round.stragglers = 1;
+  round.lost = 1;
+  round.set_aside = 1;
+  round.partial = 3;
+  EXPECT_THAT(round_line(round, 25),
+              EndsWith("of 10: 2 diverged, 1 late, 1 lost, 1 set aside, 3 in part"));
 }
 
 TEST(Progress, AWideBarShowsEverything) {

@@ -119,6 +119,68 @@ class Questions(Case):
         words = [word for key in sorted(keys) for word in (f"--{key}", "none" if key == "plugin" else "1")]
         self.fail_with(["unknown key 'nonsense'"], *words, "--nonsense", 1)
 
+    def test_help_fits_a_terminal(self):
+        """At 80 columns, in groups, each key in one of them."""
+        text = self.ask("--help")
+        for line in text.splitlines():
+            self.assertLessEqual(len(line), 80, line)
+        groups = re.findall(r"^([A-Z][^\n]*):\n  --", text.partition("A run's options:")[2], re.M)
+        self.assertEqual(groups[:3], ["What is simulated", "Clients' training", "The server's step"])
+        self.assertEqual(len(groups), 9)
+        keys = [key for key, _, _ in OPTION.findall(text)]
+        self.assertEqual(len(keys), len(set(keys)))
+        for heading, key in (("Evaluation", "evaluate-every"), ("Interrupted, and continued", "resume"),
+                             ("Clients that are absent, late or fail", "give-up"), ("Files and messages", "output")):
+            self.assertIn(f"--{key} ", re.search(rf"^{heading}:\n((?:  .*\n)+)", text, re.M)[1])
+        for line in self.ask("--explain", "local").splitlines():
+            self.assertLessEqual(len(line), 80, line)
+
+    def test_explain_keys_values_and_columns(self):
+        self.assertRegex(self.ask("--explain", "stragglers.policy"), r"--stragglers.policy drop\|partial  \[drop\]")
+        self.assertIn("server.optimizer = yogi\n", self.ask("--explain", "yogi"))
+        self.assertIn("stragglers.policy = partial\n", self.ask("--explain", "partial"))
+        for word in ("idle_share", "/rounds/idle_share", "rounds/idle_share"):
+            self.assertIn("  /rounds/idle_share\n      of the hosts' time, the part", self.ask("--explain", word))
+        self.assertEqual(self.ask("--explain", "/clients/loss").count("/evaluations"), 0)
+        self.assertIn("/evaluations/loss", self.ask("--explain", "loss"))
+        for word in ("evaluate-clients", "evaluate-every", "holdout-clients", "clients_accuracy"):
+            text = self.ask("--explain", word)
+            for said in ("How clients evaluate:", "Drawn ", "Rounded ", "Weighted "):
+                self.assertIn(said, text, word)
+        # A plug-in of the name of a value shows itself first.
+        self.assertTrue(self.ask("--explain", "uniform").startswith("sampler uniform: "))
+        self.assertIn("weighting = uniform\n", self.ask("--explain", "uniform"))
+
+    def test_every_column_is_explained(self):
+        """What stands in a results file, of a job with much of what may stand there, is in --explain."""
+        output = self.path("x.h5")
+        data = write_images(self.path("data"), train=600, test=50)
+        self.succeed("--dataset", "fashion-mnist", "--data-dir", data, "--model", "logistic", "--clients", 10, "--rounds", 2,
+                     "--local.batch-size", 10, "--local.lr", 0.1, "--output", output, "--algorithm", "ditto",
+                     "--ditto.lambda", 0.1, "--metrics", "auc,class-accuracy,balanced-accuracy,perplexity",
+                     "--partition.test-fraction", 0.2, "--evaluate-clients", 1, "--holdout-clients", 2)
+        with h5py.File(output) as file:
+            for table in ("rounds", "clients", "evaluations", "ranks"):
+                for name in file[table]:
+                    self.assertIn(f"/{table}/", self.ask("--explain", f"/{table}/{name}"), name)
+
+    def test_the_rounding_of_evaluating_clients(self):
+        """As --explain says: of 5 clients half are 3, halves away from zero; at least evaluate-min-clients."""
+        data = write_images(self.path("data"), train=600, test=50)
+        for words, expected in ((["--evaluate-clients", 0.5], 3), (["--evaluate-clients", 0.29], 1),
+                                (["--evaluate-clients", 0.05], 1),
+                                (["--evaluate-clients", 0.05, "--evaluate-min-clients", 4], 4),
+                                (["--evaluate-clients", 0.1, "--evaluate-min-clients", 40], 5)):
+            output = self.path("x.h5")
+            self.succeed("--dataset", "fashion-mnist", "--data-dir", data, "--model", "logistic", "--clients", 5,
+                         "--rounds", 1, "--local.batch-size", 10, "--local.lr", 0.1, "--output", output, "--overwrite",
+                         "--partition.test-fraction", 0.2, *words)
+            with h5py.File(output) as file:
+                self.assertEqual(file["rounds/clients_evaluated"][0], expected, words)
+                loss, n = file["evaluations/loss"][()], file["evaluations/samples"][()]
+                self.assertAlmostEqual(file["rounds/clients_loss"][0], (loss * n).sum() / n.sum(), places=12)
+                self.assertAlmostEqual(file["rounds/clients_mean_loss"][0], loss.mean(), places=12)
+
     def test_once_on_three_ranks(self):
         for words in (["--help"], ["--version"], ["--list"], ["--list", "models"], ["--explain", "scaffold"]):
             with self.subTest(words):

@@ -8,7 +8,8 @@ import numpy as np
 INT, FLOAT, TEXT = "int64", "float64", "text"
 TABLES = {
     "rounds": dict(round=INT, seconds=FLOAT, idle_share=FLOAT, train_loss=FLOAT, test_loss=FLOAT, test_accuracy=FLOAT,
-                   cohort=INT, failed=INT, samples=INT, bytes_down=INT, bytes_up=INT, bytes_state=INT),
+                   cohort=INT, failed=INT, diverged=INT, stragglers=INT, lost=INT, set_aside=INT,
+                   partial=INT, absent=INT, samples=INT, bytes_down=INT, bytes_up=INT, bytes_state=INT),
     "clients": dict(round=INT, client=INT, rank=INT, samples=INT, steps=INT, samples_seen=INT, status=INT,
                     weight=FLOAT, loss=FLOAT, loss_before=FLOAT, loss_after=FLOAT, delta_norm=FLOAT, seconds=FLOAT,
                     model=INT),
@@ -90,6 +91,8 @@ def main(path):
             rows = clients["round"] == number
             assert rows.sum() == cohort, f"round {number} has {rows.sum()} client rows, not {cohort}"
             assert len(set(clients["client"][rows])) == cohort, f"round {number} has a client twice"
+            assert failed == sum(rounds[name][number - 1] for name in ("diverged", "stragglers", "lost", "set_aside")), \
+                f"round {number}: {failed} failed is not the sum of what became of them"
             assert (clients["status"][rows] != 0).sum() <= failed, f"round {number} failed more clients than it says"
         assert file["clients/status"].attrs["codes"].startswith("0 trained"), "/clients/status has no codes"
 

@@ -93,9 +93,10 @@ TEST(Results, EveryColumnOfATableIsThereAndOfOneLength) {
   EXPECT_THAT(file.names("/"),
               ElementsAre("clients", "job", "model", "partition", "provenance", "ranks", "rounds"));
   EXPECT_THAT(file.names("/rounds"),
-              testing::UnorderedElementsAre("round", "seconds", "idle_share", "train_loss",
-                                            "test_loss", "test_accuracy", "cohort", "failed",
-                                            "samples", "bytes_down", "bytes_up", "bytes_state"));
+              testing::UnorderedElementsAre(
+                  "round", "seconds", "idle_share", "train_loss", "test_loss", "test_accuracy",
+                  "cohort", "failed", "diverged", "stragglers", "lost", "set_aside", "partial",
+                  "absent", "samples", "bytes_down", "bytes_up", "bytes_state"));
   EXPECT_THAT(file.names("/clients"),
               testing::UnorderedElementsAre(
                   "round", "client", "rank", "samples", "steps", "samples_seen", "status", "weight",

@@ -14,6 +14,11 @@ Option same_results(Option option) {
   return option;
 }
 
+Option path(Option option) {
+  option.path = true;
+  return option;
+}
+
 struct Declared {
   int place;
   std::vector<Option> options;
@@ -27,17 +32,16 @@ std::vector<Option> what_is_simulated() {
   return {
       {"algorithm", Type::kText, "fedavg", "federated algorithm (--list algorithms)"},
       {"dataset", Type::kText, {}, "training and test data (--list datasets)"},
-      same_results({"data-dir", Type::kText, "auto",
-                    "folder of data files; auto: $FL_SIM_DATA, ./data, then where Debian's "
-                    "packages put them"}),
+      path(same_results({"data-dir", Type::kText, "auto",
+                         "folder of data files; auto: $FL_SIM_DATA, ./data, then where Debian's "
+                         "packages put them"})),
       {"model",
        Type::kText,
        {},
        "network (--list models); torchscript:FILE loads a TorchScript file"},
-      {"init", Type::kText, "random",
-       "weights to start from: random, or a file (a results file, or HDF5 with PyTorch's "
-       "state_dict "
-       "names)"},
+      path({"init", Type::kText, "random",
+            "weights to start from: random, or a file (a results file, or HDF5 with PyTorch's "
+            "state_dict names)"}),
       {"partitioner", Type::kText, "iid", "how samples are dealt to clients (--list partitioners)"},
       {.name = "transforms",
        .type = Type::kText,
@@ -108,9 +112,16 @@ std::vector<Option> what_goes_wrong_and_state() {
            "a client with a non-finite update: leave it out, or stop the run",
            {},
            {"skip", "stop"}},
-          same_results(
+          {.name = "give-up",
+           .type = Type::kInteger,
+           .default_value = "0",
+           .meaning = "end the run after so many rounds in a row without a client whose update "
+                      "counts; 0: never",
+           .range = at_least(0),
+           .changes_results = false},
+          path(same_results(
               {"state-dir", Type::kText, "none",
-               "folder for client state beyond state-memory; none: all of it stays in memory"}),
+               "folder for client state beyond state-memory; none: all of it stays in memory"})),
           same_results({"state-memory", Type::kInteger, "0",
                         "client state that a rank keeps in memory, in MiB; 0: unlimited",
                         at_least(0)})};
@@ -120,14 +131,16 @@ std::vector<Option> files_and_messages() {
   return {
       {"inject", Type::kText, "none",
        "faults to suffer, with commas between them: client-crash@ROUND:CLIENT, nan-update@ROUND:"
-       "CLIENT, slow-client@ROUND:CLIENT:SECONDS, rank-crash@ROUND:RANK, rank-stall@ROUND:RANK, "
+       "CLIENT, slow-client@ROUND:CLIENT:SECONDS, rank-crash@ROUND:RANK, rank-error@ROUND:RANK, "
+       "rank-stall@ROUND:RANK, "
        "slow-rank@ROUND:RANK:FACTOR"},
       same_results({"plugin", Type::kText, "none",
                     "files with plug-ins of your own, shared objects with commas between them; "
                     "--plugin may be said several times"}),
       {"plugin-hash", Type::kText, "none",
        "hashes that these files must have, as a results file says them; none: whatever they are"},
-      same_results({"output", Type::kText, "auto", "results file (HDF5); auto: results/<job>.h5"}),
+      path(same_results(
+          {"output", Type::kText, "auto", "results file (HDF5); auto: results/<job>.h5"})),
       same_results({"overwrite", Type::kFlag, "false", "replace an existing results file"}),
       same_results({.name = "track",
                     .type = Type::kText,
@@ -136,6 +149,8 @@ std::vector<Option> files_and_messages() {
                     .plugin_kind = "tracker",
                     .several = true}),
       same_results({"quiet", Type::kFlag, "false", "print warnings and errors only"}),
+      same_results({"alone", Type::kFlag, "false",
+                    "this process is a whole run, whatever a launcher has started beside it"}),
       same_results({"log-level",
                     Type::kText,
                     "info",
@@ -158,9 +173,9 @@ std::vector<Option> partitions() {
        .meaning = "draws before a random split gives up",
        .range = at_least(1),
        .read_by = "partitioner"},
-      same_results({"partition.save", Type::kText, "none",
-                    "file (HDF5) to keep the partition in, for partitioner `file`; none: only in "
-                    "the results"})};
+      path(same_results({"partition.save", Type::kText, "none",
+                         "file (HDF5) to keep the partition in, for partitioner `file`; none: only "
+                         "in the results"}))};
 }
 
 }  // namespace

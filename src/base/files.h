@@ -7,6 +7,11 @@
 
 namespace fl_sim {
 
+// A path as a shell would spell it out: `~` or `~user` at its beginning, $NAME and ${NAME}
+// anywhere. Throws Error, which says whose path it is (`key`), where there is no such user or
+// variable.
+std::string expanded_path(const std::string& key, const std::string& path);
+
 // Whether an open file is the one that has this name now: it may have been removed and made anew.
 bool same_file(int descriptor, const std::string& path);
 

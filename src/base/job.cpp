@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "base/check.h"
+#include "base/files.h"
 #include "base/hdf5_file.h"
 #include "base/job_parts.h"
 #include "base/results_format.h"
@@ -40,9 +41,10 @@ std::set<std::string> named_plugins(const po::parsed_options& parsed) {
 }
 
 // key = value pairs of what Boost parsed; unknown keys and stray words are errors. `used`: as for
-// unknown_key, beside what these options name.
+// unknown_key, beside what these options name. `notes`: where of two equal keys the last one counts
+// and that is said; without it they are an error.
 Values collect(const po::parsed_options& parsed, const std::string& where,
-               std::set<std::string> used = {}) {
+               std::set<std::string> used = {}, std::vector<std::string>* notes = nullptr) {
   std::set<std::string> flags;
   for (const Option& option : all_options()) {
     if (option.type == Option::Type::kFlag) flags.insert(option.name);
@@ -72,7 +74,13 @@ Values collect(const po::parsed_options& parsed, const std::string& where,
       place->second += "," + option.value[0];
       continue;
     }
-    FL_CHECK(first, "option '", option.string_key, "' is set twice ", where, " (keep one)");
+    FL_CHECK(first || notes != nullptr, "option '", option.string_key, "' is set twice ", where,
+             " (keep one)");
+    if (first) continue;
+    const std::string last = is_flag ? "true" : option.value[0];
+    notes->push_back(message(option.string_key, " is set twice ", where, ", to ", place->second,
+                             " and ", last, ": the last one counts"));
+    place->second = last;
   }
   return values;
 }
@@ -102,7 +110,7 @@ Ini read_ini(const std::string& path) {
            " (is the path right, and is it a readable file?)");
   std::ostringstream text;
   text << in.rdbuf();
-  if (!text.str().starts_with("\x89HDF\r\n\x1a\n")) return {text.str()};
+  if (!text.str().starts_with("\x89HDF\r\n\x1a\n")) return {plain_text(text.str(), path)};
   const Hdf5File file = Hdf5File::open(path);
   check_results_format(file, path);
   return {file.read_text("/job/text"), true};
@@ -145,10 +153,11 @@ std::string default_output(const Values& values, const std::string& job_file) {
 std::set<std::string> plugins_of_job_file(const po::parsed_options& command_line) {
   for (const po::option& option : command_line.options) {
     if (option.string_key != "job" || option.value.empty()) continue;
-    std::ifstream in(option.value[0]);
     try {
+      std::istringstream in(read_ini(expanded_path("job", option.value[0])).text);
       return named_plugins(po::parse_config_file(in, po::options_description(), true));
     } catch (const po::error&) {
+    } catch (const Error&) {
     }
   }
   return {};
@@ -158,6 +167,7 @@ std::set<std::string> plugins_of_job_file(const po::parsed_options& command_line
 
 Job Job::parse(const std::vector<std::string>& arguments) {
   Values command_line;
+  std::vector<std::string> notes;
   try {
     namespace style = po::command_line_style;
     const po::options_description known = boost_options();
@@ -167,18 +177,19 @@ Job Job::parse(const std::vector<std::string>& arguments) {
             .style(style::unix_style & ~style::allow_guessing & ~style::allow_short)
             .allow_unregistered()
             .run();
-    command_line = collect(parsed, "on the command line", plugins_of_job_file(parsed));
+    command_line = collect(parsed, "on the command line", plugins_of_job_file(parsed), &notes);
   } catch (const po::error& error) {
     throw Error(
         message(error.what(), " (options are written --key value; fl_sim --help shows all)"));
   }
   std::string file;
   if (command_line.contains("job")) {
-    file = command_line["job"];
+    file = expanded_path("job", command_line["job"]);
     command_line.erase("job");
   }
   Job job(resolve(command_line, file.empty() ? JobFile{} : read_job_file(file)));
   if (job.values_["output"] == "auto") job.values_["output"] = default_output(job.values_, file);
+  job.notes_ = std::move(notes);
   return job;
 }
 
@@ -208,7 +219,7 @@ Values values_in_text(const std::string& ini) {
 
 std::optional<std::string> job_file_value(const std::string& path, const std::string& key) {
   try {
-    return value_in(read_ini(path).text, key);
+    return value_in(read_ini(expanded_path("job", path)).text, key);
   } catch (const Error&) {
     return {};
   }

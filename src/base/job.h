@@ -1,9 +1,9 @@
 // A job: what to simulate. The command line goes over the job file, the file over the defaults.
 //
-// A job file is INI; a section is a prefix, so "[local] lr = 0.05" is "--local.lr 0.05". A results
-// file is a job too. A key that nobody would read is an error. After parsing every value is there,
-// is of its type and within its range; what is "auto" is resolved later by set(), so that the job
-// in the results file says what was run.
+// A job file is INI; a section is a prefix, so "[local] lr = 0.05" is "--local.lr 0.05". It is
+// UTF-8, or UTF-16 as some editors save it. A results file is a job too. A key that nobody would
+// read is an error. After parsing every value is there, is of its type and within its range; what
+// is "auto" is resolved later by set(), so that the job in the results file says what was run.
 #pragma once
 
 #include <cstdint>
@@ -47,11 +47,15 @@ class Job {
 
   const std::map<std::string, std::string>& values() const { return values_; }
 
+  // What whoever wrote the command line should know, a line each.
+  const std::vector<std::string>& notes() const { return notes_; }
+
  private:
   explicit Job(std::map<std::string, std::string> values) : values_(std::move(values)) {}
   const std::string& raw(const std::string& key) const;
 
   std::map<std::string, std::string> values_;
+  std::vector<std::string> notes_;
 };
 
 // What a job file says of a key, without a look at the rest; nothing if it does not say it, or

@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "base/engine_options.h"
+#include "base/files.h"
 #include "base/text.h"
 
 namespace fl_sim {
@@ -18,6 +19,13 @@ std::string joined(const std::vector<std::string>& words, const std::string& bet
   return text;
 }
 
+// "torchscript:~/net.pt" → "torchscript:/home/me/net.pt"
+std::string with_expanded_argument(const std::string& key, const std::string& value) {
+  const size_t colon = value.find(':');
+  if (colon == std::string::npos) return value;
+  return value.substr(0, colon + 1) + expanded_path(key, value.substr(colon + 1));
+}
+
 // The value in its canonical spelling. Throws Error if it is not of the option's type or range. A
 // default that is a word ("auto" for a number) is a value too.
 std::string checked(const std::string& key, const Option& option, const std::string& text) {
@@ -28,7 +36,25 @@ std::string checked(const std::string& key, const Option& option, const std::str
              key, " is ", text, " (must be ", range_text(r), "): ", option.meaning);
   };
   if (option.default_value == text && text == "auto") return text;
-  if (option.several && text != "none") return joined(plugin_names(key, text), ",");
+  if (option.several && text != "none") {
+    std::vector<std::string> names = plugin_names(key, text);
+    for (std::string& name : names) name = with_expanded_argument(key, name);
+    return joined(names, ",");
+  }
+  if (!(option.plugin_kind.empty() && kind_of(option.name).empty())) {
+    if (const std::string whole = with_expanded_argument(key, text); whole != text) {
+      Option plain = option;
+      plain.name = plain.plugin_kind = "";
+      return checked(key, plain, whole);
+    }
+  }
+  if (option.path) {
+    if (const std::string whole = expanded_path(key, text); whole != text) {
+      Option plain = option;
+      plain.path = false;
+      return checked(key, plain, whole);
+    }
+  }
   switch (option.type) {
     case Type::kInteger: {
       int64_t value = 0;
@@ -357,6 +383,17 @@ std::string unknown_key(const std::string& key, const std::string& where,
   if (near.empty()) near = nearest(key, others);
   likely.insert(likely.end(), others.begin(), others.end());
   const std::string prefix = key.substr(0, key.find('.') + 1);  // "local.", or nothing
+  // A section of a job file goes on until the next one begins.
+  const std::string below = prefix.empty() ? "" : key.substr(prefix.size());
+  const size_t inner_dot = below.find('.');
+  if (where.starts_with("in ") && std::find(likely.begin(), likely.end(), below) != likely.end()) {
+    return message("unknown key '", key, "' ", where, ": ", below, " stands below [",
+                   prefix.substr(0, prefix.size() - 1), "], which makes it that (put it ",
+                   inner_dot == std::string::npos
+                       ? std::string("above the first [section])")
+                       : message("above the first [section], or as ", below.substr(inner_dot + 1),
+                                 " below [", below.substr(0, inner_dot), "])"));
+  }
   const bool relatives =
       !prefix.empty() && std::any_of(likely.begin(), likely.end(), [&](const std::string& known) {
         return known.starts_with(prefix);

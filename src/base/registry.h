@@ -61,6 +61,9 @@ struct Option {
   // A run that goes on from a checkpoint may have another value of it from there on, though runs
   // that differ in it are not the same experiment.
   bool may_change = false;
+  // The value is a file or a folder: `~` and `$NAME` in it are expanded. What stands behind the
+  // colon of a plug-in's name always is one.
+  bool path = false;
 };
 
 struct PluginInfo {

@@ -1,10 +1,14 @@
 #include "base/results_format.h"
 
+#include <fl_sim_results_readme.h>
+
 #include <charconv>
 
 #include "base/check.h"
 
 namespace fl_sim {
+
+const char* results_readme() { return kResultsReadme; }
 
 void check_results_format(const Hdf5File& file, const std::string& path) {
   if (!file.has("/provenance") || !file.has_attribute("/provenance", "format")) return;

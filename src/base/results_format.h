@@ -13,6 +13,9 @@ namespace fl_sim {
 // there changes its meaning, or goes; what is added only leaves it as it is.
 constexpr int64_t kResultsFormat = 1;
 
+// results/README.md, whose tables say what each column means.
+const char* results_readme();
+
 // Throws Error if the file is a results file of a later form.
 void check_results_format(const Hdf5File& file, const std::string& path);
 

@@ -24,6 +24,11 @@ bool read_number(const std::string& text, Number& value) {
   return error == std::errc() && stop == end;
 }
 
+// The text of a file that `path` names, as UTF-8 with \n for line ends: without the mark that some
+// editors put at its beginning, out of UTF-16, and out of lines that end in \r alone. Throws Error
+// if it is neither.
+std::string plain_text(std::string bytes, const std::string& path);
+
 // "a, b" is {"a", "b"}: what stands between commas, less blanks; "none" is {}.
 std::vector<std::string> split_list(const std::string& text);
 

@@ -16,6 +16,7 @@
 #include "base/results_format.h"
 #include "base/text.h"
 #include "commands/text_table.h"
+#include "learning/records.h"
 #include "storage/checkpoint.h"
 
 namespace fl_sim {
@@ -27,7 +28,7 @@ constexpr const char* kHelp =
     "fl_sim compare FILE... [options]: results files side by side\n\n"
     "Files whose jobs differ in nothing but the seed are one row, mean ± standard deviation over\n"
     "its seeds. With two rows or more, each is compared with the first one, seed by seed, by a\n"
-    "paired t test.\n\n"
+    "paired t test. Where clients' updates diverged, a column counts them.\n\n"
     "  --metric NAME      a column of /rounds  [test_accuracy]; personal_accuracy of clients' own\n"
     "                     models, for files without them the global model's on the same samples\n"
     "  --take last|best   its value after the last evaluated round, or the best one  [last]\n"
@@ -42,8 +43,20 @@ struct Run {
   std::map<std::string, std::string> job;  // but for keys that do not matter
   int64_t seed = 0;
   double value = kNone, rounds_to_target = kNone, bytes_to_target = kNone;
-  int64_t rounds = 0;
+  int64_t rounds = 0, diverged = 0;
 };
+
+// Clients' updates that were left out because they diverged.
+int64_t diverged_in(const Hdf5File& file) {
+  double all = 0;
+  if (file.has("/rounds/diverged")) {
+    for (const double count : file.read_doubles("/rounds/diverged")) all += count;
+  } else if (file.has("/clients/status")) {  // by an earlier fl_sim
+    for (const double status : file.read_doubles("/clients/status"))
+      all += status == static_cast<double>(ClientStatus::kDiverged) ? 1 : 0;
+  }
+  return static_cast<int64_t>(all);
+}
 
 struct Arguments {
   std::vector<std::string> files;
@@ -141,6 +154,7 @@ Run read(const std::string& path, const Arguments& arguments) {
       path, ": ", column, " has ", values.size(), " values for ", rounds.size(),
       " rounds (a table cannot be compared)");
   run.rounds = std::ssize(rounds);
+  run.diverged = diverged_in(file);
   const double sign = falls(arguments.metric) ? -1 : 1;
   std::vector<double> places, signed_values, bytes;
   double carried = 0;
@@ -331,10 +345,13 @@ int run_compare(const std::vector<std::string>& words) {
   const bool numbered = std::any_of(names.begin(), names.end(), [](const Title& title) {
     return width_of(title.text()) > kWidestTitle;
   });
+  const bool diverged =
+      std::any_of(runs.begin(), runs.end(), [](const Run& run) { return run.diverged > 0; });
   const bool targeted = !std::isnan(arguments.target);
 
   std::vector<std::string> heading = {"", "seeds", "rounds",
                                       arguments.take + " " + arguments.metric};
+  if (diverged) heading.emplace_back("diverged");
   if (targeted) {
     heading.push_back(message("rounds to ", arguments.target));
     heading.push_back("MB to it");
@@ -361,6 +378,11 @@ int run_compare(const std::vector<std::string>& words) {
     const std::string name = numbered ? message(r + 1, " ", names[r].algorithm) : names[r].text();
     std::vector<std::string> line = {name, seeds, rounds,
                                      with_deviation(summarise(column(row, &Run::value)), "%.4f")};
+    if (diverged) {
+      int64_t all = 0;
+      for (const Run& run : row) all += run.diverged;
+      line.push_back(message(all));
+    }
     if (targeted) {
       line.push_back(reached(row, &Run::rounds_to_target, 1, "%.1f"));
       line.push_back(reached(row, &Run::bytes_to_target, 1e6, "%.1f"));

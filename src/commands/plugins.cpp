@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "base/check.h"
+#include "base/files.h"
 #include "base/plugin_file.h"
 #include "base/registry.h"
 #include "base/version.h"
@@ -31,7 +32,7 @@ std::vector<std::string> files_in(const std::string& list) {
   for (std::string file; std::getline(in, file, ',');) {
     const size_t first = file.find_first_not_of(' '), last = file.find_last_not_of(' ');
     FL_CHECK(first != std::string::npos, "plugin is '", list, "', where a file has no name");
-    files.push_back(file.substr(first, last - first + 1));
+    files.push_back(expanded_path("plugin", file.substr(first, last - first + 1)));
   }
   if (files == std::vector<std::string>{kNoFile}) return {};
   return files;
@@ -62,9 +63,9 @@ std::string joined(std::string PluginFile::*member,
 void load_plugins(const std::vector<std::string>& arguments) {
   std::vector<std::string> words = arguments, lists = take_options(words, "--plugin");
   if (lists.empty()) {
-    for (const std::string& job : take_options(words, "--job")) {
-      if (const auto list = job_file_value(job, "plugin")) lists.push_back(*list);
-    }
+    const std::vector<std::string> jobs = take_options(words, "--job");  // the last one counts
+    const auto list = jobs.empty() ? std::nullopt : job_file_value(jobs.back(), "plugin");
+    if (list) lists.push_back(*list);
   }
   for (const std::string& list : lists) {
     for (const std::string& file : files_in(list)) load_plugin_file(file, build_stamp(), true);

@@ -17,7 +17,9 @@
 #include "commands/run.h"
 #include "commands/run_plan.h"
 #include "commands/selftest/selftest.h"
+#include "commands/words.h"
 #include "process/communicator.h"
+#include "process/failure.h"
 #include "process/interruption.h"
 #include "process/launcher.h"
 #include "process/watchdog.h"
@@ -30,17 +32,6 @@ constexpr double kStartSeconds = 600;  // that MPI may take to start
 // `rank` -1: it is not known yet.
 void report(int rank, const std::string& what) {
   std::cerr << "fl_sim: " << (rank >= 0 ? message("rank ", rank, ": ") : "") << what << std::endl;
-}
-
-// Of what is being thrown.
-std::string text_of_error() {
-  try {
-    throw;
-  } catch (const c10::Error& error) {
-    return error.what_without_backtrace();
-  } catch (const std::exception& error) {
-    return error.what();
-  }
 }
 
 // MPI and all ranks, from start() on.
@@ -76,6 +67,7 @@ int run_job(const std::vector<std::string>& arguments) {
   Start start;
   bool prepared = false;
   int rank = -1;
+  std::string left;
   try {
     if (launched_as_root()) {
       rank = 0;
@@ -93,16 +85,18 @@ int run_job(const std::vector<std::string>& arguments) {
     ranks.start();
     rank = ranks.comm->rank();
     at::set_num_threads(1);
-    if (!plans) return run(std::move(start), *ranks.comm);
+    if (!plans) return run(std::move(start), *ranks.comm, left);
     plan_run(arguments, *ranks.comm);
     return 0;
-  } catch (const std::exception&) {
-    report(rank, text_of_error());
+  } catch (const FailedElsewhere& error) {
+    report(error.rank, error.what() + left);
+  } catch (...) {
+    report(rank, text_of_error() + left);
   }
   if (!prepared && launched_alone()) end_at_once(1);
   try {
     if (!prepared) ranks.start();
-  } catch (const std::exception&) {
+  } catch (...) {
     report(rank, text_of_error());
   }
   if (ranks.comm && ranks.comm->size() > 1) ranks.comm->abort(1);
@@ -116,12 +110,28 @@ int command(const std::string& name, const std::vector<std::string>& words) {
   return name == "selftest" ? run_selftest(own) : run_compare(own);
 }
 
+// Whether the job says that this process is a run of its own.
+bool means_alone(const std::vector<std::string>& arguments) {
+  std::vector<std::string> words = arguments;
+  std::optional<std::string> said;
+  const std::vector<std::string> jobs = take_options(words, "--job");
+  if (!jobs.empty()) said = job_file_value(jobs.back(), "alone");
+  for (size_t i = 0; i < words.size(); ++i) {
+    if (words[i].starts_with("--alone=")) said = words[i].substr(8);
+    if (words[i] != "--alone") continue;
+    const bool bare = i + 1 == words.size() || words[i + 1].starts_with("--");
+    said = bare ? "true" : words[i + 1];
+  }
+  return said && (*said == "true" || *said == "1" || *said == "yes" || *said == "on");
+}
+
 int answer(const std::vector<std::string>& arguments) {
   const std::string first = arguments.empty() ? "" : arguments[0];
   const bool commands = first == "selftest" || first == "compare";
   try {
     const std::vector<std::string> problems = take_registration_problems();
     FL_CHECK(problems.empty(), problems.front());
+    if (!commands && means_alone(arguments)) ignore_launcher();
     if (commands) return command(first, {arguments.begin() + 1, arguments.end()});
     if (is_question(arguments)) {
       if (launched_as_root()) {
@@ -130,7 +140,7 @@ int answer(const std::vector<std::string>& arguments) {
       }
       end_at_once(0);
     }
-  } catch (const std::exception&) {
+  } catch (...) {
     report(-1, text_of_error());
     if (commands) return 1;
     end_at_once(1);

@@ -40,6 +40,20 @@ std::string measured(const char* format, double value) {
   return std::isnan(value) ? "" : formatted(format, value);
 }
 
+// "of 10: 2 diverged, 1 late, 1 lost"; empty where all count with all of their work.
+std::string attendance_text(const RoundRecord& round) {
+  std::string text;
+  const auto add = [&](int64_t count, const char* what) {
+    if (count > 0) text += message(text.empty() ? "" : ", ", count, " ", what);
+  };
+  add(round.diverged, "diverged");
+  add(round.stragglers, "late");
+  add(round.lost, "lost");
+  add(round.set_aside, "set aside");
+  add(round.partial, "in part");
+  return text.empty() ? "" : message("of ", round.cohort, ": ", text);
+}
+
 std::string joined(const std::vector<std::string>& parts) {
   std::string text;
   for (const std::string& part : parts) {
@@ -97,10 +111,7 @@ std::string round_line(const RoundRecord& round, int64_t rounds) {
        measured("perplexity %.3f", metrics.perplexity), measured("worst class %.4f", worst),
        measured("clients %.4f", round.clients.accuracy),
        measured("own models %.4f", round.personal.accuracy), speed_text(round),
-       formatted("%.1f s", round.seconds),
-       round.failed > 0
-           ? std::to_string(round.failed) + " of " + std::to_string(round.cohort) + " failed"
-           : ""});
+       formatted("%.1f s", round.seconds), attendance_text(round)});
 }
 
 std::string bar_line(const RoundRecord& round, int64_t rounds, double seconds_left, int columns) {

@@ -6,6 +6,8 @@
 
 #include "base/check.h"
 #include "base/job.h"
+#include "base/results_format.h"
+#include "base/text.h"
 #include "base/version.h"
 #include "commands/partition_plan.h"
 #include "commands/provenance.h"
@@ -76,6 +78,21 @@ std::string described(const Option& option) {
   return text;
 }
 
+// Words in lines of 80 columns, each behind so many blanks.
+std::string wrapped(const std::string& text, size_t indent) {
+  constexpr size_t kColumns = 80;
+  std::istringstream words(text);
+  std::string out, line;
+  for (std::string word; words >> word;) {
+    if (!line.empty() && indent + width_of(line) + 1 + width_of(word) > kColumns) {
+      out += std::string(indent, ' ') + line + "\n";
+      line.clear();
+    }
+    line += (line.empty() ? "" : " ") + word;
+  }
+  return out + std::string(indent, ' ') + line + "\n";
+}
+
 void print_options(const std::vector<Option>& options, const std::string& prefix) {
   for (const Option& option : options) {
     std::cout << "  --" << prefix << option.name << " " << value_name(option);
@@ -84,43 +101,94 @@ void print_options(const std::vector<Option>& options, const std::string& prefix
     } else {
       std::cout << "  (no default)";
     }
-    std::cout << "\n      " << described(option) << "\n";
+    std::cout << "\n" << wrapped(described(option), 6);
+  }
+}
+
+// Keys of the engine by what they are about: whole ones, or what they begin with. A key that no
+// group names stands in that of the key before it.
+struct Group {
+  const char* heading;
+  std::vector<std::string> keys;
+};
+const std::vector<Group>& groups() {
+  static const std::vector<Group> all = {
+      {"What is simulated",
+       {"algorithm", "dataset", "data-dir", "model", "init", "objective", "partitioner",
+        "transforms", "aggregator", "sampler", "clients", "cohort", "rounds", "seed", "weighting"}},
+      {"Clients' training", {"local."}},
+      {"The server's step", {"server."}},
+      {"Who holds what, and what clients see of it", {"partition.", "augment.", "shift."}},
+      {"Evaluation",
+       {"evaluate-", "metrics", "target-accuracy", "holdout-clients", "patience", "save-",
+        "best-"}},
+      {"Clients that are absent, late or fail",
+       {"availability.", "stragglers.", "on-divergence", "give-up", "inject"}},
+      {"Machines and arithmetic",
+       {"threads", "device", "precision", "deterministic", "group-size", "sum", "gpu-comm",
+        "state-dir", "state-memory", "alone"}},
+      {"Interrupted, and continued",
+       {"checkpoint-", "keep-checkpoint", "resume", "grace", "stall-timeout", "on-rank-loss"}},
+      {"Files and messages",
+       {"output", "overwrite", "track", "quiet", "log-level", "plugin", "plugin-hash"}}};
+  return all;
+}
+
+void print_groups() {
+  std::vector<std::vector<Option>> by_group(groups().size());
+  size_t group = 0;
+  for (const Option& option : engine_options()) {
+    for (size_t g = 0; g < groups().size(); ++g) {
+      for (const std::string& key : groups()[g].keys) {
+        const bool begins = key.ends_with('.') || key.ends_with('-');
+        if (begins ? option.name.starts_with(key) : option.name == key) group = g;
+      }
+    }
+    by_group[group].push_back(option);
+  }
+  for (size_t g = 0; g < groups().size(); ++g) {
+    std::cout << "\n" << groups()[g].heading << ":\n";
+    print_options(by_group[g], "");
   }
 }
 
 void print_help() {
-  std::cout
-      << "fl_sim " << version()
-      << ": federated learning, simulated over MPI\n\n"
-         "  mpirun -n K fl_sim --job FILE [--key value ...]\n\n"
-         "Rank 0 aggregates, the other ranks host clients; with one rank it does both. The "
-         "command line goes over\n"
-         "the job file (INI, or a results file to run it again), and that over the defaults "
-         "in brackets.\n\n"
-         "Plug-ins of your own are known to all of these where --plugin FILE names their shared "
-         "object.\n\n"
-         "Questions:\n"
-         "  --help  --version\n"
-         "  --list [KIND]          all plug-ins, or those of a kind: algorithms, partitioners, "
-         "datasets, models,\n"
-         "                         samplers, transforms, aggregators, trackers\n"
-         "  --explain NAME         source, rule and options of one of them\n"
-         "  --explain algorithms   all algorithms, as a page in Markdown\n"
-         "  --plan                 what a run of the job would take: memory, bytes, time, how "
-         "many ranks, and\n"
-         "                         a batch script for Slurm; from a few local steps, without a "
-         "round\n"
-         "      --plan-ranks K     on so many ranks [those of mpirun; alone, as many as it keeps "
-         "busy]\n"
-         "  --plan partition       who would hold what in the job, as a table and a picture\n"
-         "      --picture FILE     drawn by gnuplot as well, a .svg or .png\n"
-         "      --picture-kind bubbles|bars\n\n"
-         "Commands:\n"
-         "  fl_sim compare FILE...        results files side by side, over seeds: compare --help\n"
-         "  fl_sim selftest [ALGORITHM]   holds algorithms to their papers: selftest --help\n\n"
-         "Options:\n"
-         "  --job FILE\n      the job file\n";
-  print_options(engine_options(), "");
+  std::cout << "fl_sim " << version()
+            << ": federated learning, simulated over MPI\n\n"
+               "  mpirun -n K fl_sim --job FILE [--key value ...]\n\n"
+               "Rank 0 aggregates, the other ranks host clients; with one rank it does both.\n"
+               "The command line goes over the job file (INI, or a results file to run it\n"
+               "again), and that over the defaults in brackets. Of a key that the command line\n"
+               "says twice the last one counts. In paths ~ and $NAME are expanded.\n\n"
+               "Plug-ins of your own are known to all of these where --plugin FILE names their\n"
+               "shared object.\n\n"
+               "Questions:\n"
+               "  --help  --version\n"
+               "  --list [KIND]          all plug-ins, or those of a kind: algorithms,\n"
+               "                         partitioners, datasets, models, samplers,\n"
+               "                         transforms, aggregators, trackers\n"
+               "  --explain WORD         a plug-in's source, rule and options; a key; a value\n"
+               "                         of one; a column of results files\n"
+               "  --explain algorithms   all algorithms, as a page in Markdown\n"
+               "  --plan                 what a run of the job would take: memory, bytes, time,\n"
+               "                         how many ranks, and a batch script for Slurm; from a\n"
+               "                         few local steps, without a round\n"
+               "      --plan-ranks K     on so many ranks [those of mpirun; alone, as many as\n"
+               "                         it keeps busy]\n"
+               "  --plan partition       who would hold what in the job, as a table and a\n"
+               "                         picture\n"
+               "      --picture FILE     drawn by gnuplot as well, a .svg or .png\n"
+               "      --picture-kind bubbles|bars\n\n"
+               "Commands:\n"
+               "  fl_sim compare FILE...        results files side by side, over seeds:\n"
+               "                                compare --help\n"
+               "  fl_sim selftest [ALGORITHM]   holds algorithms to their papers:\n"
+               "                                selftest --help\n\n"
+               "Exit status: 0 through; 1 an error; 3 no client's update ever counted, or gave\n"
+               "up (--give-up); 75 stopped by a signal, --resume auto goes on.\n\n"
+               "A run's options:\n"
+               "  --job FILE\n      the job file\n";
+  print_groups();
   std::cout << "\nEach plug-in has options of its own: --explain NAME shows them.\n";
 }
 
@@ -139,6 +207,57 @@ std::vector<Option> keys_of(const std::string& name) {
     return option.name != name && !option.name.starts_with(name + ".");
   });
   return keys;
+}
+
+// What is in the table of columns, results/README.md, on a column; `word` may have its table's name
+// before it: "/rounds/test_loss". Empty: there is none of that name.
+std::string columns_called(const std::string& word) {
+  const size_t slash = word.rfind('/');
+  const std::string name = slash == std::string::npos ? word : word.substr(slash + 1);
+  const std::string of = slash == std::string::npos ? "" : word.substr(0, slash);
+  std::istringstream lines(results_readme());
+  std::string found, table;
+  for (std::string line; std::getline(lines, line);) {
+    if (line.starts_with("| `/")) table = line.substr(3, line.find('`', 3) - 3);
+    const size_t between = line.find(" | ", 1);
+    if (!line.starts_with("| ") || line.starts_with("| `/") || between == std::string::npos)
+      continue;
+    if (!of.empty() && of != table && "/" + of != table) continue;
+    std::istringstream names(line.substr(2, between - 2));
+    std::string called;
+    bool is_meant = false;
+    for (std::string one; names >> one;) {
+      if (!one.starts_with('`')) continue;
+      one = one.substr(1, one.size() - 2);
+      called += (called.empty() ? "  " : " ") + table + "/" + one;
+      const bool family = one.ends_with('*');
+      is_meant =
+          is_meant || one == name || (family && name.starts_with(one.substr(0, one.size() - 1)));
+    }
+    if (!is_meant) continue;
+    std::string meaning = line.substr(between + 3, line.rfind(" |") - between - 3);
+    std::erase(meaning, '`');
+    found += called + "\n" + (meaning.empty() ? "" : wrapped(meaning, 6));
+  }
+  return found;
+}
+
+constexpr const char* kHowClientsEvaluate =
+    "How clients evaluate:\n"
+    "  Drawn    after each round that is evaluated (evaluate-every), anew and by the\n"
+    "           seed, of the clients that hold samples back (partition.test-fraction,\n"
+    "           or validation-fraction; evaluate-split); of those that may train and\n"
+    "           of those that never do (holdout-clients) apart.\n"
+    "  Rounded  of each of both, evaluate-clients times their number, rounded to the\n"
+    "           nearest whole number, halves away from zero; at least\n"
+    "           evaluate-min-clients, at most all. 0 asks nobody.\n"
+    "  Weighted clients_loss and clients_accuracy by the samples that a client held\n"
+    "           back; clients_mean_loss and clients_mean_accuracy every client the\n"
+    "           same, as are variance, tenths and percentiles. A tenth is at least one\n"
+    "           client, rounded to the nearest number.\n";
+
+bool explains_evaluation(const std::string& key) {
+  return key.starts_with("evaluate-") || key == "holdout-clients";
 }
 
 // `spelled` as in a job: "csv:FILE" is csv.
@@ -172,10 +291,34 @@ void explain(const std::string& spelled) {
       }
     }
   }
-  if (found) return;
-  if (const std::vector<Option> keys = keys_of(name); !keys.empty()) {
+  const auto section = [&](const std::string& heading) {
+    if (found) std::cout << "\n" << heading << ":\n";
+    found = true;
+  };
+  if (const std::vector<Option> keys = keys_of(name); !keys.empty() && !found) {
     print_options(keys, "");
-    return;
+    found = true;
+    if (explains_evaluation(name)) std::cout << "\n" << kHowClientsEvaluate;
+  }
+  std::string values;
+  for (const Option& option : all_options()) {
+    if (std::find(option.choices.begin(), option.choices.end(), name) != option.choices.end())
+      values += "  " + option.name + " = " + name + "\n" + wrapped(described(option), 6);
+  }
+  if (!values.empty()) {
+    section("A value of keys, too");
+    std::cout << values;
+  }
+  if (const std::string columns = columns_called(spelled); !columns.empty()) {
+    section("In results files");
+    std::cout << columns;
+    if (columns.find("/rounds/clients_") != std::string::npos)
+      std::cout << "\n" << kHowClientsEvaluate;
+  }
+  if (found) return;
+  for (const Option& option : all_options()) {
+    names.push_back(option.name);
+    names.insert(names.end(), option.choices.begin(), option.choices.end());
   }
   const std::string near = nearest(name, names);
   throw Error(message("nothing is named '", name, "' (",
@@ -273,7 +416,9 @@ bool answer_question(const std::vector<std::string>& arguments) {
       return true;
     }
     if (word == "--explain") {
-      FL_CHECK(!next.empty(), "--explain needs the name of a plug-in (fl_sim --list shows all)");
+      FL_CHECK(!next.empty(),
+               "--explain needs the name of a plug-in, a key, a value of one, or a column of "
+               "results files (fl_sim --list and --help show all)");
       if (next == "algorithms") {
         explain_algorithms();
       } else {

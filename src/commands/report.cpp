@@ -6,12 +6,16 @@
 #include <map>
 #include <sstream>
 #include <tuple>
+#include <utility>
 
+#include "base/engine_options.h"
+#include "base/job_parts.h"
 #include "base/plugin_file.h"
 #include "base/text.h"
 #include "base/version.h"
 #include "commands/progress.h"
 #include "commands/provenance.h"
+#include "engine/planner.h"
 
 namespace fl_sim {
 namespace {
@@ -36,6 +40,53 @@ std::string settings(const Job& job, const std::string& prefix) {
       out += (out.empty() ? "" : ", ") + key.substr(prefix.size()) + " " + value;
   }
   return out;
+}
+
+// Who is absent, and who is late, of a job that asks for it.
+std::string absence_text(const AbsenceOptions& absence) {
+  std::string text;
+  const auto add = [&](const std::string& part) { text += (text.empty() ? "" : "; ") + part; };
+  if (absence.available < 1)
+    add(message("absent: a client can be drawn with chance ", absence.available));
+  if (absence.stragglers > 0) {
+    add(message("late: ", percent(absence.stragglers, 1), " of a cohort, ",
+                absence.policy == "drop" ? "dropped" : "whose part counts"));
+  }
+  if (absence.dropout > 0)
+    add(message("lost: one that was drawn never answers with chance ", absence.dropout));
+  return text;
+}
+
+// Values of the engine's keys that the job has from its plug-ins, where another would have another:
+// "weighting uniform (else samples)".
+std::string own_defaults(const Job& job) {
+  std::string text;
+  const Values own = Parts(job.values()).defaults();
+  for (const Option& option : engine_options()) {
+    const auto found = own.find(option.name);
+    if (found == own.end() || found->second == option.default_value.value_or("")) continue;
+    const auto value = job.values().find(option.name);
+    if (value == job.values().end() || value->second != found->second) continue;
+    text += message(text.empty() ? "" : ", ", option.name, " ", found->second, " (else ",
+                    option.default_value.value_or("to be said"), ")");
+  }
+  return text;
+}
+
+// What became of the clients that were asked, where not all count with all of their work.
+std::string left_out_text(const Outcome& o) {
+  std::string text;
+  for (const auto& [count, what] :
+       {std::pair{o.diverged, "diverged"}, std::pair{o.stragglers, "late and dropped"},
+        std::pair{o.lost, "lost"}, std::pair{o.set_aside, "too few for the aggregator"}}) {
+    if (count > 0) text += message(text.empty() ? "" : ", ", count, " ", what);
+  }
+  if (!text.empty()) text = message("of ", o.asked, " clients asked: ", text);
+  if (o.partial > 0)
+    text += message(text.empty() ? "nobody" : "", "; ", o.partial, " late count in part");
+  if (o.rounds_in_vain > 0)
+    text += message("; rounds in which nobody counted: ", o.rounds_in_vain, " of ", o.rounds);
+  return text;
 }
 
 // What the job asked for beside loss and accuracy, of the last round that was evaluated.
@@ -120,12 +171,14 @@ std::string header(const Experiment& e, const Communicator& comm, const GpuComm&
   line("model", message(value("model"), ": ", e.network->layout().count(), " parameters"));
   line("algorithm", message(value("algorithm"), ", weighting ", value("weighting")));
   line("", settings(job, value("algorithm") + "."));
+  line("  defaults", own_defaults(job));
   line("  local", settings(job, "local."));
   line("  server", settings(job, "server."));
   line("run",
        message(value("rounds"), " rounds of ", value("cohort"), " clients (", value("sampler"),
                "), seed ", value("seed"), ", groups of ", value("group-size"), ", ",
                value("precision"), value("deterministic") == "true" ? "" : ", not deterministic"));
+  line("attendance", absence_text(read_options<AbsenceOptions>(job)));
   line("", settings(job, split_name(value("sampler")).first + "."));
   const auto chosen = [&](const std::string& name, const std::string& key) {
     const std::vector<std::string> words = job.names(key);
@@ -181,6 +234,7 @@ std::string summary(const Outcome& outcome, double seconds, double target,
                  outcome.rounds, " rounds, ", fixed(seconds, 1), " s, ", human_bytes(outcome.bytes),
                  " to and from clients"));
   }
+  line("left out", left_out_text(outcome));
   if (outcome.out_of_patience)
     line("patience", message("at its end: the best model is that of round ", outcome.best_round));
   RankRecord hosts;

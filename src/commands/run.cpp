@@ -24,6 +24,7 @@
 #include "engine/set_up.h"
 #include "network/arithmetic.h"
 #include "process/interruption.h"
+#include "process/launcher.h"
 #include "process/rank_survival.h"
 #include "process/test_hooks.h"
 #include "storage/checkpoint.h"
@@ -39,6 +40,39 @@ std::string farewell(const Outcome& outcome, const Job& job) {
   if (outcome.rounds == 0) return by + " before the first round was complete";
   return message(by, " after round ", outcome.rounds, " of ", job.get<std::string>("rounds"),
                  "; --resume auto goes on from the checkpoint in ", checkpoint_folder(job));
+}
+
+// What an error has left of a run.
+std::string what_is_left(const Results& results, const Job& job) {
+  const int64_t rounds = results.rounds_written();
+  if (rounds < 0) return "\n  it ended before its results were written";
+  std::string text =
+      message("\n  it ended after round ", rounds, " of ", job.get<std::string>("rounds"), ", and ",
+              results.path(), rounds == 1 ? " has that" : " has them all", " with the model");
+  if (rounds == 0) text = message("\n  it ended in its first round; ", results.path(), " has none");
+  try {
+    if (const auto found = find_checkpoint(checkpoint_folder(job)))
+      text += message("; --resume auto goes on from the checkpoint of round ", found->round);
+  } catch (const Error&) {  // it can be of no use
+  }
+  return text;
+}
+
+// The exit code of a run whose clients' updates were all left out, or that gave up.
+constexpr int kInVain = 3;
+
+std::string in_vain_text(const Outcome& outcome, const Job& job) {
+  const std::string who = message(outcome.diverged, " of ", outcome.asked, " updates diverged, ",
+                                  outcome.lost + outcome.stragglers + outcome.set_aside,
+                                  " are missing for other ", "reasons (/clients/status)");
+  if (outcome.in_vain()) {
+    return message("no client's update counted in any of ", outcome.rounds,
+                   outcome.rounds == 1 ? " round" : " rounds",
+                   ": the model is the one that the run began with (", who,
+                   "; a smaller local.lr, local.clip-norm, or inputs between 0 and 1 may help)");
+  }
+  return message("gave up after round ", outcome.rounds, ": no client's update counted in ",
+                 job.get<std::string>("give-up"), " rounds in a row (give-up); ", who);
 }
 
 // Says so where a round has fewer groups of clients than there are hosts.
@@ -97,12 +131,14 @@ bool complete_without_data(const Job& given) {
 Start prepare_run(const std::vector<std::string>& arguments) {
   TestHooks::get();
   Start start{.job = Job::parse(arguments)};
+  for (const std::string& note : start.job.notes())
+    std::cerr << "fl_sim: warning: " << note << std::endl;
   name_plugins(start.job, arguments);
   start.complete = complete_without_data(start.job);
   return start;
 }
 
-int run(Start start, Communicator& comm) {
+int run(Start start, Communicator& comm, std::string& left) {
   const std::string started = utc_now();
   // Whoever is not rank 0 knows of the job what rank 0 says.
   std::string through = start.complete ? "complete" : "";
@@ -197,12 +233,26 @@ int run(Start start, Communicator& comm) {
   }
   for (const std::string& note : experiment.notes) progress.note(note, LogLevel::kWarning);
   if (const auto idle = idle_hosts(job, comm.size())) progress.note(*idle, LogLevel::kWarning);
+  if (const std::string tasks = unused_tasks(); comm.size() == 1 && !tasks.empty()) {
+    progress.note(
+        message("this run is one process, though the batch job has tasks for more (", tasks,
+                "): mpirun or srun before fl_sim starts them; --alone says that one is "
+                "meant"),
+        LogLevel::kWarning);
+  }
   if (!former.note.empty()) progress.note(former.note, LogLevel::kWarning);
   if (former.round > 0)
     progress.note(message("goes on after round ", former.round, ", from ", former.folder));
   const auto begin = Clock::now();
   trackers.all.push_back(&progress);
-  const Outcome outcome = simulate(experiment, comm, from, trackers);
+  Outcome outcome;
+  try {
+    outcome = simulate(experiment, comm, from, trackers);
+  } catch (...) {
+    progress.finish();
+    left = what_is_left(*results, job);
+    throw;
+  }
   const double seconds = seconds_since(begin);
   progress.finish();
   if (outcome.paused) {
@@ -214,7 +264,9 @@ int run(Start start, Communicator& comm) {
   if (checkpoints.keep)
     progress.note("--resume auto with more --rounds goes on from the checkpoint in " +
                   checkpoint_folder(job));
-  return 0;
+  if (!outcome.in_vain() && !outcome.gave_up) return 0;
+  progress.note(in_vain_text(outcome, job), LogLevel::kWarning);
+  return kInVain;
 }
 
 }  // namespace fl_sim

@@ -18,7 +18,8 @@ struct Start {
 // On rank 0, without MPI. Throws Error for what is wrong with the job as it is written.
 Start prepare_run(const std::vector<std::string>& arguments);
 
-// Collective; `start` counts on rank 0. Returns the program's exit code. Throws Error.
-int run(Start start, Communicator& comm);
+// Collective; `start` counts on rank 0. Returns the program's exit code. Throws Error; `left` then
+// says what there is of results, lines to go behind the error's, if anything is to be said.
+int run(Start start, Communicator& comm, std::string& left);
 
 }  // namespace fl_sim

@@ -1,11 +1,15 @@
 #include "engine/attendance.h"
 
+#include <chrono>
 #include <cstring>
 #include <sstream>
+#include <thread>
 #include <utility>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/version.h"
+#include "process/failure.h"
 #include "process/interruption.h"
 #include "process/watchdog.h"
 
@@ -13,10 +17,10 @@ namespace fl_sim {
 
 // A head of fixed size, then text: lines, of a file its name and checksum, then what went wrong.
 struct Attendance::Post {
-  enum class Kind : int64_t { kAlive, kStop, kFile };
+  enum class Kind : int64_t { kAlive, kStop, kFile, kFailed };
   struct Head {
     Kind kind = Kind::kAlive;
-    int64_t signal = 0, round = 0, bytes = 0, clients = 0;
+    int64_t signal = 0, round = 0, bytes = 0, clients = 0, of_another = 0;
   };
   Head head;
   std::string text = {};
@@ -35,6 +39,9 @@ struct Attendance::Post {
 
   static Post alive(std::string where) { return {{.kind = Kind::kAlive}, std::move(where)}; }
   static Post stop(int signal) { return {{.kind = Kind::kStop, .signal = signal}}; }
+  static Post failed(std::string why, bool of_another) {
+    return {{.kind = Kind::kFailed, .of_another = of_another ? 1 : 0}, std::move(why)};
+  }
   static Post file(const CheckpointWriter::Done& done) {
     return {{.kind = Kind::kFile,
              .round = done.round,
@@ -55,18 +62,19 @@ struct Attendance::Post {
 
 Attendance::Attendance(Communicator& comm,
                        std::function<void(int, const CheckpointWriter::Done&)> on_file,
-                       std::function<void()> before_end)
+                       std::function<void()> on_stop)
     : comm_(comm),
       serves_(comm.rank() == 0),
       on_file_(std::move(on_file)),
-      before_end_(std::move(before_end)) {}
+      on_stop_(std::move(on_stop)) {}
 
 Attendance::~Attendance() {
   for (Communicator* comm : watched_) comm->on_look({});
   Interruption::get().set_poll({});
 }
 
-void Attendance::begin() {
+void Attendance::begin(bool misses) {
+  if (misses && comm_.size() > 1) roll_.emplace(comm_);
   std::string places;
   for (const std::string& place : comm_.gather(host_name())) places += place + "\n";
   comm_.broadcast(places);
@@ -82,6 +90,7 @@ void Attendance::watch(Communicator& comm) {
 
 void Attendance::look() {
   while (const auto post = comm_.poll()) read(post->first, Post::decode(post->second));
+  miss();
   tell_of_signal();
   report_file();
   if (after_) after_();
@@ -99,6 +108,29 @@ void Attendance::tell_of_signal() {
   if (!interruption.requested() || told_) return;
   told_ = true;
   tell(Post::stop(interruption.signal()));
+  if (serves_) on_stop_();
+}
+
+// A launcher that has lost a rank asks the others to end, as a user would.
+void Attendance::miss() {
+  if (!roll_) return;
+  const auto gone = roll_->gone(Interruption::get().requested() && !told_);
+  if (gone) throw RankGone(gone->rank, gone->what);
+}
+
+void Attendance::fail(const std::string& why, bool of_another) noexcept {
+  constexpr double kPatience = 600;  // seconds: rank 0 may have a model to evaluate and to write
+  try {
+    tell(Post::failed(why, of_another));
+    for (const auto start = Clock::now(); seconds_since(start) < kPatience;) {
+      Watchdog::get().beat();
+      while (comm_.poll()) continue;
+      if (const auto gone = roll_ ? roll_->gone(false) : std::nullopt; gone && gone->rank == 0)
+        return;
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+  } catch (...) {  // nobody to tell: it is said here
+  }
 }
 
 void Attendance::report_file(bool wait) {
@@ -126,7 +158,6 @@ void Attendance::watch_others() {
   if (dog.due()) tell(Post::alive(message(dog.state(), " on ", host_name())));
   const std::string silent = dog.silent(serves_ ? 1 : 0, serves_ ? comm_.size() - 1 : 0);
   if (silent.empty()) return;
-  if (serves_) before_end_();
   throw Error(silent + " (stall-timeout)");
 }
 
@@ -141,6 +172,8 @@ void Attendance::read(int from, const Post& post) {
     case Post::Kind::kFile:
       on_file_(from, post.done());
       break;
+    case Post::Kind::kFailed:
+      throw FailedElsewhere(post.head.of_another != 0 ? 0 : from, post.text);
   }
 }
 

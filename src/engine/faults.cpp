@@ -16,11 +16,12 @@ struct Form {
   const char* rest;
   bool has_amount;
 };
-constexpr std::array<Form, 6> kForms = {{
+constexpr std::array<Form, 7> kForms = {{
     {"client-crash", Faults::Kind::kClientCrash, "ROUND:CLIENT", false},
     {"nan-update", Faults::Kind::kNanUpdate, "ROUND:CLIENT", false},
     {"slow-client", Faults::Kind::kSlowClient, "ROUND:CLIENT:SECONDS", true},
     {"rank-crash", Faults::Kind::kRankCrash, "ROUND:RANK", false},
+    {"rank-error", Faults::Kind::kRankError, "ROUND:RANK", false},
     {"rank-stall", Faults::Kind::kRankStall, "ROUND:RANK", false},
     {"slow-rank", Faults::Kind::kSlowRank, "ROUND:RANK:FACTOR", true},
 }};

@@ -5,6 +5,7 @@
 //   nan-update@ROUND:CLIENT          its update is not a number
 //   slow-client@ROUND:CLIENT:SECONDS it takes so much longer
 //   rank-crash@ROUND:RANK            the rank is killed; not in a run that was continued
+//   rank-error@ROUND:RANK            the rank has an error; not in a run that was continued
 //   rank-stall@ROUND:RANK            the rank stops, as by SIGSTOP; not in a run that was continued
 //   slow-rank@ROUND:RANK:FACTOR      from this round on the rank takes so many times as long
 //
@@ -18,7 +19,15 @@
 namespace fl_sim {
 
 struct Faults {
-  enum class Kind { kClientCrash, kNanUpdate, kSlowClient, kRankCrash, kRankStall, kSlowRank };
+  enum class Kind {
+    kClientCrash,
+    kNanUpdate,
+    kSlowClient,
+    kRankCrash,
+    kRankError,
+    kRankStall,
+    kSlowRank
+  };
   struct Fault {
     Kind kind;
     int64_t round;

@@ -24,6 +24,19 @@ std::string describe_round(const std::vector<ClientRecord>& records, const Round
                  round.bytes_state, " bytes of client state moved");
 }
 
+// "client 3", "clients 3, 17 and 22", and of many the first ones.
+std::string names_of(const std::vector<int64_t>& clients) {
+  constexpr size_t kMost = 8;
+  const size_t shown = clients.size() > kMost + 1 ? kMost : clients.size();
+  std::string text = clients.size() == 1 ? "client " : "clients ";
+  for (size_t i = 0; i < shown; ++i) {
+    const char* between = i == 0 ? "" : i + 1 == clients.size() ? " and " : ", ";
+    text += message(between, clients[i]);
+  }
+  if (shown < clients.size()) text += message(" and ", clients.size() - shown, " more");
+  return text;
+}
+
 // Of models [M, P].
 std::vector<NamedTensor> named_rows(const Experiment& e, const torch::Tensor& models) {
   const ParameterLayout& layout = e.network->layout();
@@ -50,6 +63,7 @@ Ledger::Ledger(const Experiment& experiment, Trackers trackers)
       trackers_(std::move(trackers)),
       target_accuracy_(read_options<EvaluationPlan>(e_.job).target),
       stops_at_divergence_(e_.job.get<std::string>("on-divergence") == "stop"),
+      patience_(e_.job.get<int64_t>("give-up")),
       state_bytes_(state_layout(e_).length() * static_cast<int64_t>(c10::elementSize(e_.dtype))),
       best_(e_.job, e_.network->objective().classifies()),
       evaluator_(*e_.network,
@@ -65,6 +79,7 @@ void Ledger::restore(int64_t round, int64_t former) {
   const std::vector<RoundRecord>& rounds = trackers_.results->rounds();
   for (const RoundRecord& record : rounds) {
     count(record);
+    count_survivors(record);
     best_.take(record);
     if (record.round <= former) outcome_.samples = 0;
   }
@@ -83,8 +98,7 @@ void Ledger::begin(const RoundPlan& plan) {
   moved += static_cast<int64_t>(plan.moves.size()) * state_bytes_;
 }
 
-void Ledger::add(const ServerState& model, const std::vector<ClientRecord>& records,
-                 const Traffic& each) {
+void Ledger::add(const std::vector<ClientRecord>& records, const Traffic& each) {
   for (ClientRecord record : records) {
     const auto before = underway_.records.find(record.client);
     if (before != underway_.records.end()) {
@@ -94,7 +108,7 @@ void Ledger::add(const ServerState& model, const std::vector<ClientRecord>& reco
     }
     underway_.records[record.client] = record;
   }
-  stop_at_divergence(model);
+  stop_at_divergence();
   underway_.bytes_down += each.down * std::ssize(records);
   underway_.bytes_up +=
       each.up * std::count_if(records.begin(), records.end(), [](const ClientRecord& record) {
@@ -114,13 +128,11 @@ void Ledger::leave_out(const std::vector<int64_t>& clients) {
 }
 
 // If the job says so, before the round changes the model.
-void Ledger::stop_at_divergence(const ServerState& model) {
+void Ledger::stop_at_divergence() {
   if (!stops_at_divergence_) return;
   for (const auto& [client, record] : underway_.records) {
     if (!record.is(ClientStatus::kDiverged)) continue;
     for (Tracker* tracker : trackers_.all) tracker->clients(records());
-    evaluator_.finish();
-    save(model, true);
     throw Error(message("client ", client, " diverged in round ", underway_.round,
                         ": its update is not finite, or reaches 2048 (on-divergence is stop; a "
                         "smaller local.lr or a local.clip-norm may help)"));
@@ -145,7 +157,13 @@ RoundRecord Ledger::row_of_round(int64_t hosts) const {
   for (const auto& [client, record] : underway_.records) {
     busy += record.seconds;
     round.samples += record.samples_seen;
-    round.failed += record.counts() && !underway_.left_out.contains(client) ? 0 : 1;
+    const bool set_aside = record.counts() && underway_.left_out.contains(client);
+    round.failed += record.counts() && !set_aside ? 0 : 1;
+    round.diverged += record.is(ClientStatus::kDiverged) ? 1 : 0;
+    round.stragglers += record.is(ClientStatus::kStraggler) ? 1 : 0;
+    round.lost += record.is(ClientStatus::kLost) ? 1 : 0;
+    round.set_aside += set_aside ? 1 : 0;
+    round.partial += record.is(ClientStatus::kPartial) && !set_aside ? 1 : 0;
     if (!record.counts() || record.steps == 0 || !std::isfinite(record.loss)) continue;
     loss += record.loss * static_cast<double>(record.samples);
     loss_weight += static_cast<double>(record.samples);
@@ -155,10 +173,13 @@ RoundRecord Ledger::row_of_round(int64_t hosts) const {
   return round;
 }
 
-void Ledger::end_round(const ServerState& model, const Figures& figures,
-                       const Evaluation& evaluates, int64_t hosts) {
+void Ledger::end_round(const ServerState& model, const Figures& figures, Evaluation evaluates,
+                       int64_t hosts, int64_t absent) {
   RoundRecord round = row_of_round(hosts);
   round.figures = figures;
+  round.absent = absent;
+  count_survivors(round);
+  evaluates.test_set = evaluates.test_set || outcome_.gave_up;  // the last model is looked at
   const std::vector<ClientRecord> clients = records();
   for (Tracker* tracker : trackers_.all) tracker->clients(clients);
   report_failures();
@@ -176,17 +197,30 @@ void Ledger::end_round(const ServerState& model, const Figures& figures,
 }
 
 void Ledger::report_failures() const {
+  std::vector<int64_t> own, whole;
   for (const auto& [client, record] : underway_.records) {
-    if (record.is(ClientStatus::kPersonalDiverged)) {
-      note(message("client ", client, "'s own model diverged in round ", record.round,
-                   ": it is kept as it was"),
-           LogLevel::kWarning);
-    }
-    if (!record.is(ClientStatus::kDiverged)) continue;
-    note(message("client ", client, " diverged in round ", record.round,
-                 ": its update is not finite, or reaches 2048 (left out)"),
+    if (record.is(ClientStatus::kPersonalDiverged)) own.push_back(client);
+    if (record.is(ClientStatus::kDiverged)) whole.push_back(client);
+  }
+  if (!own.empty()) {
+    note(message("of ", names_of(own), own.size() == 1 ? " the own model" : " the own models",
+                 " diverged in round ", underway_.round,
+                 own.size() == 1 ? ": it is kept as it was" : ": they are kept as they were"),
          LogLevel::kWarning);
   }
+  if (whole.empty()) return;
+  note(message(names_of(whole), " diverged in round ", underway_.round,
+               whole.size() == 1 ? ": its update is not finite, or reaches 2048 (left out)"
+                                 : ": their updates are not finite, or reach 2048 (left out)"),
+       LogLevel::kWarning);
+}
+
+// A round in vain is one without a client whose update counts.
+void Ledger::count_survivors(const RoundRecord& round) {
+  const bool in_vain = round.failed == round.cohort;
+  in_vain_in_row_ = in_vain ? in_vain_in_row_ + 1 : 0;
+  outcome_.rounds_in_vain += in_vain ? 1 : 0;
+  outcome_.gave_up = patience_ > 0 && in_vain_in_row_ >= patience_;
 }
 
 void Ledger::add_evaluations(std::vector<ClientEvaluation> evaluations) {
@@ -242,6 +276,12 @@ void Ledger::judge(const PendingRound& round) {
 void Ledger::count(const RoundRecord& round) {
   ++complete_rows_;
   outcome_.samples += round.samples;
+  outcome_.asked += round.cohort;
+  outcome_.diverged += round.diverged;
+  outcome_.stragglers += round.stragglers;
+  outcome_.lost += round.lost;
+  outcome_.set_aside += round.set_aside;
+  outcome_.partial += round.partial;
   if (round.clients.clients > 0) outcome_.evaluated = round;
   outcome_.bytes += round.bytes_down + round.bytes_up;
   if (!std::isnan(round.test_loss)) {
@@ -261,6 +301,15 @@ void Ledger::note(const std::string& text, LogLevel level) const {
 void Ledger::save(const ServerState& model, bool force) const {
   for (Tracker* tracker : trackers_.all)
     tracker->save([&] { return named_model(e_, model); }, force);
+}
+
+void Ledger::save_what_there_is(const ServerState& model) const noexcept {
+  for (Tracker* tracker : trackers_.all) {
+    try {
+      tracker->save([&] { return named_model(e_, model); }, true);
+    } catch (...) {  // the error that ends the run is told
+    }
+  }
 }
 
 const Outcome& Ledger::finish(const ServerState& model, std::vector<RankRecord> ranks,

@@ -45,7 +45,7 @@ class Ledger {
 
   // Records of a lane's clients, those of absent ones included, before the server's step. Throws
   // Error if a client diverged and the job says to stop then.
-  void add(const ServerState& model, const std::vector<ClientRecord>& records, const Traffic& each);
+  void add(const std::vector<ClientRecord>& records, const Traffic& each);
   // Clients that were too few for an aggregator: their updates do not count.
   void leave_out(const std::vector<int64_t>& clients);
   // After all lanes of an exchange, `seconds` after it began.
@@ -59,8 +59,9 @@ class Ledger {
   struct Evaluation {
     bool test_set, clients;
   };
-  void end_round(const ServerState& model, const Figures& figures, const Evaluation& evaluates,
-                 int64_t hosts);
+  // `absent`: clients that could not be drawn.
+  void end_round(const ServerState& model, const Figures& figures, Evaluation evaluates,
+                 int64_t hosts, int64_t absent);
 
   // After clients evaluated the model of the round.
   void add_evaluations(std::vector<ClientEvaluation> evaluations);
@@ -74,12 +75,19 @@ class Ledger {
   // What is under way when that is known is thrown away, so that it does not matter when it is
   // known.
   bool may_end_early() const { return target_accuracy_ > 0 || best_.has_patience(); }
-  bool over() const { return outcome_.target_reached || outcome_.out_of_patience; }
+  // Whether no further round is to begin. That nobody counted is known before another one does.
+  bool over() const {
+    return outcome_.target_reached || outcome_.out_of_patience || outcome_.gave_up;
+  }
 
+  int64_t rounds() const { return outcome_.rounds; }        // that made the model
   int64_t complete_rows() const { return complete_rows_; }  // of rounds, told to all
 
   void note(const std::string& text, LogLevel level) const;
   void save(const ServerState& model, bool force) const;
+  // Before an error ends the run, which may be one of a tracker: each is told, whatever becomes of
+  // the others.
+  void save_what_there_is(const ServerState& model) const noexcept;
 
   // Tells the end. All rounds must have been evaluated. `paused`: others will follow.
   const Outcome& finish(const ServerState& model, std::vector<RankRecord> ranks, bool paused);
@@ -101,17 +109,20 @@ class Ledger {
   };
 
   RoundRecord row_of_round(int64_t hosts) const;
-  void stop_at_divergence(const ServerState& model);
+  void stop_at_divergence();
   void report_failures() const;
   void evaluated(const TestResult& result);
   void complete_rounds();
   void count(const RoundRecord& round);
+  void count_survivors(const RoundRecord& round);
   void judge(const PendingRound& round);
 
   const Experiment& e_;
   const Trackers trackers_;
   const double target_accuracy_;
   const bool stops_at_divergence_;
+  const int64_t patience_;  // rounds in a row without a client that counts; 0: any number
+  int64_t in_vain_in_row_ = 0;
   const int64_t state_bytes_;  // of a client
   Underway underway_;
   std::deque<PendingRound> pending_;

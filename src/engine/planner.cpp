@@ -169,8 +169,10 @@ Candidates Planner::candidates(int64_t round) const {
   return Candidates(std::move(available));
 }
 
-std::vector<Drawn> Planner::draw(int64_t round, const State& memory) const {
+std::vector<Drawn> Planner::draw(int64_t round, const State& memory) {
   const Candidates who = candidates(round);
+  absent_clients_ =
+      (e_.trained.empty() ? e_.partition.clients() : std::ssize(e_.trained)) - who.size();
   if (who.size() == 0) return {};
   Rng rng(seed_, "sampler", round);
   std::vector<Drawn> cohort = e_.sampler->sample(

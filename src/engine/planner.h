@@ -68,6 +68,8 @@ class Planner {
 
   // Records of those who were drawn for a lane of this round, but do nothing.
   std::vector<ClientRecord> absent(int64_t lane) const;
+  // Of those that may train, who could not be drawn in the round that was planned last.
+  int64_t absent_clients() const { return absent_clients_; }
   // Of the round's records those that a sampler learns from, one for each client that was drawn.
   std::vector<ClientRecord> learned_from(std::vector<ClientRecord> records) const;
 
@@ -87,7 +89,7 @@ class Planner {
   RoundPlan training(const State& memory);
   RoundPlan evaluation();
   Candidates candidates(int64_t round) const;
-  std::vector<Drawn> draw(int64_t round, const State& memory) const;
+  std::vector<Drawn> draw(int64_t round, const State& memory);
   Fate fate_of(const std::vector<Drawn>& cohort) const;
   std::vector<std::vector<Drawn>> cut_into_lanes(std::vector<Drawn> cohort) const;
   void plan_lane(RoundPlan& plan, int64_t lane, const std::vector<Drawn>& cohort, const Fate& fate);
@@ -109,10 +111,11 @@ class Planner {
   RoundPlan first_;                   // of the round under way: that of its first exchange
   std::vector<int64_t> drawn_;        // whose samples a pool stands for
   std::vector<ClientRecord> absent_;  // `model` is the lane
-  bool clients_next_ = false;         // what comes next is their evaluation
-  bool new_model_ = true;             // since the last plan
-  bool dropped_ = false;              // the last round
-  int64_t saved_ = 0;                 // the round of the last checkpoint that was begun
+  int64_t absent_clients_ = 0;
+  bool clients_next_ = false;  // what comes next is their evaluation
+  bool new_model_ = true;      // since the last plan
+  bool dropped_ = false;       // the last round
+  int64_t saved_ = 0;          // the round of the last checkpoint that was begun
   TimeModel times_;
   std::unordered_map<int64_t, int64_t> holders_;  // client -> rank that holds its state
   std::vector<double> expected_seconds_;          // by lane

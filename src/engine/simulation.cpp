@@ -8,16 +8,29 @@
 
 #include "base/clock.h"
 #include "base/version.h"
+#include "engine/rank_loss.h"
 #include "engine/record_bytes.h"
 #include "engine/traffic.h"
 #include "process/interruption.h"
+#include "process/rank_lost.h"
 #include "process/test_hooks.h"
 #include "process/watchdog.h"
 
 namespace fl_sim {
 Outcome Simulation::run() {
+  try {
+    return run_rounds();
+  } catch (const RankLost&) {
+    throw;  // the others go on
+  } catch (...) {
+    end_by_error();
+    throw;
+  }
+}
+
+Outcome Simulation::run_rounds() {
   if (root_ && former_ == 0 && begun_ == 0) check_faults();
-  attendance_.begin();
+  attendance_.begin(/*misses=*/!read_options<SurvivalOptions>(e_.job).goes_on());
   comm_.meet();
   comm_.clock() = {};  // what came before was not the run
   for (const auto& lane : lanes_.own) {
@@ -179,7 +192,7 @@ Meeting Simulation::decide_meeting(int64_t lane, std::vector<ClientRecord> recor
   records.insert(records.end(), absent.begin(), absent.end());
   std::sort(records.begin(), records.end(),
             [](const ClientRecord& a, const ClientRecord& b) { return a.client < b.client; });
-  root_->ledger.add(model_, records, client_traffic(e_, model_));
+  root_->ledger.add(records, client_traffic(e_, model_));
   Meeting meeting = root_->server.take(model_, lane, host_.sum(lane), std::move(records));
   root_->ledger.leave_out(root_->server.left_out());
   return meeting;
@@ -198,7 +211,7 @@ void Simulation::end_exchange(double seconds) {
   ledger.end_round(model_, figures,
                    {.test_set = planner.evaluates(model_.round),
                     .clients = planner.clients_evaluate(model_.round)},
-                   planner.hosts());
+                   planner.hosts(), planner.absent_clients());
 }
 
 // Clients look at the model that is evaluated, which need not be the one that they are sent.

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -28,7 +27,8 @@ class Simulation {
   Simulation(const Experiment& experiment, Communicator& comm, Trackers trackers = {});
 
   // Runs the job to its end, or until a signal interrupts it (Outcome::paused, on every rank). The
-  // rest of the outcome counts on rank 0.
+  // rest of the outcome counts on rank 0. Before an error of any rank ends it, rank 0 writes what
+  // there is of results; if one of another rank, it is rank 0 that throws it on (FailedElsewhere).
   Outcome run();
 
   // Before run(), on every rank: goes on from the state that a run of the same job had after a
@@ -84,7 +84,10 @@ class Simulation {
   Outcome finish(bool paused);
   RankRecord own_times() const;
 
-  void saving_first(const std::function<void()>& work);
+  Outcome run_rounds();
+  const ServerState& last_whole_model() const;  // rank 0's, of the last round that is through
+  void announce_stop();
+  void end_by_error() noexcept;
   void commit_checkpoint();
   void wait_for_checkpoint();
   void inject_rank_faults(const RoundPlan& plan) const;

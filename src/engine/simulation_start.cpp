@@ -12,6 +12,7 @@
 #include "base/check.h"
 #include "engine/lanes.h"
 #include "engine/record_bytes.h"
+#include "process/failure.h"
 #include "process/interruption.h"
 #include "process/watchdog.h"
 
@@ -50,11 +51,9 @@ Simulation::Simulation(const Experiment& experiment, Communicator& comm, Tracker
       attendance_(
           comm,
           [this](int rank, const CheckpointWriter::Done& done) {
-            if (keeper_) saving_first([&] { keeper_->add(rank, done); });
+            if (keeper_) keeper_->add(rank, done);
           },
-          [this] {
-            if (keeper_) root_->ledger.save(model_, true);
-          }),
+          [this] { announce_stop(); }),
       faults_(Faults::parse(e_.job.get<std::string>("inject"))) {
   const bool has_results = trackers.results != nullptr;
   if (comm_.rank() == 0) {
@@ -170,8 +169,7 @@ void Simulation::save_checkpoint(int64_t round) {
   }
   if (!keeper_) return;
   model_.round = round;
-  saving_first(
-      [&] { keeper_->begin(round, model_, host_.state_length() > 0 ? all : std::vector<int>()); });
+  keeper_->begin(round, model_, host_.state_length() > 0 ? all : std::vector<int>());
 }
 
 void Simulation::commit_checkpoint() {
@@ -192,14 +190,51 @@ void Simulation::wait_for_checkpoint() {
   }
 }
 
-// What there is of results is written before an error ends the run.
-void Simulation::saving_first(const std::function<void()>& work) {
+// Ends
+// ----------------------------------------------------------------------------------------------
+
+const ServerState& Simulation::last_whole_model() const {
+  const bool within =
+      root_->before.weights.defined() && root_->ledger.rounds() < root_->before.round;
+  return within ? root_->before : model_;
+}
+
+// On rank 0, when a signal asks the run to stop: whoever sent it may not wait for the round.
+void Simulation::announce_stop() {
+  if (!keeper_) return;
+  root_->ledger.save(last_whole_model(), true);
+  root_->ledger.note(message(Interruption::get().origin(), " asks the run to stop: it ends after ",
+                             "the round under way, or after ", e_.job.get<std::string>("grace"),
+                             " s without it (grace); a second signal ends it at once"),
+                     LogLevel::kWarning);
+}
+
+// With what is being thrown, on any rank: the results are written as they are. A round that is
+// trained but not evaluated is evaluated first, where there is time for that.
+void Simulation::end_by_error() noexcept {
+  const std::string why = text_of_error();
+  bool hurry = Interruption::get().requested();
+  bool of_another = false;
   try {
-    work();
-  } catch (...) {
-    root_->ledger.save(model_, true);
     throw;
+  } catch (const RankGone& gone) {  // those that are left have a second, under most launchers
+    hurry = of_another = true;
+    if (gone.rank == 0) return;
+  } catch (...) {
   }
+  if (!root_) {
+    attendance_.fail(why, of_another);
+    return;
+  }
+  if (!keeper_) return;
+  root_->ledger.save_what_there_is(last_whole_model());
+  if (hurry) return;
+  try {
+    root_->ledger.finish_evaluation();
+  } catch (...) {
+    return;  // it may be what has failed
+  }
+  root_->ledger.save_what_there_is(last_whole_model());
 }
 
 // Faults
@@ -208,14 +243,16 @@ void Simulation::saving_first(const std::function<void()>& work) {
 void Simulation::inject_rank_faults(const RoundPlan& plan) const {
   if (former_ > 0 || plan.round <= begun_ || plan.exchange > 0) return;
   if (faults_.has(Faults::Kind::kRankCrash, plan.round, comm_.rank())) std::raise(SIGKILL);
+  FL_CHECK(!faults_.has(Faults::Kind::kRankError, plan.round, comm_.rank()), "an error in round ",
+           plan.round, ", as inject asks for (rank-error)");
   if (faults_.has(Faults::Kind::kRankStall, plan.round, comm_.rank())) std::raise(SIGSTOP);
 }
 
 void Simulation::check_faults() const {
   for (const Faults::Fault& fault : faults_.all) {
-    const bool rank = fault.kind == Faults::Kind::kRankCrash ||
-                      fault.kind == Faults::Kind::kRankStall ||
-                      fault.kind == Faults::Kind::kSlowRank;
+    const bool rank =
+        fault.kind == Faults::Kind::kRankCrash || fault.kind == Faults::Kind::kRankError ||
+        fault.kind == Faults::Kind::kRankStall || fault.kind == Faults::Kind::kSlowRank;
     const int64_t all = rank ? comm_.size() : e_.partition.clients();
     FL_CHECK(fault.round <= e_.job.get<int64_t>("rounds"), "inject names round ", fault.round,
              ", but there are only ", e_.job.get<std::string>("rounds"));

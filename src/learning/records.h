@@ -118,7 +118,13 @@ struct RoundRecord {
   // clients that may train and of those that never do.
   EvaluationSummary clients = {}, personal = {}, holdout_clients = {}, holdout_personal = {};
   int64_t cohort = 0;       // clients asked
-  int64_t failed = 0;       // clients left out
+  int64_t failed = 0;       // clients left out: these four, each of them once
+  int64_t diverged = 0;     // whose update is not finite, or too large
+  int64_t stragglers = 0;   // that came late, and were dropped
+  int64_t lost = 0;         // that never answered
+  int64_t set_aside = 0;    // too few for the aggregator
+  int64_t partial = 0;      // stragglers that count with what they had
+  int64_t absent = 0;       // of those that may train, who could not be drawn
   int64_t samples = 0;      // training samples processed
   int64_t bytes_down = 0;   // what a real server would send to the cohort: model and shared state
   int64_t bytes_up = 0;     // what those who answer send back: deltas and further vectors

@@ -49,6 +49,14 @@ struct Outcome {
   Metrics last_metrics = {};
   RoundRecord evaluated = {};  // the last round whose model clients evaluated
   bool target_reached = false;
+  // Of clients' answers that were asked for, those of a former run included: what RoundRecord says
+  // of each.
+  int64_t asked = 0, diverged = 0, stragglers = 0, lost = 0, set_aside = 0, partial = 0;
+  int64_t rounds_in_vain = 0;  // rounds without a client whose update counts
+  bool gave_up = false;        // after so many of them in a row as the job allows
+
+  // Whether no update ever counted: the model is the one that the run began with.
+  bool in_vain() const { return rounds > 0 && rounds_in_vain == rounds; }
   bool out_of_patience = false;
   int64_t best_round = 0;            // by the job's best-metric; 0: none was measured
   double best_value = kNotMeasured;  // of that metric

@@ -17,14 +17,17 @@ class Interruption {
   // A run's exit status: it has stopped at a safe point and may be started again (EX_TEMPFAIL).
   static constexpr int kExitCode = 75;
 
-  // From now on SIGUSR1, SIGTERM and SIGINT ask to stop, and a second one, later than a second
-  // after the first, ends the process at once. (A launcher and a user may well send the same one.)
+  // From now on SIGUSR1, SIGTERM, SIGINT, SIGHUP, SIGPIPE and SIGXCPU ask to stop, and a second one
+  // of the first four, later than a second after the first, ends the process at once. (A launcher
+  // and a user may well send the same one.) A file that may not grow is an error of who writes it.
   void listen();
   void set_grace(double seconds);
 
   bool requested() const;
   int signal() const;        // that asked; 0: none
   std::string name() const;  // "SIGUSR1"
+  std::string origin()
+      const;  // with who sent it, or what it means: "SIGTERM (from mpirun, process 7)"
   void request(int signal);  // as another rank says
 
   // What at_step() does now and then: looks for messages.

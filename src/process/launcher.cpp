@@ -38,13 +38,26 @@ std::string find_program(const std::string& name) {
   return {};
 }
 
+// How many tasks Slurm has for a job or a step of one: a job's shell, where they are still to be
+// started, has that variable, too.
+std::string slurm_tasks() {
+  for (const char* variable : {"SLURM_NTASKS", "SLURM_NPROCS"}) {
+    if (const char* tasks = std::getenv(variable)) return message(variable, "=", tasks);
+  }
+  return {};
+}
+
+bool ignored = false;  // see ignore_launcher()
+
 // What the launcher calls this process; null without a launcher.
 const char* launched_rank() {
-  // Of Open MPI, PMIx, MPICH and its kin (also under Slurm), MVAPICH, Cray's PALS and ALPS, Slurm.
-  // The launcher of ranks goes before the batch system that may have started it.
+  if (ignored) return nullptr;
+  // Of Open MPI, PMIx, MPICH and its kin (also under Slurm), MVAPICH, Cray's PALS and ALPS, IBM's
+  // JSM, Flux, Slurm, and of one machine's processes. The launcher of ranks goes before the batch
+  // system that may have started it.
   for (const char* variable :
        {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK", "PALS_RANKID",
-        "ALPS_APP_PE", "SLURM_PROCID"}) {
+        "ALPS_APP_PE", "JSM_NAMESPACE_RANK", "FLUX_TASK_RANK", "SLURM_PROCID", "MPI_LOCALRANKID"}) {
     if (const char* rank = std::getenv(variable)) return rank;
   }
   return nullptr;
@@ -57,12 +70,39 @@ bool launched_as_root() {
   return rank == nullptr || std::strcmp(rank, "0") == 0;
 }
 
-int launched_ranks() {
+void ignore_launcher() { ignored = true; }
+bool launcher_ignored() { return ignored; }
+
+std::string launched_by() {
+  if (ignored) return {};
   for (const char* variable :
-       {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "PALS_SIZE"}) {
-    if (const char* size = std::getenv(variable)) return std::atoi(size);
+       {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "PALS_SIZE",
+        "JSM_NAMESPACE_SIZE", "FLUX_JOB_SIZE", "MPI_LOCALNRANKS", "SLURM_STEP_NUM_TASKS"}) {
+    if (const char* size = std::getenv(variable)) return message(variable, "=", size);
   }
-  return 0;
+  return std::getenv("SLURM_STEP_ID") != nullptr ? slurm_tasks() : std::string();
+}
+
+std::string unused_tasks() {
+  const bool asks = !ignored && launched_by().empty() && std::getenv("SLURM_PROCID") != nullptr;
+  const std::string tasks = asks ? slurm_tasks() : std::string();
+  return tasks.ends_with("=1") ? std::string() : tasks;
+}
+
+int launched_ranks() {
+  const std::string by = launched_by();
+  return by.empty() ? 0 : std::atoi(by.c_str() + by.find('=') + 1);
+}
+
+std::pair<int, int> launched_here() {
+  for (const auto& [size, rank] :
+       {std::pair{"OMPI_COMM_WORLD_LOCAL_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"},
+        std::pair{"MPI_LOCALNRANKS", "MPI_LOCALRANKID"}}) {
+    const char* all = std::getenv(size);
+    const char* own = std::getenv(rank);
+    if (!ignored && all != nullptr && own != nullptr) return {std::atoi(all), std::atoi(own)};
+  }
+  return {1, 0};
 }
 
 bool launched_alone() {

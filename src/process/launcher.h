@@ -2,9 +2,15 @@
 #pragma once
 
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace fl_sim {
+
+// From now on this process is a run of its own, whatever a launcher has started beside it: the
+// answers below are those without a launcher.
+void ignore_launcher();
+bool launcher_ignored();
 
 // Whether this process is rank 0, as its launcher's environment says; true without a launcher. For
 // before MPI starts.
@@ -12,6 +18,16 @@ bool launched_as_root();
 
 // How many ranks the launcher has started, likewise; 0: it does not say.
 int launched_ranks();
+
+// The same of a batch job whose script has started this process instead of ranks: "SLURM_NTASKS=4".
+std::string unused_tasks();
+
+// How many of them are on this machine, and which of those this one is, likewise; {1, 0}: it does
+// not say.
+std::pair<int, int> launched_here();
+
+// The variable that says so: "SLURM_STEP_NUM_TASKS=4"; empty: none does.
+std::string launched_by();
 
 // Whether the run has this one rank, likewise: false where it cannot be known.
 bool launched_alone();

@@ -72,6 +72,27 @@ bool put_memory_files_in(const std::string& folder) {
   return true;
 }
 
+int64_t memory_of_a_rank() {
+  // Ranks that are told to speak in other ways make no such files.
+  const char* ways = std::getenv("OMPI_MCA_btl");
+  const std::string list = ways != nullptr ? ways : "";
+  const bool named =
+      list.find("vader") != std::string::npos || list.find("sm") != std::string::npos;
+  if (!list.empty() && named == list.starts_with('^')) return 0;
+  for (const char* variable : {"OMPI_MCA_btl_vader_segment_size", "OMPI_MCA_btl_sm_segment_size"}) {
+    if (const char* size = std::getenv(variable)) return std::atoll(size);
+  }
+  return int64_t{4} << 20;
+}
+
+std::string memory_folder() {
+  for (const char* variable :
+       {"OMPI_MCA_btl_vader_backing_directory", "OMPI_MCA_btl_sm_backing_directory"}) {
+    if (const char* folder = std::getenv(variable)) return folder;
+  }
+  return "/dev/shm";
+}
+
 std::string session_folder() {
   const char* path = std::getenv("PMIX_SERVER_TMPDIR");
   if (path == nullptr) return {};
@@ -111,6 +132,8 @@ std::vector<std::pair<const char*, const char*>> few_ranks_anywhere() {
 
 bool yield_when_idle() { return false; }
 bool put_memory_files_in(const std::string&) { return false; }
+int64_t memory_of_a_rank() { return 0; }
+std::string memory_folder() { return {}; }
 std::string session_folder() { return {}; }
 
 // MPICH's Hydra: mpirun, and its proxy on each machine, of this run alone.

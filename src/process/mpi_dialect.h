@@ -31,6 +31,11 @@ bool yield_when_idle();
 // their files themselves, as MPICH does: its files lose their names at once.
 bool put_memory_files_in(const std::string& folder);
 
+// Where these files are, and how much there each rank of a machine may come to take for its
+// messages, in bytes; 0: nothing, or nothing that is known.
+std::string memory_folder();
+int64_t memory_of_a_rank();
+
 // Where the launcher keeps this run's files on this machine, such as
 // /tmp/ompi.<host>.<uid>/pid.<launcher>; empty: it does not.
 std::string session_folder();

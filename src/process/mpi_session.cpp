@@ -1,10 +1,16 @@
 #include "process/mpi_session.h"
 
+#include <sys/statvfs.h>
+
 #include <algorithm>
+#include <chrono>
 #include <csignal>
 #include <cstdlib>
+#include <iostream>
+#include <thread>
 
 #include "base/check.h"
+#include "base/version.h"
 #include "process/launcher.h"
 #include "process/mpi_dialect.h"
 #include "process/mpi_files.h"
@@ -30,10 +36,43 @@ void greet_node(const MpiState& state) {
   MPI_Comm_free(&node);
 }
 
+// MPI crashes, with a word about neither the reason nor the remedy, where the files by which ranks
+// of a machine speak find no room.
+void check_memory() {
+  const auto [ranks, own] = launched_here();
+  const int64_t each = dialect::memory_of_a_rank();
+  struct statvfs space {};
+  const std::string folder = dialect::memory_folder();
+  if (ranks == 1 || each == 0 || statvfs(folder.c_str(), &space) != 0) return;
+  const auto free = static_cast<int64_t>(space.f_bavail) * static_cast<int64_t>(space.f_frsize);
+  if (free >= ranks * each) return;
+  const auto megabytes = [](int64_t bytes) { return message(bytes / 100'000 / 10.0, " MB"); };
+  const std::string what =
+      message(folder.starts_with("/dev/shm/") ? "/dev/shm" : folder, " on ", host_name(), " has ", megabytes(free), " free, and MPI takes up to ",
+              megabytes(ranks * each), " there for ", ranks, " ranks");
+  const char* remedy =
+      " (enlarge it: docker run --shm-size=1g, or mount -o remount,size=1g /dev/shm; or see what "
+      "fills it)";
+  if (free >= each + each / 16) {  // files grow as ranks speak
+    if (own == 0)
+      std::cerr << "fl_sim: warning: " << what << ": it may crash" << remedy << std::endl;
+    return;
+  }
+  // One message is enough: who has said it ends, and with that the others.
+  if (own != 0) std::this_thread::sleep_for(std::chrono::seconds(2));
+  throw Error(what + remedy);
+}
+
 }  // namespace
 
 MpiSession::MpiSession() : state_(new MpiState) {
   MpiFiles::get().begin();
+  try {
+    check_memory();
+  } catch (...) {
+    MpiFiles::get().end();
+    throw;
+  }
   state_->yields = dialect::yield_when_idle();  // more ranks than cores is common here
   int provided = 0;
   // MPICH takes SIGUSR1 for the news that a rank died, and asks its launcher, of whom a process
@@ -48,10 +87,18 @@ MpiSession::MpiSession() : state_(new MpiState) {
   if (const int ranks = launched_ranks(); size == 1 && ranks > 1) {
     if (!launched_as_root()) std::exit(1);  // one message is enough
     const std::string own = find_launcher();
-    throw Error(message("the ", ranks, " ranks that were started do not know of one another (this ",
-                        "fl_sim is built with ", mpi_library_version(), ", and the launcher is ",
-                        "another MPI's): start them with ", own.empty() ? "its mpirun" : own));
+    const bool slurm = launched_by().starts_with("SLURM");
+    throw Error(message(
+        "the ", ranks, " ranks that were started do not know of one another (", launched_by(),
+        ", but this process is alone: this fl_sim is built with ", mpi_library_version(),
+        slurm ? ", and Slurm has started it without that MPI"
+              : ", and the launcher is another MPI's",
+        "): start them with ", own.empty() ? "its mpirun" : own,
+        slurm ? " within the job, or srun --mpi=pmix (srun --mpi=list shows what there is)" : "",
+        "; --alone says that each is meant to be a run of its own"));
   }
+  FL_CHECK(size == 1 || !launcher_ignored(), "alone is set, but this is one of ", size,
+           " ranks that know of one another (leave --alone away, or the launcher)");
   greet_node(*state_);
   MpiFiles::get().hide();
 }

@@ -169,6 +169,8 @@ torch::Tensor NodeMemory::summing_buffer(int64_t n, torch::ScalarType type) {
   return torch::from_blob(impl_->own_part(impl_->sums), {n}, torch::dtype(type)).zero_();
 }
 
+std::vector<char*> NodeMemory::slots(int64_t bytes) { return impl_->share(bytes).data; }
+
 // The two halves take turns: who writes one has met everyone since the others read it.
 bool NodeMemory::broadcast(torch::Tensor& tensor) {
   constexpr int64_t kLarge = 1 << 16;

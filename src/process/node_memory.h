@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 namespace fl_sim {
 
@@ -28,6 +29,11 @@ class NodeMemory {
   // Zeros [n] of this rank's own, on the CPU, for which Communicator::sum_to_root() is fastest: in
   // shared memory, where there is room. Collective.
   torch::Tensor summing_buffer(int64_t n, torch::ScalarType type);
+
+  // Zeros in shared memory, so many bytes for each rank of this machine, by rank within it, which
+  // all of them read and write. None where there is no room, or if no machine has two ranks.
+  // Collective.
+  std::vector<char*> slots(int64_t bytes);
 
   // From rank 0 into everyone's tensor, on the CPU. False on all ranks, and nothing is done, where
   // it would not pay off or there is no room. Collective.

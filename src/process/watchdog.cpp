@@ -23,6 +23,9 @@ void Watchdog::enter(const char* phase, int64_t round, int64_t client) {
   round_ = round;
   client_ = client;
   beat();
+  if (shown_.empty()) return;
+  const size_t length = state().copy(shown_.data(), shown_.size() - 1);
+  shown_[length] = '\0';
 }
 
 std::string Watchdog::state() const {

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <functional>
 #include <mutex>
+#include <span>
 #include <string>
 #include <thread>
 #include <vector>
@@ -26,6 +27,9 @@ class Watchdog {
 
   // "training client 17 in round 3"
   std::string state() const;
+
+  // From now on what it does is shown there, too, ended by a zero; for other processes to read.
+  void show_in(std::span<char> place) { shown_ = place; }
 
   // Watches this rank: `alarm` is called, in the watching thread, when it has not come to a beat()
   // for so many seconds; 0: never.
@@ -63,6 +67,7 @@ class Watchdog {
   std::condition_variable wake_;
   bool ends_ = false;
   std::vector<Other> others_;
+  std::span<char> shown_;
   Clock::time_point looked_{}, told_{};
 };
 

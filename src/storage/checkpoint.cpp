@@ -195,7 +195,7 @@ const OptionSet<CheckpointOptions> CheckpointOptions::kOptions(
            {.name = "checkpoint-every",
             .default_value = "0",
             .meaning = "rounds between checkpoints, from which --resume goes on; 0: only when a "
-                       "signal (SIGUSR1, SIGTERM, SIGINT) stops the run",
+                       "signal (SIGUSR1, SIGTERM, SIGINT, SIGHUP) stops the run",
             .range = at_least(0),
             .changes_results = false}},
           {&CheckpointOptions::folder,
@@ -203,7 +203,8 @@ const OptionSet<CheckpointOptions> CheckpointOptions::kOptions(
             .default_value = "auto",
             .meaning = "folder for checkpoints, which all ranks see; auto: where the results file "
                        "is",
-            .changes_results = false}},
+            .changes_results = false,
+            .path = true}},
           {&CheckpointOptions::resume,
            {.name = "resume",
             .default_value = "no",

@@ -171,6 +171,12 @@ void round_columns(Io& io, Rounds& rounds) {
   io.column("/rounds/test_accuracy", rounds, &RoundRecord::test_accuracy);
   io.column("/rounds/cohort", rounds, &RoundRecord::cohort);
   io.column("/rounds/failed", rounds, &RoundRecord::failed);
+  io.column("/rounds/diverged", rounds, &RoundRecord::diverged);
+  io.column("/rounds/stragglers", rounds, &RoundRecord::stragglers);
+  io.column("/rounds/lost", rounds, &RoundRecord::lost);
+  io.column("/rounds/set_aside", rounds, &RoundRecord::set_aside);
+  io.column("/rounds/partial", rounds, &RoundRecord::partial);
+  io.column("/rounds/absent", rounds, &RoundRecord::absent);
   io.column("/rounds/samples", rounds, &RoundRecord::samples);
   io.column("/rounds/bytes_down", rounds, &RoundRecord::bytes_down);
   io.column("/rounds/bytes_up", rounds, &RoundRecord::bytes_up);

@@ -273,6 +273,7 @@ void Results::save(bool force) {
   FL_CHECK(!error, path_, " cannot be written (", error.message(), "); the results are in ",
            temporary);
   sync(directory_of(path_));
+  written_ = std::ssize(rounds_);
   const Clock::time_point end = Clock::now();
   next_write_ = end + 100 * (end - start);
 }

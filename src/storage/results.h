@@ -88,6 +88,9 @@ class Results final : public Tracker {
   // The same with the model that was set last.
   void save(bool force);
 
+  // Rounds that the last write holds; -1: nothing was written yet.
+  int64_t rounds_written() const { return written_; }
+
   const std::string& path() const { return path_; }
   const std::vector<RoundRecord>& rounds() const { return rounds_; }
   std::vector<ClientRecord> client_rows() const { return clients_.all(); }
@@ -116,6 +119,7 @@ class Results final : public Tracker {
   RecordLog<ClientRecord> clients_;  // a row a client and round: too many for memory
   RecordLog<ClientEvaluation> evaluations_;
   std::vector<std::string> scalars_;
+  int64_t written_ = -1;
   Clock::time_point next_write_ = Clock::time_point::min();
 };
 

@@ -22,9 +22,11 @@ class FedScale final : public DatasetSource {
 
   static PluginInfo describe() {
     std::vector<Option> options = image_options();
-    options.push_back({"samples", Option::Type::kText, "auto",
-                       "folder that the sample paths start from; auto: FOLDER/train and "
-                       "FOLDER/test, or FOLDER where there are none"});
+    options.push_back({.name = "samples",
+                       .default_value = "auto",
+                       .meaning = "folder that the sample paths start from; auto: FOLDER/train and "
+                                  "FOLDER/test, or FOLDER where there are none",
+                       .path = true});
     return {
         .summary = "images dealt to clients by FedScale's mapping: fedscale:FOLDER",
         .source =

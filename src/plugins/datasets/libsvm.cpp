@@ -87,7 +87,10 @@ class Libsvm final : public DatasetSource {
             "index:value ...', indices from 1. Inputs are dense. Labels are -1 and +1, 0 to C-1 or "
             "1 to C; they become 0 to C-1 in order, and each must occur. There are as many inputs "
             "as the largest index of both files says, or as many as features says.",
-        .options = {{"test", Type::kText, "none", "file of test rows"},
+        .options = {{.name = "test",
+                     .default_value = "none",
+                     .meaning = "file of test rows",
+                     .path = true},
                     {"test-fraction",
                      Type::kNumber,
                      "0.2",
