@@ -7,6 +7,7 @@
 #include "base/rng.h"
 #include "data/shift.h"
 #include "engine/evaluation_plan.h"
+#include "engine/model_trial.h"
 #include "engine/planned_partition.h"
 #include "engine/resolve.h"
 #include "learning/evaluation.h"
@@ -127,7 +128,7 @@ std::unique_ptr<Network> build_network(const Job& job, const Dataset& data) {
   const int64_t outputs = objective.outputs(data.classes), positions = data.train.positions();
   auto network = make<Network>(name, {job, argument, shape, outputs, positions});
   network->set_objective(std::move(objective), positions);
-  check_network(*network, name, shape, outputs, positions);
+  check_network(*network, job.get<std::string>("model"), shape, outputs, positions);
   return network;
 }
 
@@ -197,6 +198,7 @@ Experiment prepare_experiment(Job job, Dataset data) {
   check_client_evaluation(e);
   choose_metrics(e.job, *e.network, e.data.classes);                  // finds what is wrong with it
   if (e.job.get<std::string>("init") != "random") initial_row(e, 0);  // finds what is wrong with it
+  try_foreign_model(e);
   return e;
 }
 
