@@ -3,103 +3,10 @@
 #include <gtest/gtest.h>
 #include <torch/script.h>
 
-#include <filesystem>
-#include <fstream>
-
-#include "learning/algorithm.h"
-#include "quadratics.h"
-#include "test_networks.h"
+#include "torchscript_modules.h"
 
 namespace fl_sim {
 namespace {
-
-using torch::jit::Module;
-
-Module module_of(const std::string& name, const std::string& forward) {
-  Module module(name);
-  module.register_attribute("training", c10::BoolType::get(), true);
-  if (!forward.empty()) module.define(forward);
-  return module;
-}
-
-// Batch normalisation with PyTorch's names, its integer counter included.
-Module batch_norm(int64_t features) {
-  Module norm = module_of("Norm", "");
-  norm.register_parameter("weight", torch::rand({features}) + 0.5, false);
-  norm.register_parameter("bias", torch::randn({features}), false);
-  norm.register_buffer("running_mean", torch::randn({features}));
-  norm.register_buffer("running_var", torch::rand({features}) + 0.5);
-  norm.register_buffer("num_batches_tracked", torch::tensor(0));
-  norm.define(
-      "def forward(self, x):\n"
-      "    return torch.batch_norm(x, self.weight, self.bias, self.running_mean, "
-      "self.running_var, self.training, 0.1, 1e-5, False)\n");
-  return norm;
-}
-
-Module linear(int64_t in, int64_t out) {
-  Module fc = module_of("Fc", "");
-  fc.register_parameter("weight", torch::randn({out, in}), false);
-  fc.register_parameter("bias", torch::randn({out}), false);
-  fc.define("def forward(self, x):\n    return torch.matmul(x, self.weight.t()) + self.bias\n");
-  return fc;
-}
-
-// NormalisedLinear of test_networks.h, as PyTorch would save it.
-Module normalised_linear(int64_t features, int64_t classes) {
-  torch::manual_seed(4);
-  Module net = module_of("Net", "");
-  for (const auto& [name, part] :
-       {std::pair{"norm", batch_norm(features)}, std::pair{"fc", linear(features, classes)}}) {
-    for (torch::Tensor parameter : part.parameters()) parameter.set_requires_grad(true);
-    net.register_module(name, part);
-  }
-  net.define("def forward(self, x):\n    return self.fc.forward(self.norm.forward(x))\n");
-  return net;
-}
-
-// A saved module, gone with the test.
-class ScriptFile {
- public:
-  explicit ScriptFile(const Module& module) { module.save(path_); }
-  explicit ScriptFile(const std::string& content) {
-    std::ofstream(path_, std::ios::binary) << content;
-  }
-  ~ScriptFile() { std::filesystem::remove(path_); }
-  const std::string& path() const { return path_; }
-
-  std::unique_ptr<Network> load(int64_t features, int64_t classes) const {
-    const Job job = any_job("");
-    return make<Network>("torchscript", {job, path_, {features}, classes});
-  }
-
- private:
-  std::string path_ = testing::TempDir() + "fl_sim_torchscript_test.pt";
-};
-
-// The parameters of a row by name.
-std::map<std::string, torch::Tensor> by_name(const Network& network, const torch::Tensor& rows) {
-  std::map<std::string, torch::Tensor> result;
-  const auto& parameters = network.layout().parameters();
-  for (size_t i = 0; i < parameters.size(); ++i) {
-    result[parameters[i].name] = network.layout().view(rows, static_cast<int64_t>(i))[0];
-  }
-  return result;
-}
-
-Update train_once(const Network& network, const torch::Tensor& row, int64_t client,
-                  int64_t features, int64_t classes) {
-  const Job job =
-      hand_made_job("local.epochs = 2\nlocal.batch-size = 4\nlocal.lr = 0.1\nlocal.momentum = 0.5");
-  const Partition partition = make_partition(consecutive({10, 10}));
-  const ClientData data{.train = random_samples(20, {features}, classes), .partition = &partition};
-  GlobalModel global;
-  global.round = 1;
-  global.weights = row.unsqueeze(0);
-  ClientGroup group{.ids = {client}, .data = data, .seed = 5};
-  group.rows = global.weights.clone();
-  return make<Algorithm>("fedavg", {job, network, 2, 20})->train(group, global);
-}
 
 // A file with a module of modules, batch normalisation included, trains like our own layers from
 // the same weights; its parameters have PyTorch's names and the file's values, for every seed.
@@ -176,8 +83,8 @@ TEST(TorchScript, RandomLayersFollowTheClientsStream) {
   EXPECT_TRUE(torch::equal(script->forward(weights, x), script->forward(weights, x)));
 }
 
-// A module that counts its calls finds the file's count in every call: what a client gets does not
-// depend on how many were trained before it on the same rank.
+// A module that counts its calls goes on from the row's count: what a client gets does not depend
+// on how many were trained before it on the same rank.
 TEST(TorchScript, CountersDoNotPassFromClientToClient) {
   Module net = module_of("Counting", "");
   torch::manual_seed(6);
@@ -194,6 +101,7 @@ TEST(TorchScript, CountersDoNotPassFromClientToClient) {
   const torch::Tensor first = train_once(*network, row, 1, 4, 3).delta;
   for (int i = 0; i < 3; ++i) train_once(*network, row, 0, 4, 3);
   EXPECT_TRUE(train_once(*network, row, 1, 4, 3).delta.equal(first));
+  EXPECT_EQ(by_name(*network, first).at("calls").item<float>(), 6);  // 2 epochs of 3 batches
   EXPECT_GT(first.abs().max().item<double>(), 0);
 }
 

@@ -19,6 +19,7 @@
 #include "commands/text_table.h"
 #include "commands/words.h"
 #include "engine/experiment.h"
+#include "engine/model_trial.h"
 #include "engine/planned_partition.h"
 #include "engine/set_up.h"
 #include "network/arithmetic.h"
@@ -50,7 +51,9 @@ Experiment make(const Job& job, Communicator& alone) {
   if (!read_options<Arithmetic>(job).cuda() || torch::cuda::is_available())
     return set_up(job, alone);
   PlannedPartition plan = make_partition_of(job);
-  return make_experiment(std::move(plan.job), std::move(plan.data));
+  Experiment experiment = make_experiment(std::move(plan.job), std::move(plan.data));
+  try_foreign_model(experiment);
+  return experiment;
 }
 
 // Takes the words that are no options of the job out of `words`, and says how many ranks they want.

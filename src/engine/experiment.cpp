@@ -1,5 +1,4 @@
 #include "engine/experiment.h"
-#include "engine/contract.h"
 
 #include <algorithm>
 #include <utility>
@@ -7,6 +6,7 @@
 #include "base/check.h"
 #include "base/rng.h"
 #include "data/shift.h"
+#include "engine/contract.h"
 #include "engine/evaluation_plan.h"
 #include "engine/planned_partition.h"
 #include "engine/resolve.h"
@@ -140,7 +140,7 @@ std::unique_ptr<Network> build_network(const Job& job, const Dataset& data) {
   const int64_t outputs = objective.outputs(data.classes), positions = data.train.positions();
   auto network = make<Network>(name, {job, argument, shape, outputs, positions});
   network->set_objective(std::move(objective), positions);
-  check_network(*network, name, shape, outputs, positions);
+  check_network(*network, job.get<std::string>("model"), shape, outputs, positions);
   return network;
 }
 

@@ -3,12 +3,15 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <stdexcept>
 #include <string>
 #include <thread>
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/registry.h"
 #include "engine/contract.h"
+#include "network/useful_line.h"
 #include "process/interruption.h"
 #include "process/test_hooks.h"
 #include "process/watchdog.h"
@@ -49,6 +52,30 @@ void rest(double seconds) {
     std::this_thread::sleep_for(
         std::chrono::duration<double>(std::min(0.01, seconds - seconds_since(start))));
     Interruption::get().at_step();
+  }
+}
+
+// Does `work` for clients of a round; what fails in it is told with both.
+template <class Work>
+auto told_of(const char* doing, const std::vector<int64_t>& ids, int64_t round, const Work& work) {
+  const auto place = [&] {
+    constexpr size_t kMost = 8;
+    std::vector<std::string> names;
+    for (const int64_t id : ids) {
+      if (names.size() < kMost) names.push_back(std::to_string(id));
+    }
+    if (ids.size() > kMost) names.push_back("...");
+    return message(doing, " in round ", round, ", ", ids.size() == 1 ? "client " : "clients ",
+                   list_of(names), ": ");
+  };
+  try {
+    return work();
+  } catch (const ForwardError& error) {
+    throw Error(place() + error.what());
+  } catch (const c10::Error& error) {
+    throw Error(place() + useful_line(error));
+  } catch (const std::logic_error& error) {  // a name that is not there: map::at
+    throw Error(place() + error.what());
   }
 }
 
@@ -121,7 +148,8 @@ void Host::train(const PlannedGroup& planned, const GlobalModel& global) {
   const auto start = Clock::now();
   ClientGroup group = make_group(planned, global);
   const Untouched untouched(global);
-  Update update = e_.algorithm->train(group, global);
+  Update update = told_of("training", planned.ids, global.round,
+                          [&] { return e_.algorithm->train(group, global); });
   const std::string algorithm = "algorithm " + e_.job.get<std::string>("algorithm");
   untouched.check(algorithm, global);
   check_shapes(algorithm, group, update);
@@ -405,7 +433,9 @@ void Host::evaluate(const PlannedGroup& planned, const GlobalModel& global,
   if (needs_.evaluates_apart && models.size(0) == global.weights.size(0)) shown.weights = models;
   ClientGroup group = make_group(planned, shown);
   std::vector<PersonalModel> own;
-  if (needs_.personal) own = e_.algorithm->personalize(group, shown);
+  if (needs_.personal)
+    own = told_of("evaluating", planned.ids, global.round,
+                  [&] { return e_.algorithm->personalize(group, shown); });
   torch::NoGradGuard no_grad;
   const auto score = [&](int64_t client, std::span<const int64_t> indices,
                          const torch::Tensor& rows, const std::vector<double>& weights) {
@@ -417,8 +447,10 @@ void Host::evaluate(const PlannedGroup& planned, const GlobalModel& global,
     const auto step = static_cast<size_t>(scorer_.batch(rows));
     for (size_t first = 0; first < indices.size(); first += step) {
       Interruption::get().at_step();
-      scorer_.add(data_.train, indices.subspan(first, std::min(step, indices.size() - first)), rows,
-                  weights, totals, change);
+      told_of("evaluating", {client}, global.round, [&] {
+        scorer_.add(data_.train, indices.subspan(first, std::min(step, indices.size() - first)),
+                    rows, weights, totals, change);
+      });
     }
     return totals.whole();
   };

@@ -3,21 +3,12 @@
 
 #include <string>
 
-#include "base/option_set.h"
 #include "engine/experiment.h"
 #include "engine/ledger.h"
+#include "engine/survival_options.h"
 #include "process/communicator.h"
 
 namespace fl_sim {
-
-// What a run waits for, and whom it can do without.
-struct SurvivalOptions {
-  double grace = 0;          // seconds after a signal for the round under way
-  double stall_timeout = 0;  // seconds without progress; 0: any number
-  std::string on_rank_loss;  // "end" or "continue"
-  bool goes_on() const { return on_rank_loss == "continue"; }
-  static const OptionSet<SurvivalOptions> kOptions;
-};
 
 // Runs the job to its end, or until a signal interrupts it, see Simulation::run(). All ranks
 // together. `checkpoint`: the folder of one to go on from; empty: from the beginning. `trackers`

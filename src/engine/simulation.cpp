@@ -8,8 +8,8 @@
 
 #include "base/clock.h"
 #include "base/version.h"
-#include "engine/rank_loss.h"
 #include "engine/record_bytes.h"
+#include "engine/survival_options.h"
 #include "engine/traffic.h"
 #include "process/interruption.h"
 #include "process/rank_lost.h"

@@ -61,7 +61,12 @@ bool Evaluator::step() {
   const int64_t count = std::min(scorer_.batch(model.rows), test_.size() - model.next);
   indices_.resize(static_cast<size_t>(count));
   std::iota(indices_.begin(), indices_.end(), model.next);
-  scorer_.add(test_, indices_, model.rows, {}, model.totals);
+  try {
+    scorer_.add(test_, indices_, model.rows, {}, model.totals);
+  } catch (const ForwardError& error) {
+    throw Error(message("evaluating the model of round ", model.round, ", test samples ",
+                        model.next, " to ", model.next + count - 1, ": ", error.what()));
+  }
   model.next += count;
   if (model.next == test_.size()) {
     TestResult result{.round = model.round,

@@ -2,6 +2,7 @@
 
 #include "base/check.h"
 #include "network/direct_pass.h"
+#include "network/useful_line.h"
 
 namespace fl_sim {
 
@@ -32,6 +33,10 @@ std::vector<std::string> Network::head() const {
   return names;
 }
 
+std::vector<std::string> Network::findings(const torch::Tensor&, const torch::Tensor&) const {
+  return {};
+}
+
 std::unique_ptr<DirectPass> Network::direct_pass(int64_t) const { return nullptr; }
 
 torch::Tensor stack_inputs(const torch::Tensor& inputs, int64_t clients) {
@@ -56,15 +61,12 @@ void check_network(const Network& network, const std::string& name,
   try {
     const Weights weights(network.layout(), network.initial_row(rng).unsqueeze(0));
     result = network.forward(weights, torch::zeros(shape));
+  } catch (const ForwardError& error) {
+    throw Error(misfit + error.reason());
   } catch (const Error&) {
     throw;
   } catch (const std::exception& error) {
-    const auto* from_torch = dynamic_cast<const c10::Error*>(&error);
-    std::string text = from_torch ? from_torch->what_without_backtrace() : error.what();
-    text.erase(text.find_last_not_of('\n') + 1);
-    // TorchScript's is a trace, with the reason in its last line.
-    const bool is_trace = text.find("Traceback") != std::string::npos;
-    throw Error(misfit + (is_trace ? text.substr(text.rfind('\n') + 1) : text));
+    throw Error(misfit + useful_line(error));
   }
   FL_CHECK(result.dim() == 2 && result.size(0) == 2 && result.size(1) == positions * outputs,
            misfit, "for 2 samples it returns ", result.sizes(), ", expected [2, ",

@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/check.h"
 #include "base/job.h"
 #include "base/registry.h"
 #include "base/rng.h"
@@ -25,6 +26,17 @@
 namespace fl_sim {
 
 class DirectPass;
+
+// A forward pass that fails, with what is wrong in a line of its own.
+class ForwardError : public Error {
+ public:
+  ForwardError(const std::string& what, std::string reason)
+      : Error(what), reason_(std::move(reason)) {}
+  const std::string& reason() const { return reason_; }
+
+ private:
+  std::string reason_;
+};
 
 // Plug-ins live in src/plugins/models/.
 class Network {
@@ -77,6 +89,13 @@ class Network {
 
   // Whether forward() heeds Weights::product_type, as layers do.
   virtual bool mixed_precision() const { return true; }
+
+  // Whether forward() is somebody else's code, which is tried on some samples before the first
+  // round (engine/model_trial.h).
+  virtual bool foreign() const { return false; }
+  // What a user should know of such a network, a line each, at weights `row` [P] and samples x [B,
+  // ...] as forward() takes them.
+  virtual std::vector<std::string> findings(const torch::Tensor& row, const torch::Tensor& x) const;
 
   // The faster way for one client in float32 on one core of a CPU, for batches of up to
   // `batch_size`; null if there is none. See direct_pass.h, and Sequential, which has it.

@@ -11,8 +11,8 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "process/launcher.h"
+#include "process/leaving.h"
 #include "process/mpi_internal.h"
-#include "process/roll.h"
 
 namespace fl_sim {
 
@@ -289,7 +289,7 @@ void Communicator::finish_sends() {
 }
 
 void Communicator::abort(int code) {
-  Roll::leave();
+  leave_roll();
   // The launcher then shows what was said before it says that the run was aborted.
   std::this_thread::sleep_for(std::chrono::milliseconds(100));
   // Open MPI 5.0.7 may report success if several ranks of those that are left ask it to.

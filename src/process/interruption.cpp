@@ -8,7 +8,7 @@
 #include <ctime>
 #include <fstream>
 
-#include "process/roll.h"
+#include "process/leaving.h"
 
 namespace fl_sim {
 namespace {
@@ -32,7 +32,7 @@ void on_signal(int signal, siginfo_t* info, void*) {
       now - never > 1'000'000'000) {
     constexpr char kWords[] = "fl_sim: a second signal ends the run at once\n";
     [[maybe_unused]] const ssize_t said = write(STDERR_FILENO, kWords, sizeof kWords - 1);
-    Roll::leave();
+    leave_roll();
     _exit(128 + signal);
   }
   int none = 0;

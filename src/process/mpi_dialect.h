@@ -3,6 +3,7 @@
 // and for others the answers are plain. Everything else in this room speaks standard MPI.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <utility>
 #include <vector>

@@ -13,6 +13,7 @@
 
 #include "base/check.h"
 #include "base/version.h"
+#include "process/leaving.h"
 #include "process/watchdog.h"
 
 namespace fl_sim {
@@ -24,9 +25,6 @@ struct Roll::Mark {
 };
 
 namespace {
-
-std::atomic<std::atomic<int32_t>*> own_left{nullptr};
-static_assert(std::atomic<int32_t>::is_always_lock_free);
 
 uint64_t own_space() {
   struct stat status {};
@@ -58,13 +56,9 @@ Roll::Roll(Communicator& comm) : rank_(comm.rank()), own_(comm.node_rank()) {
 }
 
 Roll::~Roll() {
-  leave();
+  leave_roll();
   own_left = nullptr;
   Watchdog::get().show_in({});
-}
-
-void Roll::leave() {
-  if (std::atomic<int32_t>* left = own_left; left != nullptr) *left = 1;
 }
 
 bool Roll::is_gone(const Mark& mark, bool thoroughly) const {

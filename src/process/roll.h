@@ -15,13 +15,9 @@ class Roll {
  public:
   // Collective. Sees nobody where the machine has no shared memory to spare.
   explicit Roll(Communicator& comm);
-  ~Roll();  // leaves
+  ~Roll();  // leave_roll()
   Roll(const Roll&) = delete;
   Roll& operator=(const Roll&) = delete;
-
-  // This rank ends by itself, and with words of its own: nobody is to miss it. Any thread, and
-  // handlers of signals.
-  static void leave();
 
   // Somebody of this machine who is gone, but has not left.
   struct Gone {

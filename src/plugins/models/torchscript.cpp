@@ -1,135 +1,255 @@
 // Any TorchScript module: `model = torchscript:net.pt`, saved by
 // torch.jit.script(net).save("net.pt").
 //
-// It trains one client at a time. Its parameters and floating-point buffers lie in the row like
-// everyone's; in forward() they take the module's slots, so that it stays a pure function. Other
-// buffers (counters) keep the file's values. The initial weights are those in the file, for every
-// seed.
+// It trains one client at a time. Its parameters and buffers lie in the row like everyone's
+// (torchscript_state.h); in forward() they take the module's slots, so that it stays a pure
+// function. The initial weights are those in the file, for every seed.
+#include <torch/csrc/jit/passes/inliner.h>
 #include <torch/csrc/jit/python/update_graph_executor_opt.h>
 #include <torch/script.h>
 
-#include <set>
+#include <map>
 
 #include "fl_sim.h"
+#include "network/useful_line.h"
+#include "plugins/models/torchscript_file.h"
+#include "plugins/models/torchscript_state.h"
 
 namespace fl_sim {
+namespace {
+
+// The operators that behave differently in training, and the arguments that say so: the flag, and
+// a chance that must not be 0 for it to matter.
+struct ModalOperator {
+  const char* name;
+  const char* flag;
+  const char* chance;  // nullptr: always
+};
+constexpr ModalOperator kModalOperators[] = {{"aten::dropout", "train", "p"},
+                                             {"aten::feature_dropout", "train", "p"},
+                                             {"aten::alpha_dropout", "train", "p"},
+                                             {"aten::feature_alpha_dropout", "train", "p"},
+                                             {"aten::native_dropout", "train", "p"},
+                                             {"aten::batch_norm", "training", nullptr},
+                                             {"aten::instance_norm", "use_input_stats", nullptr},
+                                             {"aten::lstm", "train", "dropout"},
+                                             {"aten::gru", "train", "dropout"},
+                                             {"aten::rnn_tanh", "train", "dropout"},
+                                             {"aten::rnn_relu", "train", "dropout"}};
+
+std::optional<c10::IValue> constant_argument(const torch::jit::Node& node, const char* name) {
+  const auto index = node.schema().argumentIndexWithName(name);
+  if (!index || static_cast<size_t>(*index) >= node.inputs().size()) return {};
+  return torch::jit::toIValue(node.input(static_cast<size_t>(*index)));
+}
+
+// How often operators of each name have their mode fixed, as a trace has it.
+struct FixedModes {
+  std::map<std::string, int64_t> training, evaluation;
+};
+
+void find_fixed_modes(const torch::jit::Block& block, FixedModes& found) {
+  for (const torch::jit::Node* node : block.nodes()) {
+    // What stands under a condition may be chosen by the module's own mode.
+    if (node->kind() != torch::jit::prim::If) {
+      for (const torch::jit::Block* inner : node->blocks()) find_fixed_modes(*inner, found);
+    }
+    for (const ModalOperator& op : kModalOperators) {
+      if (node->kind() != c10::Symbol::fromQualString(op.name)) continue;
+      const auto flag = constant_argument(*node, op.flag);
+      if (!flag || !flag->isBool()) continue;
+      if (op.chance != nullptr) {
+        const auto chance = constant_argument(*node, op.chance);
+        if (chance && chance->isDouble() && chance->toDouble() == 0) continue;
+      }
+      const std::string name = std::string(op.name).substr(std::string("aten::").size());
+      ++(flag->toBool() ? found.training : found.evaluation)[name];
+    }
+  }
+}
+
+std::string counted_list(const std::map<std::string, int64_t>& counts) {
+  std::vector<std::string> words;
+  for (const auto& [name, count] : counts)
+    words.push_back(count > 1 ? message(count, " ", name) : name);
+  return list_of(words);
+}
+
+// What kind of operator the module's result comes from, looked at through reshaping.
+std::string last_operator(const torch::jit::Graph& graph) {
+  const torch::jit::Value* value = graph.outputs().at(0);
+  for (;;) {
+    const std::string kind = value->node()->kind().toQualString();
+    const bool reshapes = kind == "aten::view" || kind == "aten::reshape" ||
+                          kind == "aten::flatten" || kind == "aten::squeeze" ||
+                          kind == "aten::contiguous";
+    if (!reshapes) return kind;
+    value = value->node()->input(0);
+  }
+}
+
+}  // namespace
 
 class TorchScript final : public Network {
  public:
-  explicit TorchScript(const Setup& setup) {
-    FL_CHECK(!setup.argument.empty(), "model torchscript needs a file: torchscript:net.pt");
-    try {
-      module_ = torch::jit::load(setup.argument, torch::kCPU);
-    } catch (const std::exception& error) {
-      throw Error(message("cannot load ", setup.argument, " as TorchScript (",
-                          first_line(error.what()),
-                          "); save it with torch.jit.script(net).save(...)"));
-    }
+  explicit TorchScript(const Setup& setup)
+      : file_(setup.argument), module_(load(setup.argument)), state_(module_, file_, layout_) {
+    FL_CHECK(layout_.trainable() > 0, file_, " has no parameters to train", why_none());
     // The optimising executor changes kernels after some calls, and bits with them: how often a
     // rank calls must not count.
     torch::jit::setGraphExecutorOptimize(false);
-    for (const bool trainable : {true, false}) collect(module_, "", trainable);
-    remember(module_);
-    FL_CHECK(layout_.trainable() > 0, setup.argument, " has no parameters to train");
-    torch::NoGradGuard no_grad;
-    initial_ = torch::zeros({1, layout_.row()});
-    for (size_t i = 0; i < slots_.size(); ++i) {
-      layout_.view(initial_, static_cast<int64_t>(i))
-          .copy_(slots_[i].object->getSlot(slots_[i].index).toTensor());
-    }
+    find_changes(setup.input_shape);
+    initial_ = state_.initial_rows(layout_);
   }
 
   static PluginInfo describe() {
     return {.summary = "a TorchScript file, torchscript:FILE; one client at a time",
             .rule =
                 "The module maps [B, ...] inputs to [B, classes] scores. Its saved weights are the "
-                "initial ones.\n"
+                "initial ones; those with requires_grad = False stay.\n"
+                "Buffers that forward() changes, integer counters among them, are a part of the "
+                "model: what a client makes of them is averaged. Other attributes begin with the "
+                "file's values in each call, and a module whose results depend on their change is "
+                "refused.\n"
                 "Random layers draw from LibTorch's generator, seeded from the client's own stream "
-                "in each step.",
+                "in each step, and alike for each batch in evaluation.\n"
+                "Before the first round the module is tried on some samples: parameters that the "
+                "loss does not depend on are named, and batches that it cannot take.",
             .takes_argument = true};
   }
 
   bool stackable() const override { return false; }
   bool mixed_precision() const override { return false; }
+  bool foreign() const override { return true; }
   torch::Tensor initial_row(Rng&) const override { return initial_[0].clone(); }
 
   torch::Tensor forward(const Weights& weights, torch::Tensor x) const override {
-    for (size_t i = 0; i < slots_.size(); ++i) {
-      slots_[i].object->setSlot(slots_[i].index, weights[static_cast<int64_t>(i)]);
+    if (!weights.training()) return run(weights, std::move(x), kEvaluationSeed);
+    return run(weights, std::move(x),
+               weights.streams.empty() ? std::optional<uint64_t>() : weights.streams[0].bits64());
+  }
+
+  std::vector<std::string> findings(const torch::Tensor& row,
+                                    const torch::Tensor& x) const override {
+    std::vector<std::string> found = state_.notes();
+    const auto graph = module_.get_method("forward").graph()->copy();
+    torch::jit::Inline(*graph);
+    FixedModes modes;
+    find_fixed_modes(*graph->block(), modes);
+    const char* const remedy = " (torch.jit.script(net) keeps both modes, a trace only one)";
+    if (!modes.evaluation.empty()) {
+      found.push_back(message(file_, ": ", counted_list(modes.evaluation),
+                              " in evaluation mode for good, as in a trace of net.eval(): training "
+                              "goes without dropout, and with fixed statistics",
+                              remedy));
     }
-    for (const Other& other : others_) {
-      c10::IValue value = other.value.deepcopy();
-      if (value.isTensor()) value = value.toTensor().to(x.device());
-      other.object->setSlot(other.index, std::move(value));
+    torch::NoGradGuard no_grad;
+    const Weights weights(layout_, row.unsqueeze(0));
+    const torch::Tensor scores = run(weights, x, kEvaluationSeed);
+    const bool random = !scores.equal(run(weights, x, kEvaluationSeed + 1));
+    std::erase_if(modes.training, [&](const auto& mode) {
+      return !random && mode.first.find("norm") == std::string::npos;
+    });
+    if (!modes.training.empty()) {
+      found.push_back(message(
+          file_, ": ", counted_list(modes.training),
+          " in training mode for good, as in a trace of net.train(): evaluation is done with it, ",
+          random ? "with the same random numbers for each batch" : "by each batch's statistics",
+          remedy));
+    } else if (random) {
+      found.push_back(file_ +
+                      ": forward() draws random numbers in evaluation, too (the same for each "
+                      "batch, so that results do not depend on the number of ranks)");
     }
-    if (module_.is_training() != weights.training()) module_.train(weights.training());
-    if (weights.training() && !weights.streams.empty())
-      torch::manual_seed(weights.streams[0].bits64());
-    const torch::jit::IValue output = module_.forward({std::move(x)});
-    FL_CHECK(output.isTensor(), "the TorchScript module returns something else than one tensor");
-    return output.toTensor();
+    if (last_operator(*graph) == "aten::sigmoid" && objective().classifies()) {
+      found.push_back(file_ +
+                      ": forward() ends in a sigmoid, but the loss takes scores and applies "
+                      "its own (leave it out)");
+    }
+    return found;
   }
 
  private:
-  struct Slot {
-    c10::intrusive_ptr<c10::ivalue::Object> object;
-    size_t index;
-  };
+  static constexpr uint64_t kEvaluationSeed = 0x5eed;
 
-  // What forward() might change beside them; it finds the file's values in every call.
-  struct Other {
-    c10::intrusive_ptr<c10::ivalue::Object> object;
-    size_t index;
-    c10::IValue value;
-  };
-
-  static std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
-
-  void collect(const torch::jit::Module& module, const std::string& prefix, bool trainable) {
-    const auto type = module._ivalue()->type();
-    for (size_t i = 0; i < type->numAttributes(); ++i) {
-      const bool is_parameter = type->is_parameter(i), is_buffer = type->is_buffer(i);
-      if (!is_parameter && !is_buffer) continue;
-      const torch::jit::IValue value = module._ivalue()->getSlot(i);
-      if (!value.isTensor()) continue;  // a parameter that is None
-      const torch::Tensor& tensor = value.toTensor();
-      const bool trained = is_parameter && tensor.requires_grad();
-      if (trained != trainable || !tensor.is_floating_point()) continue;
-      const std::string name = prefix + type->getAttributeName(i);
-      FL_CHECK(tied_.insert(tensor.data_ptr()).second,
-               "the TorchScript module uses one parameter in two places (", name,
-               " is one of them), which is not supported");
-      const int64_t index = trainable ? layout_.add(name, tensor.sizes().vec(), 0)
-                                      : layout_.add_buffer(name, tensor.sizes().vec(), 0);
-      // Only layers with running statistics can be told from others.
-      if (type->hasAttribute("running_mean")) layout_.mark_normalisation(index);
-      slots_.push_back({module._ivalue(), i});
-    }
-    for (const auto& child : module.named_children())
-      collect(child.value, prefix + child.name + ".", trainable);
+  static torch::jit::Module load(const std::string& path) {
+    FL_CHECK(!path.empty(), "model torchscript needs a file: torchscript:net.pt");
+    torch::jit::Module module = load_torchscript(path);
+    FL_CHECK(module.find_method("forward"), path, " has no forward() to call");
+    return module;
   }
 
-  // Integer buffers, counters, lists: every attribute that is not in the row.
-  void remember(const torch::jit::Module& module) {
-    const auto object = module._ivalue();
-    for (size_t i = 0; i < object->type()->numAttributes(); ++i) {
-      const auto in_row = [&](const Slot& slot) {
-        return slot.object == object && slot.index == i;
-      };
-      const c10::IValue& value = object->getSlot(i);
-      if (value.isModule() || object->type()->getAttributeName(i) == "training" ||
-          std::any_of(slots_.begin(), slots_.end(), in_row)) {
-        continue;
+  std::string why_none() const {
+    if (state_.fixed() > 0) return message(": all ", state_.fixed(), " have requires_grad = False");
+    const auto graph = module_.get_method("forward").graph()->copy();
+    torch::jit::Inline(*graph);
+    for (const torch::jit::Node* node : graph->nodes()) {
+      if (node->kind() == torch::jit::prim::Constant &&
+          node->output()->type()->isSubtypeOf(*c10::TensorType::get())) {
+        return ": its weights are constants of its code, as torch.jit.freeze() makes them (save it "
+               "before that)";
       }
-      others_.push_back({object, i, value.deepcopy()});
     }
-    for (const auto& child : module.children()) remember(child);
+    return "";
   }
 
+  // Of what forward() changes, with made-up samples; a module that does not take them is left to
+  // those who try it on the data.
+  void find_changes(const std::vector<int64_t>& input_shape) {
+    std::vector<int64_t> shape = {2};
+    shape.insert(shape.end(), input_shape.begin(), input_shape.end());
+    torch::Tensor x = torch::empty(shape);
+    x = torch::arange(x.numel(), torch::kFloat32).div_(static_cast<double>(x.numel())).view(shape);
+    try {
+      state_.find_changes(
+          [&](const torch::Tensor& rows) {
+            const torch::Tensor gradients = torch::zeros({1, layout_.trainable()});
+            return run(Weights(layout_, rows, gradients), x, kEvaluationSeed);
+          },
+          layout_);
+    } catch (const ForwardError&) {
+    }
+  }
+
+  torch::Tensor run(const Weights& weights, torch::Tensor x, std::optional<uint64_t> seed) const {
+    const std::vector<int64_t> shape = x.sizes().vec();
+    const bool training = weights.training();
+    const auto fail = [&](const std::string& reason) {
+      throw ForwardError(
+          message(file_, ": forward() fails on a batch of ", shape[0],
+                  shape[0] == 1 ? " sample" : " samples", ", ", torch::IntArrayRef(shape),
+                  training ? ", in training: " : ", in evaluation: ", reason,
+                  training && shape[0] == 1
+                      ? "; batch normalisation needs more than one (choose a local.batch-size that "
+                        "leaves no such rest, or another normalisation)"
+                      : "; try net(torch.zeros(...)) of that shape in PyTorch"),
+          reason);
+    };
+    state_.place(weights, x.device());
+    module_.train(training);
+    if (seed) torch::manual_seed(*seed);
+    torch::jit::IValue output;
+    try {
+      output = module_.forward({std::move(x)});
+    } catch (const std::exception& error) {
+      fail(useful_line(error));
+    }
+    if (!output.isTensor()) {
+      fail(message("it returns a ", output.type()->repr_str(),
+                   " (must be one tensor, the scores [B, ...])"));
+    }
+    const torch::Tensor scores = output.toTensor();
+    if (!scores.defined() || scores.dim() < 1 || scores.size(0) != shape[0]) {
+      fail(message("it returns a tensor of shape ", scores.sizes(), " (must be [", shape[0],
+                   ", ...], as many rows as samples)"));
+    }
+    state_.settle(weights);
+    return scores;
+  }
+
+  const std::string file_;
   mutable torch::jit::Module module_;  // only a vessel: forward() fills it anew each time
-  std::set<const void*> tied_;
-  std::vector<Slot> slots_;  // one per parameter of the layout, in its order
-  std::vector<Other> others_;
+  TorchScriptState state_;
   torch::Tensor initial_;  // [1, P]
 };
 
