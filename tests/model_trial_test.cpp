@@ -7,6 +7,7 @@
 
 #include <torch/version.h>
 
+#include "engine/model_trial.h"
 #include "network/useful_line.h"
 #include "torchscript_modules.h"
 

@@ -537,6 +537,13 @@ TEST_F(Contract, TrainingLeavesWhatClientsAreSent) {
   EXPECT_EQ(error(), "");
 }
 
+TEST_F(Contract, WhatTrainingThrowsIsToldWithRoundAndClient) {
+  meddling.train = [](ClientGroup& group, const GlobalModel& global) {
+    if (global.round == 2 && group.ids[0] == 3) (void)group.state.at("not there");
+  };
+  EXPECT_THAT(error(), HasSubstr("training in round 2, client 3: "));
+}
+
 TEST_F(Contract, TheServersTensorsAreThoseOfInit) {
   const std::vector<std::pair<std::function<void(ServerState&)>, std::string>> wrong = {
       {[](ServerState& s) { s.shared["t"] = torch::zeros({1}); }, "shared 't' is Float [1]"},
