@@ -72,6 +72,7 @@ class Distribution final : public Partitioner {
         .options = {
             {"preset", Option::Type::kText, "none", "a built-in matrix", {}, {"none", "fedprox"}},
             {.name = "file",
+             .default_value = {},
              .meaning = "text file of numbers between commas or blanks, a line a class; # begins a "
                         "comment",
              .only_with = {"distribution.preset", {"none"}},

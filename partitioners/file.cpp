@@ -22,7 +22,7 @@ class File final : public Partitioner {
             "[[5, 17], [2]]. HDF5 is refused for a training set with other labels than the one "
             "that it was saved for; JSON does not say. `clients = auto` is the file's number of "
             "clients.",
-        .options = {{.name = "path", .meaning = "the file", .path = true}}};
+        .options = {{.name = "path", .default_value = {}, .meaning = "the file", .path = true}}};
   }
 
   std::optional<int64_t> own_clients(std::span<const int64_t>) const override {

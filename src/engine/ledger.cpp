@@ -123,7 +123,7 @@ void Ledger::leave_out(const std::vector<int64_t>& clients) {
   note(message("aggregator ", e_.job.get<std::string>("aggregator"), " needs ",
                e_.aggregator->fewest(), " clients or more of a model, and round ", underway_.round,
                " had fewer: their ", clients.size(),
-               " updates do not count (said once; /rounds/failed counts them)"),
+               " updates do not count (said once; /rounds/set_aside counts them)"),
        LogLevel::kWarning);
 }
 
