@@ -2,6 +2,7 @@
 // buffers that forward() assigns, counters; and what is refused since it would be lost.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
 #include <torch/script.h>
 
 #include "torchscript_modules.h"
@@ -93,6 +94,41 @@ TEST(TorchScriptState, ParametersInContainersTrain) {
   EXPECT_TRUE(delta_of(attribute).equal(expected));
 }
 
+// As torch.jit.script(nn.LSTM(...)) has it: all weights get the gradient that LibTorch gives them.
+TEST(TorchScriptState, ScriptedRecurrentLayersTrain) {
+  torch::manual_seed(5);
+  Module net = module_of("Net", "");
+  c10::List<torch::Tensor> flat;
+  for (const auto& [name, shape] :
+       std::vector<std::pair<std::string, std::vector<int64_t>>>{{"weight_ih_l0", {12, 2}},
+                                                                 {"weight_hh_l0", {12, 3}},
+                                                                 {"bias_ih_l0", {12}},
+                                                                 {"bias_hh_l0", {12}}}) {
+    flat.push_back(trained(torch::randn(shape)));
+    net.register_parameter(name, flat.get(flat.size() - 1), false);
+  }
+  net.register_attribute("_flat_weights", c10::ListType::ofTensors(), flat);
+  net.define(
+      "def forward(self, x):\n"
+      "    h = torch.zeros([1, x.size(0), 3])\n"
+      "    y, _, _ = torch.lstm(x, [h, h], self._flat_weights, True, 1, 0.0, self.training, False, "
+      "True)\n"
+      "    return y[:, -1]\n");
+  const ScriptFile file(net);
+  const auto network = file.load_for({4, 2}, 3);
+  const torch::Tensor rows = initial_rows(*network), x = torch::randn({5, 4, 2}),
+                      h = torch::zeros({1, 5, 3});
+  const torch::Tensor gradients = train_pass(*network, rows, x);
+  const auto y = std::get<0>(torch::lstm(x, {h, h}, flat.vec(), true, 1, 0.0, true, false, true))
+                     .select(1, -1);
+  const auto expected = torch::autograd::grad({y.square().sum()}, flat.vec());
+  for (int64_t i = 0; i < 4; ++i) {
+    const torch::Tensor& e = expected[static_cast<size_t>(i)];
+    EXPECT_GT(e.norm().item<double>(), 0.01);
+    EXPECT_TRUE(network->layout().view(gradients, i)[0].allclose(e, 1e-5, 1e-6)) << i;
+  }
+}
+
 // Tied weights are one parameter, whose gradient is the sum over its places.
 TEST(TorchScriptState, TiedWeightsTrainAsOne) {
   const Plain plain;
@@ -153,10 +189,8 @@ TEST(TorchScriptState, CountersMove) {
       "def forward(self, x):\n"
       "    if self.training:\n"
       "        self.calls = self.calls + 1\n"
-      "        self.begun.fill_(True)\n"
-      "    factor = float(self.calls)\n"
-      "    if bool(self.begun):\n"
-      "        factor += 0.5\n"
+      "        self.begun.fill_(1)\n"
+      "    factor = float(self.calls) + 0.5 * float(self.begun)\n"
       "    return (torch.matmul(x, self.weight.t()) + self.bias) * factor\n");
   const ScriptFile file(net);
   const auto network = file.load(4, 3);
@@ -254,10 +288,8 @@ TEST(TorchScriptState, WhatWouldBeLostIsRefused) {
   EXPECT_THAT(refusal(assigns), HasSubstr("forward() assigns to its parameter weight"));
 
   Module shrinks = plain_module({}, "");
-  shrinks.define(
-      "def forward(self, x):\n    with torch.no_grad():\n        self.weight.mul_(0.5)\n"
-      "    return " +
-      scores + "\n");
+  shrinks.define("def forward(self, x):\n    self.weight.detach().mul_(0.5)\n    return " + scores +
+                 "\n");
   EXPECT_THAT(refusal(shrinks), HasSubstr("changes its parameter weight in evaluation"));
 
   const Plain plain;

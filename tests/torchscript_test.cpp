@@ -143,7 +143,7 @@ TEST(TorchScript, ExperimentsThatDoNotFitAreRefused) {
   EXPECT_ERROR(experiment(normalised_linear(3, 5), ""),
                "for 2 samples it returns [2, 5], expected [2, 2]");
   EXPECT_ERROR(experiment(normalised_linear(4, 2), ""),
-               "model torchscript does not fit the data (samples of shape [3], 2 outputs): "
+               ".pt does not fit the data (samples of shape [3], 2 outputs): "
                "RuntimeError: running_mean should contain 3 elements not 4");
 }
 

@@ -43,6 +43,7 @@ std::string useful_line(const std::string& text) {
   // A trace has the reason at its end, with the rest of a long one behind it.
   for (auto line = lines.rbegin(); line != lines.rend(); ++line) {
     if (!names_an_error(*line)) continue;
+    if (line->starts_with("builtins.")) line->erase(0, line->find('.') + 1);
     const bool bare = !has_word(line->substr(line->find(':')));
     return bare && line != lines.rbegin() ? *line + " " + *(line - 1) : *line;
   }

@@ -8,6 +8,7 @@
 #include <torch/csrc/jit/python/update_graph_executor_opt.h>
 #include <torch/script.h>
 
+#include <algorithm>
 #include <map>
 
 #include "fl_sim.h"
@@ -138,10 +139,17 @@ class TorchScript final : public Network {
     find_fixed_modes(*graph->block(), modes);
     const char* const remedy = " (torch.jit.script(net) keeps both modes, a trace only one)";
     if (!modes.evaluation.empty()) {
+      const auto is_norm = [](const auto& mode) {
+        return mode.first.find("norm") != std::string::npos;
+      };
+      const auto norms = std::count_if(modes.evaluation.begin(), modes.evaluation.end(), is_norm);
+      std::vector<std::string> lost;
+      if (norms < std::ssize(modes.evaluation)) lost.push_back("nothing is dropped");
+      if (norms > 0) lost.push_back("the file's statistics are used and kept");
       found.push_back(message(file_, ": ", counted_list(modes.evaluation),
-                              " in evaluation mode for good, as in a trace of net.eval(): training "
-                              "goes without dropout, and with fixed statistics",
-                              remedy));
+                              " in evaluation mode for good, as in a trace of net.eval(): in "
+                              "training, too, ",
+                              list_of(lost), remedy));
     }
     torch::NoGradGuard no_grad;
     const Weights weights(layout_, row.unsqueeze(0));

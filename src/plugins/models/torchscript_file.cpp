@@ -6,8 +6,10 @@
 #include <torch/version.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <regex>
 #include <set>
+#include <system_error>
 #include <vector>
 
 #include "fl_sim.h"
@@ -82,7 +84,11 @@ std::string reason_of(const std::string& path, const std::exception& error) {
 }  // namespace
 
 torch::jit::Module load_torchscript(const std::string& path) {
+  std::error_code failed;
+  FL_CHECK(std::filesystem::exists(path, failed), "cannot load ", path,
+           " as TorchScript (there is no such file)");
   try {
+    FL_CHECK(!std::filesystem::is_directory(path, failed), "it is a folder");
     return torch::jit::load(path, torch::kCPU);
   } catch (const std::exception& error) {
     throw Error(message("cannot load ", path, " as TorchScript (", reason_of(path, error),
