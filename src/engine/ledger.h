@@ -102,6 +102,7 @@ class Ledger {
   RoundRecord row_of_round(int64_t hosts) const;
   void stop_at_divergence(const ServerState& model);
   void report_failures() const;
+  void hint_at_inputs();
   void evaluated(const TestResult& result);
   void complete_rounds();
   void count(const RoundRecord& round);
@@ -111,6 +112,7 @@ class Ledger {
   const double target_accuracy_;
   const bool stops_at_divergence_;
   const int64_t state_bytes_;  // of a client
+  bool hinted_ = false;        // at what inputs are like
   Underway underway_;
   std::deque<PendingRound> pending_;
   int64_t complete_rows_ = 0;
