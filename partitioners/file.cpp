@@ -8,7 +8,10 @@ namespace {
 
 class File final : public Partitioner {
  public:
-  explicit File(const Setup& setup) : path_(setup.job.get<std::string>("file.path")) {}
+  explicit File(const Setup& setup)
+      : path_(setup.job.get<std::string>("file.path")),
+        empty_(setup.job.get<std::string>("file.empty") == "drop" ? EmptyClients::kDropped
+                                                                  : EmptyClients::kRefused) {}
 
   static PluginInfo describe() {
     return {
@@ -22,15 +25,21 @@ class File final : public Partitioner {
             "[[5, 17], [2]]. HDF5 is refused for a training set with other labels than the one "
             "that it was saved for; JSON does not say. `clients = auto` is the file's number of "
             "clients.",
-        .options = {{.name = "path", .default_value = {}, .meaning = "the file", .path = true}}};
+        .options = {
+            {.name = "path", .default_value = {}, .meaning = "the file", .path = true},
+            {.name = "empty",
+             .default_value = "refuse",
+             .meaning = "a client without a sample: refuse; drop: it is left out, and those "
+                        "behind it move up",
+             .choices = {"refuse", "drop"}}}};
   }
 
   std::optional<int64_t> own_clients(std::span<const int64_t>) const override {
-    return read_partition(path_).partition.clients();
+    return read_partition(path_, empty_).partition.clients();
   }
 
   Partition split(const PartitionRequest& request, Rng&) const override {
-    const SavedPartition saved = read_partition(path_);
+    const SavedPartition saved = read_partition(path_, empty_);
     check_saved(saved, path_, request.labels);
     FL_CHECK(saved.partition.clients() == request.clients, path_, ": is a partition for ",
              saved.partition.clients(), " clients, clients is ", request.clients,
@@ -40,6 +49,7 @@ class File final : public Partitioner {
 
  private:
   std::string path_;
+  EmptyClients empty_;
 };
 
 FL_REGISTER(Partitioner, "file", File);

@@ -142,5 +142,39 @@ TEST(Experiment, InitialRows) {
   EXPECT_ERROR(experiment("init = " + path), path);
 }
 
+// A model that looks ids up, as foreign ones do: what stands behind the decimal point is cut off.
+class Lookup final : public Network {
+ public:
+  explicit Lookup(const Setup& setup)
+      : table_(layout_.add("table", {256, setup.outputs}, 0, 1.0)) {}
+  static PluginInfo describe() { return {.summary = "a table of ids", .rule = "the sum of rows"}; }
+  torch::Tensor forward(const Weights& weights, torch::Tensor x) const override {
+    return torch::embedding(weights[table_].squeeze(0), x.to(torch::kInt64)).sum(1);
+  }
+
+ private:
+  int64_t table_;
+};
+
+FL_REGISTER(Network, "lookup", Lookup);
+
+// Proves that bytes which a model takes for ids stay what they are, and that those which it takes
+// for pixels are scaled.
+TEST(Experiment, BytesThatAreIdsAreNotScaled) {
+  const auto scale = [](const std::string& model, int64_t step, size_t notes) {
+    const Samples samples{
+        torch::arange(40).mul(step).remainder(251).to(torch::kUInt8).reshape({10, 4}),
+        torch::arange(10).remainder(2)};
+    const Experiment e = make_experiment(any_job("model = " + model + "\nclients = 2\n"),
+                                         {samples, samples, 2, /*scale=*/1.0 / 255});
+    EXPECT_EQ(e.notes.size(), notes) << model;
+    return e.data.scale;
+  };
+  EXPECT_EQ(scale("lookup", 7, 1), 1);
+  EXPECT_EQ(scale("char-lstm\nchar-lstm.hidden = 4\nchar-lstm.characters = 256", 7, 1), 1);
+  EXPECT_EQ(scale("2nn", 7, 0), 1.0 / 255);
+  EXPECT_EQ(scale("lookup", 0, 0), 1.0 / 255);  // all are 0, either way
+}
+
 }  // namespace
 }  // namespace fl_sim

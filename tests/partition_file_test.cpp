@@ -126,6 +126,8 @@ TEST_F(PartitionFile, MalformedFilesAreRefused) {
   refused("[[1], [7]]", "lists sample 7, but this training set has 7");
   refused("[[1], [-1]]", "sample -1");
   refused("[[1], []]", "client 1 holds no sample");
+  refused("[{\"train\": [1], \"test\": [2]}]", "is split into train and others");
+  refused("\x80\x04\x95", "is a Python pickle, such as FL-bench's partition.pkl");
   refused("[[1, 2], [2]]", "gives sample 2 to client 0 and to client 1");
   refused("{\"0\": [1], \"2\": [2]}", "names 2 clients, but not client '1'");
   refused("{\"0\": [1], \"0\": [2]}", "client '0' is there twice");

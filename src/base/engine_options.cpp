@@ -101,8 +101,9 @@ std::vector<Option> how_clients_meet() {
        {},
        {"auto", "cross-entropy", "binary", "squared"}},
       {"metrics", Type::kText, "none",
-       "of the test set, beside loss and accuracy: balanced-accuracy, auc, class-accuracy, "
-       "perplexity, with commas between them"}};
+       "of the test set, and of clients that evaluate, beside loss and accuracy: "
+       "balanced-accuracy, auc, f1 (macro average), perplexity; of the test set only: "
+       "class-accuracy, class-f1, confusion; with commas between them"}};
 }
 
 std::vector<Option> what_goes_wrong_and_state() {

@@ -107,7 +107,7 @@ std::string round_line(const RoundRecord& round, int64_t rounds) {
       {round_text(round.round, rounds), measured("train loss %.4f", round.train_loss),
        measured("test loss %.4f", round.test_loss), measured("accuracy %.4f", round.test_accuracy),
        measured("balanced %.4f", metrics.balanced_accuracy),
-       measured("auc %.4f", metrics.area_under_curve),
+       measured("auc %.4f", metrics.area_under_curve), measured("f1 %.4f", metrics.macro_f1),
        measured("perplexity %.3f", metrics.perplexity), measured("worst class %.4f", worst),
        measured("clients %.4f", round.clients.accuracy),
        measured("own models %.4f", round.personal.accuracy), speed_text(round),

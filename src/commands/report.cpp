@@ -95,7 +95,7 @@ std::string metrics_text(const Metrics& m) {
   for (const auto& [name, value, digits] :
        {std::tuple{"balanced accuracy ", m.balanced_accuracy, 4},
         std::tuple{"area under the curve ", m.area_under_curve, 4},
-        std::tuple{"perplexity ", m.perplexity, 3}}) {
+        std::tuple{"F1 ", m.macro_f1, 4}, std::tuple{"perplexity ", m.perplexity, 3}}) {
     if (!std::isnan(value)) text += message(text.empty() ? "" : ", ", name, fixed(value, digits));
   }
   return text;
@@ -157,6 +157,7 @@ std::string header(const Experiment& e, const Communicator& comm, const GpuComm&
                    ? message(" in ", e.data.classes, " classes, ")
                    : message(" with a number to predict (", e.data.classes, " different ones), "),
                e.data.test.size(), " to test; ",
+               e.data.left_out.empty() ? "" : message(e.data.left_out, " left out; "),
                e.data.train.inputs.scalar_type() == torch::kUInt8 ? "uint8" : "float32", ", ",
                e.data_shared ? "once per node"
                              : "a copy per rank (the nodes' shared memory is too small)"));
@@ -213,6 +214,7 @@ std::string summary(const Outcome& outcome, double seconds, double target,
   }
   line("metrics", metrics_text(outcome.last_metrics));
   line("by class", class_text(outcome.last_metrics.class_accuracy));
+  line("F1", class_text(outcome.last_metrics.class_f1));
   const auto clients = [&](const std::string& name, const EvaluationSummary& s) {
     if (s.clients == 0) return;
     if (std::isnan(s.accuracy)) {

@@ -39,6 +39,12 @@ struct Dataset {
   std::vector<double> values = {};
   // [classes] names for tables and pictures; empty: classes have numbers only.
   std::vector<std::string> class_names = {};
+  // What a user should know of the files, a line each.
+  std::vector<std::string> notes = {};
+  // What the source did not take, for the run's header: "3 rows without a value". Empty: nothing.
+  std::string left_out = {};
+  // The job's keys that scale inputs, for advice: "csv.scale or csv.standardise". Empty: none do.
+  std::string scaled_by = {};
 };
 
 // A source of data: a file format or a generator. Plug-ins live in src/plugins/datasets/.

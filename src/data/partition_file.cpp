@@ -27,10 +27,18 @@ bool is_hdf5(const std::string& path) {
            ": cannot be read (must be a saved partition, HDF5 or JSON)");
   std::string start(8, '\0');
   in.read(start.data(), 8);
+  // The first byte says so, the second which protocol: 2 to 5.
+  FL_CHECK(start[0] != '\x80' || start[1] < 2 || start[1] > 5, path,
+           ": is a Python pickle, such as FL-bench's partition.pkl, which could run anything and "
+           "is not read (write its lists as JSON: json.dump([[int(i) for i in c[\"train\"]] for c "
+           "in pickle.load(open(FILE, \"rb\"))[\"data_indices\"]], open(NEW, \"w\")))");
   return start == "\x89HDF\r\n\x1a\n";
 }
 
 std::vector<int64_t> read_list(const json& list, const std::string& path, size_t client) {
+  FL_CHECK(!list.is_object() || !list.contains("train"), path, ": what client ", client,
+           " holds is split into train and others ", kForms,
+           "; give what clients train with; partition.test-fraction makes them keep samples back");
   FL_CHECK(list.is_array(), path, ": what client ", client, " holds is no list ", kForms);
   std::vector<int64_t> samples;
   samples.reserve(list.size());
@@ -112,7 +120,7 @@ std::string label_checksum(std::span<const int64_t> labels) {
   return checksum.text();
 }
 
-SavedPartition read_partition(const std::string& path) {
+SavedPartition read_partition(const std::string& path, EmptyClients empty) {
   SavedPartition saved;
   if (is_hdf5(path)) {
     saved = read_hdf5(path);
@@ -121,10 +129,23 @@ SavedPartition read_partition(const std::string& path) {
   }
   const Partition& lists = saved.partition;
   FL_CHECK(lists.clients() >= 1, path, ": holds no clients");
+  std::vector<std::vector<int64_t>> kept;
+  int64_t without = 0, first = -1;
   for (int64_t client = 0; client < lists.clients(); ++client) {
-    FL_CHECK(lists.size(client) > 0, path, ": client ", client,
-             " holds no sample (each needs one at least)");
+    const auto list = lists.of(client);
+    if (!list.empty()) {
+      if (empty == EmptyClients::kDropped) kept.emplace_back(list.begin(), list.end());
+      continue;
+    }
+    if (without++ == 0) first = client;
   }
+  if (without == 0) return saved;
+  FL_CHECK(empty == EmptyClients::kDropped, path, ": client ", first, " holds no sample, as ",
+           without, " of ", lists.clients(),
+           " do (each needs one at least; file.empty = drop leaves them out, and those behind them "
+           "move up)");
+  FL_CHECK(!kept.empty(), path, ": no client holds a sample");
+  saved.partition = make_partition(std::move(kept));
   return saved;
 }
 

@@ -27,9 +27,12 @@ struct SavedPartition {
 // 16 hexadecimal digits: zlib's crc32, then adler32, of the labels as little-endian int64.
 std::string label_checksum(std::span<const int64_t> labels);
 
-// Throws Error, which names the file, unless it holds lists, none of them empty, which in HDF5 fit
-// their checksum.
-SavedPartition read_partition(const std::string& path);
+// What becomes of clients without a sample: an Error, or the others move up.
+enum class EmptyClients { kRefused, kDropped };
+
+// Throws Error, which names the file, unless it holds lists, none of them empty or those dropped,
+// which in HDF5 fit their checksum.
+SavedPartition read_partition(const std::string& path, EmptyClients empty = EmptyClients::kRefused);
 
 // Throws Error unless the partition, read from `path`, is one of a training set with these labels:
 // its lists disjoint and within the set, in HDF5 the set's checksum its own.

@@ -1,6 +1,7 @@
 #include "engine/experiment.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "base/check.h"
@@ -75,6 +76,12 @@ void check_client_evaluation(const Experiment& e) {
 
 void note_what_has_no_effect(Experiment& e) {
   const Job& job = e.job;
+  e.notes.insert(e.notes.end(), e.data.notes.begin(), e.data.notes.end());
+  if (e.data.classes == 1 && e.data.values.empty()) {
+    e.notes.push_back(
+        "all labels are the same: there is one class, and nothing to learn (is it the right "
+        "column, or array, of labels?)");
+  }
   for (std::string& note : note_unused_clients(job, e.data)) e.notes.push_back(std::move(note));
   const auto evaluation = read_options<EvaluationPlan>(job);
   const bool evaluates = evaluation.share > 0;
@@ -89,6 +96,75 @@ void note_what_has_no_effect(Experiment& e) {
   }
   if (job.get<std::string>("state-dir") != "none" && job.get<int64_t>("state-memory") == 0)
     e.notes.push_back("state-dir is set, but state-memory is 0 (unlimited): no state goes there");
+}
+
+// The distinct labels of samples, each of which has one.
+int64_t classes_of(const torch::Tensor& labels) {
+  return labels.numel() == 0 ? 0 : std::get<0>(at::_unique(labels)).size(0);
+}
+
+// The area under the curve compares samples of a class with those of others.
+void note_undefined_metrics(Experiment& e) {
+  const MetricChoice metrics = choose_metrics(e.job, *e.network, e.data.classes);
+  if (!metrics.area_under_curve) return;
+  if (classes_of(e.data.test.labels) == 1) {
+    e.notes.push_back(
+        message("metrics asks for auc, which is not defined for a test set of one class (all ",
+                e.data.test.size(), " samples have label ", e.data.test.labels[0].item<int64_t>(),
+                "): /rounds/test_auc will be NaN"));
+  }
+  const auto evaluation = read_options<EvaluationPlan>(e.job);
+  const Partition& kept = evaluation.on_test() ? e.test : e.validation;
+  if (evaluation.share == 0 || kept.indices.empty()) return;
+  int64_t alone = 0, evaluating = 0;
+  for (int64_t client = 0; client < kept.clients(); ++client) {
+    const auto list = kept.of(client);
+    if (list.empty()) continue;
+    ++evaluating;
+    alone += classes_of(e.data.train.labels.index_select(
+                 0, torch::tensor(at::IntArrayRef(list.data(), list.size()), torch::kInt64))) == 1;
+  }
+  if (alone > 0) {
+    e.notes.push_back(message("metrics asks for auc, which is not defined for ", alone, " of ",
+                              evaluating, " clients, who keep samples of one class only: their ",
+                              "/evaluations/auc will be NaN"));
+  }
+}
+
+// Whether the model cuts its inputs off behind the decimal point, as one that looks up ids in a
+// table does, so that bytes scaled to [0, 1] would all be the id 0.
+bool reads_ids(const Network& network, const Dataset& data) {
+  constexpr int64_t kSamples = 8;
+  if (data.scale == 1 || data.train.inputs.scalar_type() != torch::kUInt8) return false;
+  torch::NoGradGuard no_grad;
+  Rng rng(0, "check");
+  const Weights weights(network.layout(), network.initial_row(rng).unsqueeze(0));
+  const torch::Tensor x = data.train.inputs.slice(0, 0, kSamples).to(torch::kFloat32);
+  const torch::Tensor scaled = x * data.scale + data.shift;
+  if (torch::equal(scaled, scaled.trunc())) return false;
+  const auto seen = [&](const torch::Tensor& inputs) -> std::optional<torch::Tensor> {
+    try {
+      return network.forward(weights, inputs);
+    } catch (const std::exception&) {
+      return {};
+    }
+  };
+  const auto as_ids = seen(x), as_pixels = seen(scaled);
+  if (!as_ids) return false;
+  if (!as_pixels) return true;  // it takes nothing but ids
+  // Nor is it a model that looks at nothing at all.
+  const auto cut = seen(scaled.trunc());
+  return cut && torch::equal(*as_pixels, *cut) && !torch::equal(*as_pixels, *as_ids);
+}
+
+// Ids stay as they are stored.
+void keep_ids(Experiment& e) {
+  if (!reads_ids(*e.network, e.data)) return;
+  e.data.scale = 1;
+  e.data.shift = 0;
+  e.notes.push_back(message("model ", e.job.get<std::string>("model"),
+                            " reads whole numbers: the data's bytes stay 0 to 255, they are not ",
+                            "scaled to 0 to 1"));
 }
 
 // What cannot work with the algorithm is refused with the reason.
@@ -205,11 +281,12 @@ Experiment prepare_experiment(Job job, Dataset data) {
   resolve_group_size(job, *e.network);
   e.job = std::move(job);
   e.data = std::move(data);
+  keep_ids(e);
   note_what_has_no_effect(e);
+  note_undefined_metrics(e);
   e.data.owner = {};  // the partition knows
   build_parts(e);
   check_client_evaluation(e);
-  choose_metrics(e.job, *e.network, e.data.classes);                  // finds what is wrong with it
   if (e.job.get<std::string>("init") != "random") initial_row(e, 0);  // finds what is wrong with it
   return e;
 }

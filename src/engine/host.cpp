@@ -104,6 +104,7 @@ Host::Host(const Experiment& experiment, Communicator& comm,
       store_(trains && !state_.empty() ? state_directory(e_.job) : "", state_memory(e_.job),
              comm.rank()),
       scorer_(*e_.network, e_.data.scale, e_.data.shift, e_.job.get<int64_t>("threads") == 1),
+      metrics_(choose_metrics(e_.job, *e_.network, e_.data.classes)),
       faults_(Faults::parse(e_.job.get<std::string>("inject"))),
       rows_(comm, e_.dtype) {
   if (comm.rank() == 0 && !state_directory(e_.job).empty())
@@ -440,6 +441,8 @@ void Host::evaluate(const PlannedGroup& planned, const GlobalModel& global,
   const auto score = [&](int64_t client, std::span<const int64_t> indices,
                          const torch::Tensor& rows, const std::vector<double>& weights) {
     Scorer::Totals totals(rows.size(0));
+    if (metrics_.needs_detail_by_client())
+      totals.keep_detail(metrics_.classes, metrics_.area_under_curve);
     Scorer::Change change;
     if (e_.input_changes.evaluation()) {
       change = [&, client](const torch::Tensor& x) { return e_.input_changes.masked(x, client); };
@@ -452,8 +455,9 @@ void Host::evaluate(const PlannedGroup& planned, const GlobalModel& global,
                     rows, weights, totals, change);
       });
     }
-    return totals.whole();
+    return totals;
   };
+  const auto measured = [](bool asked, double value) { return asked ? value : kNotMeasured; };
   for (size_t i = 0; i < planned.ids.size(); ++i) {
     const int64_t client = planned.ids[i];
     const auto indices = held_back_->of(client);
@@ -463,13 +467,23 @@ void Host::evaluate(const PlannedGroup& planned, const GlobalModel& global,
         .rank = comm_.rank(),
         .samples = std::ssize(indices),
         .holdout = std::binary_search(e_.holdout.begin(), e_.holdout.end(), client) ? 1 : 0};
-    const Score global_score = score(client, indices, models, {});
-    result.loss = global_score.mean_loss();
-    result.accuracy = global_score.accuracy();
+    Scorer::Totals shared = score(client, indices, models, {});
+    const Detail& detail = shared.detail();
+    result.loss = shared.whole().mean_loss();
+    result.accuracy = shared.whole().accuracy();
+    result.balanced_accuracy = measured(metrics_.balanced_accuracy, detail.balanced_accuracy());
+    result.area_under_curve = measured(metrics_.area_under_curve, detail.area_under_curve());
+    result.macro_f1 = measured(metrics_.macro_f1, detail.macro_f1());
     if (!own.empty()) {
-      const Score personal = score(client, indices, torch::stack(own[i].rows), own[i].weights);
-      result.personal_loss = personal.mean_loss();
-      result.personal_accuracy = personal.accuracy();
+      Scorer::Totals personal = score(client, indices, torch::stack(own[i].rows), own[i].weights);
+      const Detail& its = personal.detail();
+      result.personal_loss = personal.whole().mean_loss();
+      result.personal_accuracy = personal.whole().accuracy();
+      result.personal_balanced_accuracy =
+          measured(metrics_.balanced_accuracy, its.balanced_accuracy());
+      result.personal_area_under_curve =
+          measured(metrics_.area_under_curve, its.area_under_curve());
+      result.personal_macro_f1 = measured(metrics_.macro_f1, its.macro_f1());
     }
     evaluations_.push_back(result);
   }

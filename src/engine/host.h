@@ -18,6 +18,7 @@
 #include "engine/experiment.h"
 #include "engine/faults.h"
 #include "engine/schedule.h"
+#include "learning/evaluation.h"
 #include "learning/full_pass.h"
 #include "learning/local_training.h"
 #include "learning/scorer.h"
@@ -97,6 +98,7 @@ class Host {
   std::map<int64_t, WeightedSum> sums_;  // by lane
   ClientStore store_;
   Scorer scorer_;
+  MetricChoice metrics_;
   Faults faults_;
   RoundPlan plan_;
   std::vector<std::pair<int64_t, ClientRecord>> records_;  // lane, record

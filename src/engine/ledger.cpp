@@ -183,6 +183,7 @@ void Ledger::end_round(const ServerState& model, const Figures& figures, Evaluat
   const std::vector<ClientRecord> clients = records();
   for (Tracker* tracker : trackers_.all) tracker->clients(clients);
   report_failures();
+  hint_at_inputs();
   if (evaluates.test_set) {
     evaluator_.finish(1);  // two models wait at most, so that a short round costs nobody time
     evaluator_.add(round.round, e_.algorithm->evaluated(model));
@@ -194,6 +195,27 @@ void Ledger::end_round(const ServerState& model, const Figures& figures, Evaluat
   outcome_.rounds = round.round;
   complete_rounds();
   save(model, false);
+}
+
+// Once a run: inputs far from 0 are the commonest reason.
+void Ledger::hint_at_inputs() {
+  constexpr double kLarge = 20;
+  const bool diverged =
+      std::any_of(underway_.records.begin(), underway_.records.end(),
+                  [](const auto& entry) { return entry.second.is(ClientStatus::kDiverged); });
+  if (!diverged || std::exchange(hinted_, true)) return;
+  const torch::Tensor& x = e_.data.train.inputs;
+  const auto seen = [&](const torch::Tensor& input) {
+    return std::abs(input.to(torch::kFloat64).item<double>() * e_.data.scale + e_.data.shift);
+  };
+  const double largest = std::max(seen(x.max()), seen(x.min()));
+  if (largest < kLarge) return;
+  note(message("the model sees inputs as large as ", largest, ", of which clients may diverge (",
+               e_.data.scaled_by.empty()
+                   ? "inputs near 1 are better, or a smaller local.lr"
+                   : e_.data.scaled_by + " brings them near 1, where it is easier to learn",
+               largest > 127 && largest <= 255 ? "; 0.00392157 is 1/255, for pixels)" : ")"),
+       LogLevel::kWarning);
 }
 
 void Ledger::report_failures() const {

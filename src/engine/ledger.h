@@ -111,6 +111,7 @@ class Ledger {
   RoundRecord row_of_round(int64_t hosts) const;
   void stop_at_divergence();
   void report_failures() const;
+  void hint_at_inputs();
   void evaluated(const TestResult& result);
   void complete_rounds();
   void count(const RoundRecord& round);
@@ -124,6 +125,7 @@ class Ledger {
   const int64_t patience_;  // rounds in a row without a client that counts; 0: any number
   int64_t in_vain_in_row_ = 0;
   const int64_t state_bytes_;  // of a client
+  bool hinted_ = false;        // at what inputs are like
   Underway underway_;
   std::deque<PendingRound> pending_;
   int64_t complete_rows_ = 0;

@@ -89,7 +89,9 @@ PlannedPartition make_partition_of(Job job) {
   const torch::Tensor labels = sample_labels(plan.data.train);
   plan.labels.assign(labels.data_ptr<int64_t>(), labels.data_ptr<int64_t>() + labels.numel());
   plan.partition = split_all(job, plan.data, plan.labels);
-  plan.notes = note_unused_clients(job, plan.data);
+  plan.notes = plan.data.notes;
+  for (std::string& note : note_unused_clients(job, plan.data))
+    plan.notes.push_back(std::move(note));
   plan.job = std::move(job);
   return plan;
 }

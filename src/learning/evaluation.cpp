@@ -17,6 +17,9 @@ MetricChoice choose_metrics(const Job& job, const Network& network, int64_t clas
   const std::map<std::string, bool*> known = {{"balanced-accuracy", &choice.balanced_accuracy},
                                               {"auc", &choice.area_under_curve},
                                               {"class-accuracy", &choice.class_accuracy},
+                                              {"f1", &choice.macro_f1},
+                                              {"class-f1", &choice.class_f1},
+                                              {"confusion", &choice.confusion},
                                               {"perplexity", &choice.perplexity}};
   std::vector<std::string> names;
   for (const auto& [name, unused] : known) names.push_back(name);
@@ -36,6 +39,9 @@ MetricChoice choose_metrics(const Job& job, const Network& network, int64_t clas
            network.positions() > 1 ? "samples are sequences with a label at each position"
                                    : "the model predicts a number (objective = squared)",
            " (perplexity is what remains)");
+  constexpr int64_t kMostClasses = 4096;
+  FL_CHECK(!choice.confusion || classes <= kMostClasses, "metrics asks for confusion, a matrix of ",
+           classes, " x ", classes, " (there may be ", kMostClasses, " classes at most)");
   FL_CHECK(!choice.perplexity || network.objective().classifies(),
            "metrics asks for perplexity, but the model predicts a number (objective = squared)");
   return choice;
@@ -51,7 +57,8 @@ Evaluator::Evaluator(const Network& network, Samples test, double scale, double 
 void Evaluator::add(int64_t round, const torch::Tensor& rows) {
   queue_.push_back({round, rows.detach().clone(), 0, Scorer::Totals(rows.size(0))});
   if (metrics_.needs_detail())
-    queue_.back().totals.keep_detail(metrics_.classes, metrics_.area_under_curve);
+    queue_.back().totals.keep_detail(metrics_.classes, metrics_.area_under_curve,
+                                     metrics_.confusion);
 }
 
 bool Evaluator::step() {
@@ -80,6 +87,9 @@ bool Evaluator::step() {
     const Detail& detail = model.totals.detail();
     if (metrics_.balanced_accuracy) result.metrics.balanced_accuracy = detail.balanced_accuracy();
     if (metrics_.area_under_curve) result.metrics.area_under_curve = detail.area_under_curve();
+    if (metrics_.macro_f1) result.metrics.macro_f1 = detail.macro_f1();
+    if (metrics_.class_f1) result.metrics.class_f1 = detail.class_f1();
+    if (metrics_.confusion) result.metrics.confusion = detail.confusion;
     if (metrics_.perplexity) result.metrics.perplexity = std::exp(result.loss);
     if (metrics_.class_accuracy) {
       for (size_t c = 0; c < detail.class_samples.size(); ++c)

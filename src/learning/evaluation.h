@@ -30,10 +30,14 @@ struct TestResult {
 // Which metrics a job asks for beside loss and accuracy.
 struct MetricChoice {
   bool balanced_accuracy = false, area_under_curve = false, class_accuracy = false,
-       perplexity = false;
+       macro_f1 = false, class_f1 = false, confusion = false, perplexity = false;
   int64_t classes = 0;
 
-  bool needs_detail() const { return balanced_accuracy || area_under_curve || class_accuracy; }
+  // By client there are no metrics of single classes.
+  bool needs_detail_by_client() const { return balanced_accuracy || area_under_curve || macro_f1; }
+  bool needs_detail() const {
+    return needs_detail_by_client() || class_accuracy || class_f1 || confusion;
+  }
 };
 
 // What the job's key `metrics` names. Throws Error if one is unknown, or has no meaning for the

@@ -80,6 +80,10 @@ struct ClientEvaluation {
   double accuracy = kNotMeasured;       // fraction
   double personal_loss = kNotMeasured;  // of its own model
   double personal_accuracy = kNotMeasured;
+  // What the job's `metrics` ask for, of the global model and of its own one.
+  double balanced_accuracy = kNotMeasured, personal_balanced_accuracy = kNotMeasured;
+  double area_under_curve = kNotMeasured, personal_area_under_curve = kNotMeasured;
+  double macro_f1 = kNotMeasured, personal_macro_f1 = kNotMeasured;
   double seconds = 0;
 };
 
@@ -100,8 +104,11 @@ struct EvaluationSummary {
 struct Metrics {
   double balanced_accuracy = kNotMeasured;  // mean of the classes' recalls
   double area_under_curve = kNotMeasured;   // of the ROC; macro average, one against the rest
+  double macro_f1 = kNotMeasured;           // mean of the classes' F1
   double perplexity = kNotMeasured;         // exp(loss)
   std::vector<double> class_accuracy = {};  // [classes] recalls; NaN without a sample
+  std::vector<double> class_f1 = {};        // [classes]; NaN where neither label nor prediction
+  std::vector<int64_t> confusion = {};      // [classes, classes] samples by label and prediction
 };
 
 // One round as the server sees it.

@@ -54,15 +54,46 @@ double Detail::area_under_curve() const {
   return measured > 0 ? sum / measured : kNotMeasured;
 }
 
+std::vector<double> Detail::class_f1() const {
+  std::vector<double> out(class_samples.size(), kNotMeasured);
+  for (size_t c = 0; c < out.size(); ++c) {
+    const double named = class_samples[c] + class_predicted[c];
+    if (named > 0) out[c] = 2 * class_correct[c] / named;
+  }
+  return out;
+}
+
+double Detail::macro_f1() const {
+  double sum = 0, classes = 0;
+  for (const double f1 : class_f1()) {
+    if (std::isnan(f1)) continue;
+    sum += f1;
+    ++classes;
+  }
+  return classes > 0 ? sum / classes : kNotMeasured;
+}
+
 Scorer::Scorer(const Network& network, double scale, double shift, bool direct)
     : network_(network), scale_(scale), shift_(shift), direct_(direct) {}
 
 Scorer::~Scorer() = default;
 
-void Scorer::Totals::keep_detail(int64_t classes, bool log_odds) {
-  detail_.class_samples.assign(static_cast<size_t>(classes), 0);
-  detail_.class_correct.assign(static_cast<size_t>(classes), 0);
+void Scorer::Totals::keep_detail(int64_t classes, bool log_odds, bool confusion) {
+  const auto n = static_cast<size_t>(classes);
+  detail_.class_samples.assign(n, 0);
+  detail_.class_correct.assign(n, 0);
+  detail_.class_predicted.assign(n, 0);
+  if (confusion) detail_.confusion.assign(n * n, 0);
   keeps_log_odds_ = log_odds;
+  keeps_confusion_ = confusion;
+}
+
+void Scorer::Totals::add_detail(int64_t label, int64_t predicted) {
+  const auto is = static_cast<size_t>(label), said = static_cast<size_t>(predicted);
+  detail_.class_samples[is] += 1;
+  detail_.class_predicted[said] += 1;
+  if (is == said) detail_.class_correct[is] += 1;
+  if (keeps_confusion_) ++detail_.confusion[is * detail_.class_samples.size() + said];
 }
 
 const std::vector<Score>& Scorer::Totals::scores() {
@@ -84,10 +115,9 @@ void Scorer::add_directly(const Samples& samples, std::span<const int64_t> indic
   const int64_t count = models.size(0);
   const auto n = std::ssize(indices);
   Detail& detail = totals.detail_;
-  const auto add = [&](int64_t label, bool hit, const auto& log_odds) {
+  const auto add = [&](int64_t label, int64_t predicted, const auto& log_odds) {
     if (detail.class_samples.empty()) return;
-    detail.class_samples[static_cast<size_t>(label)] += 1;
-    detail.class_correct[static_cast<size_t>(label)] += hit ? 1 : 0;
+    totals.add_detail(label, predicted);
     if (!totals.keeps_log_odds_) return;
     detail.labels.push_back(label);
     const std::vector<double> odds = log_odds();
@@ -101,10 +131,10 @@ void Scorer::add_directly(const Samples& samples, std::span<const int64_t> indic
     for (int64_t i = 0; i < n; ++i) {
       const std::span<const float> s = direct_pass_->scores(i);
       const int64_t label = direct_pass_->label(i);
-      const bool hit = objective.predicted(s) == label;
-      score.correct += hit ? 1 : 0;
+      const int64_t predicted = objective.predicted(s);
+      score.correct += predicted == label ? 1 : 0;
       if (count == 1) {
-        add(label, hit, [&] { return objective.log_odds(s); });
+        add(label, predicted, [&] { return objective.log_odds(s); });
         continue;
       }
       const double share =
@@ -122,10 +152,10 @@ void Scorer::add_directly(const Samples& samples, std::span<const int64_t> indic
   for (int64_t i = 0; i < n; ++i) {
     const std::vector<double>& p = mixed[static_cast<size_t>(i)];
     const int64_t label = direct_pass_->label(i);
-    const bool hit = objective.mixed_predicted(p) == label;
-    score.correct += hit ? 1 : 0;
+    const int64_t predicted = objective.mixed_predicted(p);
+    score.correct += predicted == label ? 1 : 0;
     score.loss += objective.mixed_loss(p, label);
-    add(label, hit, [&] { return Objective::mixed_log_odds(p); });
+    add(label, predicted, [&] { return Objective::mixed_log_odds(p); });
   }
   score.predictions += static_cast<double>(n);
 }
@@ -156,7 +186,7 @@ void Scorer::add(const Samples& samples, std::span<const int64_t> indices,
   const torch::Tensor counted = Objective::counted(y);
   const int64_t positions = samples.positions();
   std::vector<torch::Tensor> sums;
-  torch::Tensor mixed, whole_hits, last;
+  torch::Tensor mixed, last;
   for (int64_t m = 0; m < models.size(0); ++m) {
     const torch::Tensor output =
         network_.forward(Weights(network_.layout(), models.narrow(0, m, 1)), x);
@@ -164,7 +194,6 @@ void Scorer::add(const Samples& samples, std::span<const int64_t> indices,
     const torch::Tensor hits = objective.hits(output, y);
     sums.push_back(losses.to(torch::kFloat64).mul(counted).sum());
     sums.push_back(hits.sum().to(torch::kFloat64));
-    whole_hits = hits;
     last = output;
     if (models.size(0) == 1) continue;
     const double share =
@@ -173,9 +202,8 @@ void Scorer::add(const Samples& samples, std::span<const int64_t> indices,
     mixed = mixed.defined() ? mixed + part : part;
   }
   if (mixed.defined()) {
-    whole_hits = objective.mixed_hits(mixed, y);
     sums.push_back(objective.mixed_losses(mixed, y).mul(counted).sum());
-    sums.push_back(whole_hits.sum().to(torch::kFloat64));
+    sums.push_back(objective.mixed_hits(mixed, y).sum().to(torch::kFloat64));
   }
   const torch::Tensor all = torch::stack(sums).view({-1, 2});
   totals.on_device_ = totals.on_device_.defined() ? totals.on_device_ + all : all;
@@ -185,12 +213,16 @@ void Scorer::add(const Samples& samples, std::span<const int64_t> indices,
 
   Detail& detail = totals.detail_;
   if (detail.class_samples.empty() || positions > 1) return;
-  const torch::Tensor labels = y.cpu(), hit = whole_hits.cpu();
+  // Of a binary model there is one score, of a mixture two probabilities.
+  const torch::Tensor labels = y.cpu();
+  const torch::Tensor predicted = (mixed.defined()     ? mixed.argmax(1)
+                                   : last.size(1) == 1 ? last.squeeze(1).gt(0).to(torch::kInt64)
+                                                       : last.argmax(1))
+                                      .cpu();
   for (int64_t i = 0; i < labels.size(0); ++i) {
-    const auto label = static_cast<size_t>(labels[i].item<int64_t>());
-    detail.class_samples[label] += 1;
-    detail.class_correct[label] += static_cast<double>(hit[i].item<int64_t>());
-    if (totals.keeps_log_odds_) detail.labels.push_back(static_cast<int64_t>(label));
+    const auto label = labels[i].item<int64_t>();
+    totals.add_detail(label, predicted[i].item<int64_t>());
+    if (totals.keeps_log_odds_) detail.labels.push_back(label);
   }
   if (!totals.keeps_log_odds_) return;
   const auto keep = [&](const torch::Tensor& rows, const auto& log_odds) {  // [n, C]

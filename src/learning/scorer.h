@@ -32,7 +32,9 @@ struct Score {
 
 // What metrics beside loss and accuracy are made of: of the whole, a single model or a mixture.
 struct Detail {
-  std::vector<double> class_samples, class_correct;  // [classes]
+  std::vector<double> class_samples, class_correct;  // [classes] by label
+  std::vector<double> class_predicted;               // [classes] samples that were taken for it
+  std::vector<int64_t> confusion;  // [classes, classes] samples by label and prediction, if kept
   // [predictions, C] log-odds of the classes (Objective::log_odds), and their labels, if kept.
   std::vector<double> log_odds;
   std::vector<int64_t> labels;
@@ -43,6 +45,11 @@ struct Detail {
   // higher probability of it than one of another class, ties count half. Of class 1 where there are
   // two, else the mean over the classes that occur (one against the rest, macro average).
   double area_under_curve() const;
+  // [classes] The harmonic mean of recall and precision, 2 TP / (samples + predicted); NaN for a
+  // class that neither occurs nor is predicted.
+  std::vector<double> class_f1() const;
+  // Its mean over the classes that have one (macro average).
+  double macro_f1() const;
 };
 
 class Scorer {
@@ -58,8 +65,8 @@ class Scorer {
   class Totals {
    public:
     explicit Totals(int64_t models) : scores_(static_cast<size_t>(models > 1 ? models + 1 : 1)) {}
-    // Asks for the details, of so many classes, and for the log-odds among them.
-    void keep_detail(int64_t classes, bool log_odds);
+    // Asks for the details, of so many classes, and for the log-odds and the matrix among them.
+    void keep_detail(int64_t classes, bool log_odds, bool confusion = false);
     const Detail& detail() const { return detail_; }
     // Of all that was added; waits for the device.
     const std::vector<Score>& scores();
@@ -69,8 +76,9 @@ class Scorer {
     friend class Scorer;
     std::vector<Score> scores_;
     torch::Tensor on_device_;  // [C + 1, 2] float64, fetched once
+    void add_detail(int64_t label, int64_t predicted);
     Detail detail_;
-    bool keeps_log_odds_ = false;
+    bool keeps_log_odds_ = false, keeps_confusion_ = false;
   };
   // `change`, if there is one, is applied to inputs [n, shape...] as networks see them.
   using Change = std::function<torch::Tensor(const torch::Tensor&)>;

@@ -143,26 +143,33 @@ void summary_columns(Io& io, const std::string& prefix, Rounds& rounds,
   column("accuracy_p90", &EvaluationSummary::percentile_90);
 }
 
-// /rounds/test_<metric>, those that the job asks for.
+// /rounds/test_<metric>, those that the job asks for. One that is not defined, as the area under
+// the curve of a single class, is a column of NaN.
 template <class Io, class Rounds>
-void metric_columns(Io& io, Rounds& rounds) {
-  const auto column = [&](const std::string& name, double Metrics::*member) {
+void metric_columns(Io& io, Rounds& rounds, const std::set<std::string>& asked) {
+  const auto column = [&](const std::string& name, double Metrics::*member,
+                          const std::string& metric) {
     const auto measured = [&](const RoundRecord& r) { return !std::isnan(r.metrics.*member); };
-    if (!Io::kReads && std::none_of(rounds.begin(), rounds.end(), measured)) return;
+    if (!Io::kReads && !asked.contains(metric) &&
+        std::none_of(rounds.begin(), rounds.end(), measured))
+      return;
     io.column(
         "/rounds/test_" + name,
         rounds, [=](auto& round) -> auto& { return round.metrics.*member; });
   };
-  column("balanced_accuracy", &Metrics::balanced_accuracy);
-  column("auc", &Metrics::area_under_curve);
-  column("perplexity", &Metrics::perplexity);
+  column("balanced_accuracy", &Metrics::balanced_accuracy, "balanced-accuracy");
+  column("auc", &Metrics::area_under_curve, "auc");
+  column("f1", &Metrics::macro_f1, "f1");
+  column("perplexity", &Metrics::perplexity, "perplexity");
   io.table(
       "/rounds/test_class_accuracy", rounds,
       [](auto& round) -> auto& { return round.metrics.class_accuracy; });
+  io.table(
+      "/rounds/test_class_f1", rounds, [](auto& round) -> auto& { return round.metrics.class_f1; });
 }
 
 template <class Io, class Rounds>
-void round_columns(Io& io, Rounds& rounds) {
+void round_columns(Io& io, Rounds& rounds, const std::set<std::string>& asked = {}) {
   io.column("/rounds/round", rounds, &RoundRecord::round);
   io.column("/rounds/seconds", rounds, &RoundRecord::seconds);
   io.column("/rounds/idle_share", rounds, &RoundRecord::idle_share);
@@ -187,7 +194,7 @@ void round_columns(Io& io, Rounds& rounds) {
   summary_columns(io, "holdout_personal", rounds, &RoundRecord::holdout_personal);
   io.table("/rounds/model_test_loss", rounds, &RoundRecord::model_loss);
   io.table("/rounds/model_test_accuracy", rounds, &RoundRecord::model_accuracy);
-  metric_columns(io, rounds);
+  metric_columns(io, rounds, asked);
 }
 
 // What plug-ins add to that: NaN in rounds without it.
@@ -207,7 +214,7 @@ void figure_columns(Io& io, const std::set<std::string>& names, Rounds& rounds) 
 }
 
 template <class Io, class Evaluations>
-void evaluation_columns(Io& io, Evaluations& evaluations) {
+void evaluation_columns(Io& io, Evaluations& evaluations, const std::set<std::string>& asked) {
   io.column("/evaluations/round", evaluations, &ClientEvaluation::round);
   io.column("/evaluations/client", evaluations, &ClientEvaluation::client);
   io.column("/evaluations/rank", evaluations, &ClientEvaluation::rank);
@@ -217,6 +224,17 @@ void evaluation_columns(Io& io, Evaluations& evaluations) {
   io.column("/evaluations/accuracy", evaluations, &ClientEvaluation::accuracy);
   io.column("/evaluations/personal_loss", evaluations, &ClientEvaluation::personal_loss);
   io.column("/evaluations/personal_accuracy", evaluations, &ClientEvaluation::personal_accuracy);
+  const auto metric = [&](const std::string& name, const std::string& column,
+                          double ClientEvaluation::*shared, double ClientEvaluation::*personal) {
+    if (!Io::kReads && !asked.contains(name)) return;
+    io.column("/evaluations/" + column, evaluations, shared);
+    io.column("/evaluations/personal_" + column, evaluations, personal);
+  };
+  metric("balanced-accuracy", "balanced_accuracy", &ClientEvaluation::balanced_accuracy,
+         &ClientEvaluation::personal_balanced_accuracy);
+  metric("auc", "auc", &ClientEvaluation::area_under_curve,
+         &ClientEvaluation::personal_area_under_curve);
+  metric("f1", "f1", &ClientEvaluation::macro_f1, &ClientEvaluation::personal_macro_f1);
   io.column("/evaluations/seconds", evaluations, &ClientEvaluation::seconds);
 }
 
@@ -316,13 +334,14 @@ void check_scalars(const std::vector<std::string>& scalars) {
   }
 }
 
-void write_rounds(Hdf5File& file, const std::vector<RoundRecord>& rounds) {
+void write_rounds(Hdf5File& file, const std::vector<RoundRecord>& rounds,
+                  const std::set<std::string>& asked) {
   std::set<std::string> figures;
   for (const RoundRecord& round : rounds) {
     for (const auto& [name, value] : round.figures) figures.insert(name);
   }
   Writer io(file);
-  round_columns(io, rounds);
+  round_columns(io, rounds, asked);
   figure_columns(io, figures, rounds);
 }
 
@@ -357,14 +376,15 @@ void read_clients(const Hdf5File& file, const std::vector<std::string>& scalars,
               [&](Reader& io, auto& records) { client_columns(io, scalars, records); });
 }
 
-void write_evaluations(Hdf5File& file, const RecordLog<ClientEvaluation>& evaluations) {
+void write_evaluations(Hdf5File& file, const RecordLog<ClientEvaluation>& evaluations,
+                       const std::set<std::string>& asked) {
   write_blocks(file, evaluations,
-               [](Writer& io, auto& records) { evaluation_columns(io, records); });
+               [&](Writer& io, auto& records) { evaluation_columns(io, records, asked); });
 }
 
 void read_evaluations(const Hdf5File& file, RecordLog<ClientEvaluation>& evaluations) {
   read_blocks(file, rows_of(file, "/evaluations/round"), evaluations,
-              [](Reader& io, auto& records) { evaluation_columns(io, records); });
+              [](Reader& io, auto& records) { evaluation_columns(io, records, {}); });
 }
 
 void write_ranks(Hdf5File& file, const std::vector<RankRecord>& ranks) {

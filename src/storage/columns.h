@@ -13,8 +13,10 @@
 namespace fl_sim {
 
 // /rounds. RoundRecord::figures are columns beside the others, of the rounds that have them; NaN
-// elsewhere. A column that is not there leaves the records as they are.
-void write_rounds(Hdf5File& file, const std::vector<RoundRecord>& rounds);
+// elsewhere. `asked`: what the job's `metrics` name; such a column is there even where nothing
+// could be measured. A column that is not there leaves the records as they are.
+void write_rounds(Hdf5File& file, const std::vector<RoundRecord>& rounds,
+                  const std::set<std::string>& asked = {});
 std::vector<RoundRecord> read_rounds(const Hdf5File& file);
 
 // /clients. `scalars`: what the columns of ClientRecord::scalars are called. Reading: into an empty
@@ -24,8 +26,9 @@ void write_clients(Hdf5File& file, const RecordLog<ClientRecord>& clients,
 void read_clients(const Hdf5File& file, const std::vector<std::string>& scalars,
                   RecordLog<ClientRecord>& clients);
 
-// /evaluations.
-void write_evaluations(Hdf5File& file, const RecordLog<ClientEvaluation>& evaluations);
+// /evaluations, with the metrics that were asked for.
+void write_evaluations(Hdf5File& file, const RecordLog<ClientEvaluation>& evaluations,
+                       const std::set<std::string>& asked = {});
 void read_evaluations(const Hdf5File& file, RecordLog<ClientEvaluation>& evaluations);
 
 // /ranks.

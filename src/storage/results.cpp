@@ -3,7 +3,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
+#include <set>
 #include <span>
 #include <utility>
 
@@ -13,6 +15,7 @@
 #include "base/hdf5_file.h"
 #include "base/job_parts.h"
 #include "base/results_format.h"
+#include "base/text.h"
 #include "storage/columns.h"
 
 namespace fl_sim {
@@ -68,6 +71,22 @@ constexpr const char* kBest = "/best_model";
 void write_attributes(Hdf5File& file, const std::string& group,
                       const std::map<std::string, std::string>& values) {
   for (const auto& [name, value] : values) file.write_attribute(group, name, value);
+}
+
+// The metrics that a job asks for.
+std::set<std::string> metrics_of(const std::map<std::string, std::string>& job) {
+  const auto found = job.find("metrics");
+  if (found == job.end()) return {};
+  const std::vector<std::string> names = split_list(found->second);
+  return {names.begin(), names.end()};
+}
+
+// [classes, classes]: row by label, column by what the model took it for.
+void write_confusion(Hdf5File& file, const std::vector<int64_t>& matrix, int64_t round) {
+  if (matrix.empty()) return;
+  const auto classes = std::llround(std::sqrt(static_cast<double>(matrix.size())));
+  file.write("/confusion", matrix, {classes, classes});
+  file.write_attribute("/confusion", "round", std::to_string(round));
 }
 
 std::string directory_of(const std::string& path) {
@@ -138,6 +157,10 @@ void Results::load(int64_t last_round) {
         best_.model.push_back({name, file.shape(path), file.read_floats(path)});
       }
     }
+    if (file.has("/confusion")) {
+      confusion_ = file.read_integers("/confusion");
+      confusion_round_ = std::stoll(file.read_text_attribute("/confusion", "round"));
+    }
   } catch (const Error& error) {
     throw Error(message(path_, ": cannot be continued (", error.what(), ")"));
   }
@@ -148,6 +171,7 @@ void Results::load(int64_t last_round) {
 
 void Results::forget_after(int64_t last_round) {
   std::erase_if(rounds_, [&](const RoundRecord& record) { return record.round > last_round; });
+  if (confusion_round_ > last_round) confusion_.clear();
   const auto cut = [&](auto& log) {  // its rows are in the order of rounds
     int64_t low = 0, high = log.size();
     while (low < high) {
@@ -231,6 +255,11 @@ void Results::set_model(std::vector<NamedTensor> model) {
 void Results::round(const RoundRecord& record) {
   check_figures(record.figures);
   rounds_.push_back(record);
+  std::vector<int64_t>& confusion = rounds_.back().metrics.confusion;
+  if (confusion.empty()) return;
+  // Of every round it would be too much for memory.
+  confusion_ = std::exchange(confusion, {});
+  confusion_round_ = record.round;
 }
 
 void Results::best(int64_t round, double value, const std::vector<NamedTensor>& model) {
@@ -283,9 +312,11 @@ void Results::write(const std::string& path) {
   file.write("/job/text", job_text_);
   write_attributes(file, "/job", job_);
   write_attributes(file, "/provenance", provenance_);
-  write_rounds(file, rounds_);
+  const std::set<std::string> metrics = metrics_of(job_);
+  write_rounds(file, rounds_, metrics);
+  write_confusion(file, confusion_, confusion_round_);
   write_clients(file, clients_, scalars_);
-  if (evaluations_.size() > 0) write_evaluations(file, evaluations_);
+  if (evaluations_.size() > 0) write_evaluations(file, evaluations_, metrics);
   write_ranks(file, ranks_);
   write_partition(file, partition_, skew_, extras_);
   write_model(file, "/model", model_);

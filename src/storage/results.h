@@ -118,6 +118,8 @@ class Results final : public Tracker {
   std::vector<RoundRecord> rounds_;
   RecordLog<ClientRecord> clients_;  // a row a client and round: too many for memory
   RecordLog<ClientEvaluation> evaluations_;
+  std::vector<int64_t> confusion_;  // of the last round that was evaluated, if asked for
+  int64_t confusion_round_ = 0;
   std::vector<std::string> scalars_;
   int64_t written_ = -1;
   Clock::time_point next_write_ = Clock::time_point::min();

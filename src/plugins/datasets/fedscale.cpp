@@ -71,6 +71,7 @@ class FedScale final : public DatasetSource {
     const size_t columns = cells.size();
     ImageStack stack(job_.get<std::string>("fedscale.size"), "fedscale.size",
                      channels_of(job_.get<std::string>("fedscale.colour")));
+    Failures failures;
     std::vector<int64_t> labels;
     std::map<std::string, int64_t> clients;
     while (in.next(cells)) {
@@ -87,17 +88,21 @@ class FedScale final : public DatasetSource {
                sample.string(),
                " is not there (fedscale.samples names the folder that the paths "
                "start from)");
-      try {
-        stack.append(sample);
-      } catch (const Error& error) {
-        throw Error(message(in.where(), ": ", error.what()));
-      }
+      failures.attempt([&] {
+        try {
+          stack.append(sample);
+        } catch (const Error& error) {
+          throw Error(message(in.where(), ": ", error.what()));
+        }
+      });
       labels.push_back(label);
       data.classes = std::max(data.classes, label + 1);
       if (part == "train")
         data.owner.push_back(clients.emplace(cells[0], std::ssize(clients)).first->second);
     }
     FL_CHECK(!labels.empty(), path, ": names no samples below its header");
+    failures.check(path);
+    if (const std::string flaws = stack.flaws(); !flaws.empty()) data.notes.push_back(flaws);
     const int64_t n = std::ssize(labels);
     return {stack.take(), to_tensor(std::move(labels), {n})};
   }

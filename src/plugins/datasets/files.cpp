@@ -77,16 +77,20 @@ fs::path find_path(const Job& job, const std::string& key, const std::string& na
                       "); give its path, or the folder that it is in with --data-dir"));
 }
 
+bool has_ending(const fs::path& path, const std::vector<std::string>& endings) {
+  std::string ending = path.extension().string();
+  std::transform(ending.begin(), ending.end(), ending.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return std::find(endings.begin(), endings.end(), ending) != endings.end();
+}
+
 std::vector<fs::path> list_files(const fs::path& folder, const std::vector<std::string>& endings) {
   std::error_code error;
   std::vector<fs::path> files;
   for (fs::directory_iterator at(folder, error), end; !error && at != end; at.increment(error)) {
-    std::string ending = at->path().extension().string();
-    std::transform(ending.begin(), ending.end(), ending.begin(),
-                   [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
     std::error_code none;
-    if (std::find(endings.begin(), endings.end(), ending) != endings.end() &&
-        at->is_regular_file(none))
+    const bool hidden = at->path().filename().string().starts_with('.');
+    if (!hidden && has_ending(at->path(), endings) && at->is_regular_file(none))
       files.push_back(at->path());
   }
   FL_CHECK(!error, folder.string(), ": cannot be listed (", error.message(), ")");
@@ -177,8 +181,51 @@ std::vector<uint8_t> read_bytes(const std::string& path) {
   }
 }
 
+namespace {
+
+// What a file is that is no text with a byte a letter, by its beginning, and how it becomes one.
+// Empty: nothing speaks against it.
+std::string no_text(std::string_view begin) {
+  using std::string_view;
+  const std::string_view kUtf8 =
+      "save it as UTF-8 (Excel: \"CSV UTF-8\"), or: iconv -f UTF-16 -t UTF-8 FILE > NEW";
+  if (begin.starts_with("\xff\xfe") || begin.starts_with("\xfe\xff"))
+    return message("is UTF-16, two bytes a letter (", kUtf8, ")");
+  if (begin.starts_with("PK\3\4"))
+    return "is a zip archive, as an .xlsx, .ods or .npz is, and no text (save the table as CSV, or "
+           "unpack the archive)";
+  if (begin.starts_with("\xd0\xcf\x11\xe0"))
+    return "is an .xls of an old Excel and no text (save the table as CSV)";
+  if (begin.starts_with("PAR1\x15"))
+    return "is a Parquet file and no text (pandas.read_parquet(FILE).to_csv(NEW, index=False))";
+  if (begin.starts_with("\x89HDF"))
+    return "is an HDF5 file and no text (pandas.read_hdf(FILE).to_csv(NEW, index=False))";
+  for (const auto& [magic, program] : {std::pair<string_view, string_view>{"\xfd"
+                                                                           "7zXZ",
+                                                                           "xz -d"},
+                                       {"BZh91AY&SY", "bunzip2"},
+                                       {"\x28\xb5\x2f\xfd", "zstd -d"}}) {
+    if (begin.starts_with(magic))
+      return message("is compressed in a way that is not read here; gzip is (unpack it: ", program,
+                     " FILE)");
+  }
+  if (begin.starts_with("version https://git-lfs"))
+    return "is a pointer of Git LFS and not the file itself (git lfs pull fetches that)";
+  if (begin.find('\0') != string_view::npos)
+    return message("holds bytes of 0, as no text does; if it is UTF-16 without a mark, ", kUtf8);
+  if (begin.find('\r') != string_view::npos && begin.find('\n') == string_view::npos &&
+      begin.find('\r') + 1 != begin.size())
+    return "has lines that end in CR alone, as on Macs of old (tr '\\r' '\\n' < FILE > NEW)";
+  return "";
+}
+
+}  // namespace
+
 LineReader::LineReader(const std::string& path) : path_(path), in_(path), buffer_(kChunk) {
   end_ = in_.read(buffer_.data(), buffer_.size());
+  const std::string what =
+      no_text(std::string_view(reinterpret_cast<const char*>(buffer_.data()), end_));
+  FL_CHECK(what.empty(), path, ": ", what);
   if (end_ >= 3 && std::memcmp(buffer_.data(), "\xef\xbb\xbf", 3) == 0) at_ = 3;
 }
 

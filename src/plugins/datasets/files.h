@@ -39,7 +39,11 @@ std::filesystem::path find_file(const std::filesystem::path& folder, const std::
 // it. Throws Error if nothing is there.
 std::filesystem::path find_path(const Job& job, const std::string& key, const std::string& name);
 
-// Regular files in `folder` with one of `endings` (".json"), sorted by name.
+// Whether a path has one of `endings` (".json"), in small or capital letters.
+bool has_ending(const std::filesystem::path& path, const std::vector<std::string>& endings);
+
+// Regular files in `folder` with one of `endings`, sorted by name; hidden ones are none, such as
+// the ._FILE that macOS puts beside each FILE.
 std::vector<std::filesystem::path> list_files(const std::filesystem::path& folder,
                                               const std::vector<std::string>& endings);
 
@@ -62,7 +66,8 @@ class ByteStream {
 // A file, byte by byte.
 std::vector<uint8_t> read_bytes(const std::string& path);
 
-// The lines of a text, which end with \n or \r\n; a byte order mark of UTF-8 is skipped.
+// The lines of a text, which end with \n or \r\n; a byte order mark of UTF-8 is skipped. Throws
+// Error, which says what it is, for a file that is no such text by its beginning.
 class LineReader {
  public:
   explicit LineReader(const std::string& path);

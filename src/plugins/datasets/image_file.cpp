@@ -2,11 +2,16 @@
 
 #include <png.h>
 #include <turbojpeg.h>
+#ifdef FL_SIM_WEBP
+#include <webp/decode.h>
+#endif
+#include <zlib.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <memory>
+#include <utility>
 
 #include "base/check.h"
 #include "plugins/datasets/files.h"
@@ -28,7 +33,52 @@ void check_size(const std::string& path, int64_t width, int64_t height, int64_t 
            " bytes can hold (damaged?)");
 }
 
-Image read_png(const std::string& path, const std::vector<uint8_t>& bytes, int64_t channels) {
+uint32_t big_endian_at(const std::vector<uint8_t>& bytes, size_t at) {
+  return uint32_t{bytes[at]} << 24 | uint32_t{bytes[at + 1]} << 16 | uint32_t{bytes[at + 2]} << 8 |
+         bytes[at + 3];
+}
+
+// The file without what does not say what its pixels are: colour profiles, gamma, texts. libpng
+// takes them for reasons to change the numbers, or warns of them. What is damaged stays, for libpng
+// to find.
+std::vector<uint8_t> without_extras(const std::vector<uint8_t>& bytes) {
+  constexpr size_t kSignature = 8, kFrame = 12;  // of a chunk: length, type, checksum
+  constexpr uint8_t kAncillary = 0x20;           // bit of the type's first letter
+  if (bytes.size() < kSignature) return bytes;
+  std::vector<uint8_t> out(bytes.begin(), bytes.begin() + kSignature);
+  size_t at = kSignature;
+  while (at + kFrame <= bytes.size()) {
+    const size_t length = big_endian_at(bytes, at);
+    if (length > bytes.size() - at - kFrame) break;
+    const size_t end = at + kFrame + length;
+    const uint8_t* type = bytes.data() + at + 4;
+    const uint32_t checksum = static_cast<uint32_t>(crc32_z(0, type, length + 4));
+    const bool extra = (type[0] & kAncillary) != 0 && std::memcmp(type, "tRNS", 4) != 0 &&
+                       checksum == big_endian_at(bytes, end - 4);
+    if (!extra)
+      out.insert(out.end(), bytes.begin() + static_cast<std::ptrdiff_t>(at),
+                 bytes.begin() + static_cast<std::ptrdiff_t>(end));
+    at = end;
+  }
+  out.insert(out.end(), bytes.begin() + static_cast<std::ptrdiff_t>(at), bytes.end());
+  return out;
+}
+
+// Grey as JPEG files hold it and other readers make it (ITU-R BT.601), in the numbers of the file.
+uint8_t grey_of(const uint8_t* colour) {
+  return static_cast<uint8_t>(
+      (19595u * colour[0] + 38470u * colour[1] + 7471u * colour[2] + 32768u) >> 16);
+}
+
+// Pixels [n, 3] as [n].
+std::vector<uint8_t> greys(const std::vector<uint8_t>& colours) {
+  std::vector<uint8_t> out(colours.size() / 3);
+  for (size_t i = 0; i < out.size(); ++i) out[i] = grey_of(colours.data() + 3 * i);
+  return out;
+}
+
+Image read_png(const std::string& path, const std::vector<uint8_t>& file, int64_t channels) {
+  const std::vector<uint8_t> bytes = without_extras(file);
   png_image png{};
   png.version = PNG_IMAGE_VERSION;
   const auto free_png = [](png_image* image) { png_image_free(image); };
@@ -39,16 +89,50 @@ Image read_png(const std::string& path, const std::vector<uint8_t>& bytes, int64
              png.message[0] != '\0' ? png.message : "no reason given", ")");
   };
   check(png_image_begin_read_from_memory(&png, bytes.data(), bytes.size()));
-  png.format = channels == 1 ? PNG_FORMAT_GRAY : PNG_FORMAT_RGB;
+  const int64_t read = (png.format & PNG_FORMAT_FLAG_COLOR) != 0 ? 3 : channels;
+  png.format = read == 1 ? PNG_FORMAT_GRAY : PNG_FORMAT_RGB;
+  png.flags |=
+      PNG_IMAGE_FLAG_16BIT_sRGB;  // 16 bits mean what 8 bits do; libpng takes them as light
   Image image{png.height, png.width, channels, {}};
-  check_size(path, image.width, image.height, channels, bytes.size());
-  image.bytes.resize(static_cast<size_t>(image.height * image.width * channels));
+  check_size(path, image.width, image.height, read, bytes.size());
+  image.bytes.resize(static_cast<size_t>(image.height * image.width * read));
   const png_color black{0, 0, 0};
   check(png_image_finish_read(&png, &black, image.bytes.data(), 0, nullptr));
+  if (read > channels) image.bytes = greys(image.bytes);
   return image;
 }
 
-Image read_jpeg(const std::string& path, const std::vector<uint8_t>& bytes, int64_t channels) {
+// Whether a JPEG file has Adobe's marker: its CMYK is then stored inverted.
+bool has_adobe_marker(const std::vector<uint8_t>& bytes) {
+  constexpr uint8_t kAdobe = 0xee, kScan = 0xda;
+  for (size_t at = 2; at + 9 <= bytes.size() && bytes[at] == 0xff && bytes[at + 1] != kScan;) {
+    if (bytes[at + 1] == 0xff) {  // filling
+      ++at;
+      continue;
+    }
+    if (bytes[at + 1] == kAdobe && std::memcmp(bytes.data() + at + 4, "Adobe", 5) == 0) return true;
+    at += 2 + (size_t{bytes[at + 2]} << 8 | bytes[at + 3]);
+  }
+  return false;
+}
+
+// Pixels [n, 4] of inks as [n, 3] colours: red is what cyan and black leave of it.
+std::vector<uint8_t> from_inks(const std::vector<uint8_t>& inks, bool inverted) {
+  std::vector<uint8_t> out;
+  out.reserve(inks.size() / 4 * 3);
+  for (size_t at = 0; at < inks.size(); at += 4) {
+    const auto left = [&](size_t i) { return inverted ? inks[at + i] : 255 - inks[at + i]; };
+    for (size_t c = 0; c < 3; ++c)
+      out.push_back(static_cast<uint8_t>((left(c) * left(3) + 127) / 255));
+  }
+  return out;
+}
+
+// Warnings of libjpeg's that may concern no pixel: behind the last one something stands before the
+// end's marker (D9), or that marker is not there.
+constexpr std::string_view kStray = "extraneous bytes before marker 0xd9", kNoEnd = "Premature end";
+
+Image read_jpeg(const std::string& path, std::vector<uint8_t> bytes, int64_t channels) {
   const std::unique_ptr<void, int (*)(tjhandle)> jpeg(tjInitDecompress(), tjDestroy);
   FL_CHECK(jpeg != nullptr, "libjpeg-turbo cannot start (out of memory?)");
   const auto check = [&](int status) {
@@ -57,13 +141,93 @@ Image read_jpeg(const std::string& path, const std::vector<uint8_t>& bytes, int6
   int width = 0, height = 0, subsampling = 0, colours = 0;
   check(tjDecompressHeader3(jpeg.get(), bytes.data(), bytes.size(), &width, &height, &subsampling,
                             &colours));
+  const bool inks = colours == TJCS_CMYK || colours == TJCS_YCCK;
+  const int format = inks ? TJPF_CMYK : channels == 1 ? TJPF_GRAY : TJPF_RGB;
   Image image{height, width, channels, {}};
-  check_size(path, width, height, channels, bytes.size());
-  image.bytes.resize(static_cast<size_t>(image.height * image.width * channels));
-  check(tjDecompress2(jpeg.get(), bytes.data(), bytes.size(), image.bytes.data(), width, 0, height,
-                      channels == 1 ? TJPF_GRAY : TJPF_RGB,
-                      TJFLAG_ACCURATEDCT | TJFLAG_STOPONWARNING | TJFLAG_LIMITSCANS));
+  check_size(path, width, height, inks ? 4 : channels, bytes.size());
+  image.bytes.resize(static_cast<size_t>(image.height * image.width * (inks ? 4 : channels)));
+  const auto decompress = [&](int flags) {
+    return tjDecompress2(jpeg.get(), bytes.data(), bytes.size(), image.bytes.data(), width, 0,
+                         height, format, TJFLAG_ACCURATEDCT | TJFLAG_LIMITSCANS | flags);
+  };
+  if (const int status = decompress(TJFLAG_STOPONWARNING); status != 0) {
+    const std::string flaw = tjGetErrorStr2(jpeg.get());
+    const bool warning = tjGetErrorCode(jpeg.get()) == TJERR_WARNING;
+    if (warning && flaw.find(kNoEnd) != std::string::npos) {
+      // With that marker nothing is wrong, if no pixel is missing.
+      bytes.insert(bytes.end(), {0xff, 0xd9});
+      check(decompress(TJFLAG_STOPONWARNING));
+    } else if (warning && flaw.find(kStray) != std::string::npos) {
+      decompress(0);  // to the end: it cannot be stopped by anything else
+    } else {
+      check(status);
+    }
+    image.flaw = flaw;
+  }
+  if (inks) image.bytes = from_inks(image.bytes, has_adobe_marker(bytes));
+  if (inks && channels == 1) image.bytes = greys(image.bytes);
   return image;
+}
+
+bool is_webp(const std::vector<uint8_t>& bytes) {
+  return bytes.size() >= 12 && std::memcmp(bytes.data(), "RIFF", 4) == 0 &&
+         std::memcmp(bytes.data() + 8, "WEBP", 4) == 0;
+}
+
+#ifdef FL_SIM_WEBP
+// A pixel's number on black, mixed in light as libpng does it (IEC 61966-2-1).
+uint8_t on_black(uint8_t number, uint8_t alpha) {
+  if (alpha == 255) return number;
+  const double encoded = number / 255.0;
+  const double light =
+      (encoded <= 0.04045 ? encoded / 12.92 : std::pow((encoded + 0.055) / 1.055, 2.4)) * alpha /
+      255;
+  const double seen = light <= 0.0031308 ? 12.92 * light : 1.055 * std::pow(light, 1 / 2.4) - 0.055;
+  return static_cast<uint8_t>(std::lround(255 * seen));
+}
+
+Image read_webp(const std::string& path, const std::vector<uint8_t>& bytes, int64_t channels) {
+  WebPBitstreamFeatures features;
+  FL_CHECK(WebPGetFeatures(bytes.data(), bytes.size(), &features) == VP8_STATUS_OK, path,
+           ": is a damaged WebP file");
+  FL_CHECK(features.has_animation == 0, path, ": is an animated WebP file (must be one image)");
+  Image image{features.height, features.width, channels, {}};
+  check_size(path, image.width, image.height, 4, bytes.size());
+  std::vector<uint8_t> pixels(static_cast<size_t>(image.height * image.width * 4));
+  FL_CHECK(WebPDecodeRGBAInto(bytes.data(), bytes.size(), pixels.data(), pixels.size(),
+                              features.width * 4) != nullptr,
+           path, ": is a damaged WebP file");
+  image.bytes.reserve(pixels.size() / 4 * 3);
+  for (size_t at = 0; at < pixels.size(); at += 4) {
+    for (size_t c = 0; c < 3; ++c) image.bytes.push_back(on_black(pixels[at + c], pixels[at + 3]));
+  }
+  if (channels == 1) image.bytes = greys(image.bytes);
+  return image;
+}
+#endif
+
+// What a file is that is none of ours, by its first bytes.
+std::string other_kind(const std::vector<uint8_t>& bytes) {
+  if (bytes.empty()) return "it is empty";
+  using std::string;
+  const std::vector<std::pair<string, string>> kinds = {
+      {"GIF8", "it is a GIF file"},
+      {"BM", "it is a BMP file"},
+      {string("II*\0", 4), "it is a TIFF file"},
+      {string("MM\0*", 4), "it is a TIFF file"},
+      {string("\0\5\x16\7", 4), "it holds what macOS keeps beside a file"},
+      {"%PDF", "it is a PDF file"},
+      {"PK", "it is a zip archive"},
+      {"<", "it is a text, such as a web page that says why there is no image"},
+      {"version https://git-lfs", "it is a pointer of Git LFS; git lfs pull fetches the file"}};
+  for (const auto& [magic, what] : kinds) {
+    if (bytes.size() >= magic.size() && std::memcmp(bytes.data(), magic.data(), magic.size()) == 0)
+      return what;
+  }
+  if (is_webp(bytes)) return "it is a WebP file, which this build does not read";
+  if (bytes.size() >= 12 && std::memcmp(bytes.data() + 4, "ftyp", 4) == 0)
+    return "it is a HEIF or AVIF file, or a film";
+  return "its first bytes are those of neither";
 }
 
 // Of each new position: where its old ones begin, and their weights.
@@ -96,16 +260,35 @@ Weights triangle(int64_t from, int64_t to) {
 
 }  // namespace
 
+const std::vector<std::string>& image_endings() {
+  static const std::vector<std::string> endings = {".png", ".jpg", ".jpeg",
+#ifdef FL_SIM_WEBP
+                                                   ".webp"
+#endif
+  };
+  return endings;
+}
+
+std::string image_endings_text() {
+  std::string text;
+  const std::vector<std::string>& endings = image_endings();
+  for (size_t i = 0; i < endings.size(); ++i)
+    text += (i == 0 ? "" : i + 1 == endings.size() ? " and " : ", ") + endings[i];
+  return text;
+}
+
 Image read_image(const std::string& path, int64_t channels) {
-  const std::vector<uint8_t> bytes = read_bytes(path);
+  std::vector<uint8_t> bytes = read_bytes(path);
   constexpr uint8_t kPng[] = {0x89, 'P', 'N', 'G'}, kJpeg[] = {0xff, 0xd8, 0xff};
   const auto starts_with = [&](const auto& magic) {
     return bytes.size() >= sizeof magic && std::memcmp(bytes.data(), magic, sizeof magic) == 0;
   };
   if (starts_with(kPng)) return read_png(path, bytes, channels);
-  if (starts_with(kJpeg)) return read_jpeg(path, bytes, channels);
-  throw Error(message(path, ": is neither a PNG nor a JPEG file (",
-                      bytes.empty() ? "it is empty" : "its first bytes are those of neither", ")"));
+  if (starts_with(kJpeg)) return read_jpeg(path, std::move(bytes), channels);
+#ifdef FL_SIM_WEBP
+  if (is_webp(bytes)) return read_webp(path, bytes, channels);
+#endif
+  throw Error(message(path, ": is neither a PNG nor a JPEG file (", other_kind(bytes), ")"));
 }
 
 Image resize(const Image& image, int64_t height, int64_t width) {

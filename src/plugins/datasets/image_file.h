@@ -1,4 +1,5 @@
-// PNG and JPEG files. Only image_file.cpp includes <png.h> and <turbojpeg.h>.
+// PNG, JPEG and, where libwebp was there to build with, WebP files. Only image_file.cpp includes
+// <png.h>, <turbojpeg.h> and <webp/decode.h>.
 #pragma once
 
 #include <cstdint>
@@ -11,10 +12,17 @@ namespace fl_sim {
 struct Image {
   int64_t height = 0, width = 0, channels = 0;
   std::vector<uint8_t> bytes;  // [height, width, channels]
+  std::string flaw = {};       // what is wrong with the file beside its pixels; empty: nothing
 };
 
-// A .png, .jpg or .jpeg file (the content decides), in grey (1 channel) or red, green and blue (3).
-// Transparent pixels stand on black. Throws Error, naming the file, unless it is whole.
+// What kinds of files read_image() reads, by their endings.
+const std::vector<std::string>& image_endings();
+std::string image_endings_text();  // ".png, .jpg and .jpeg"
+
+// An image file (the content decides, not the ending), in grey (1 channel) or red, green and blue
+// (3), as its numbers are: colour profiles and gamma are not looked at, 16 bits are rounded to 8,
+// CMYK becomes red, green and blue by multiplying, and those grey as in JPEG. Transparent pixels
+// stand on black. Throws Error, naming the file, unless all its pixels are there.
 Image read_image(const std::string& path, int64_t channels);
 
 // The image at another size. Each new pixel is the mean of the old ones around it, with weights

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <map>
 
 #include "base/check.h"
 #include "plugins/datasets/files.h"
@@ -25,6 +26,7 @@ ImageStack::ImageStack(const std::string& size, const std::string& key, int64_t 
 
 void ImageStack::append(const std::string& path) {
   Image image = read_image(path, channels_);
+  if (!image.flaw.empty() && flawed_++ == 0) first_flaw_ = message(path, ": ", image.flaw);
   if (keep_ && count_ == 0) {
     height_ = image.height;
     width_ = image.width;
@@ -54,12 +56,30 @@ torch::Tensor ImageStack::take() {
   return to_tensor(std::move(planes_), shape);
 }
 
+std::string ImageStack::flaws() const {
+  if (flawed_ == 0) return "";
+  return message(flawed_, flawed_ == 1 ? " file was" : " files were",
+                 " read that other readers warn of; their pixels are whole (", first_flaw_,
+                 flawed_ == 1 ? ")" : ", for one)");
+}
+
+void Failures::check(const std::string& folder) const {
+  constexpr size_t kShown = 10;
+  if (reasons_.empty()) return;
+  if (reasons_.size() == 1) throw Error(reasons_[0]);
+  std::string text = message(folder, ": ", reasons_.size(), " of ", files_,
+                             " files cannot be read (repair them, or take them out):");
+  for (size_t i = 0; i < std::min(kShown, reasons_.size()); ++i) text += "\n  " + reasons_[i];
+  if (reasons_.size() > kShown) text += message("\n  and ", reasons_.size() - kShown, " more");
+  throw Error(text);
+}
+
 std::vector<Option> image_options() {
   return {{"size", Option::Type::kText, "keep",
            "keep: all images must have one size; 32x32: resized to that height and width"},
           {.name = "colour",
            .default_value = "rgb",
-           .meaning = "rgb: 3 channels; grey: 1 channel",
+           .meaning = "rgb: 3 channels; grey: 1 channel, 0.299 red + 0.587 green + 0.114 blue",
            .choices = {"rgb", "grey"}}};
 }
 
@@ -83,13 +103,18 @@ class ImageFolder final : public DatasetSource {
                        "by seed",
                        {.low = 0, .high = 1, .open_low = true, .open_high = true}});
     return {
-        .summary = "PNG and JPEG files, a folder a class: images:FOLDER",
+        .summary = "image files (PNG, JPEG, WebP), a folder a class: images:FOLDER",
         .source = "the layout of torchvision's ImageFolder",
-        .rule =
-            "FOLDER is a path, or a path within data-dir. FOLDER/train/CLASS/*.{png,jpg,jpeg} and "
-            "FOLDER/test/CLASS/*, or FOLDER/CLASS/*, of which a part becomes the test set. Classes "
-            "are the folders in the order of their names, files the samples in the order of "
-            "theirs. Inputs are in [0, 1], channels first.",
+        .rule = message(
+            "FOLDER is a path, or a path within data-dir. FOLDER/train/CLASS/* and "
+            "FOLDER/test/CLASS/*, or FOLDER/CLASS/*, of which a part becomes the test set: what "
+            "ends in ",
+            image_endings_text(),
+            ". Classes are the folders in the order of their names, files the samples in the "
+            "order of theirs; hidden ones and __MACOSX are neither. Inputs are in [0, 1], channels "
+            "first: the numbers in the file over 255 (or 65535), without its colour profile, gamma "
+            "or EXIF orientation. Transparent pixels stand on black. Files of other kinds are left "
+            "out, with a warning."),
         .options = options,
         .takes_argument = true};
   }
@@ -100,20 +125,27 @@ class ImageFolder final : public DatasetSource {
     const bool apart = fs::is_directory(folder / "train", none);
     FL_CHECK(!apart || fs::is_directory(folder / "test", none), folder.string(),
              ": holds train/, but no test/ (both are needed, or neither)");
-    const std::vector<std::string> classes = class_folders(apart ? folder / "train" : folder);
-    const std::vector<File> files = list(apart ? folder / "train" : folder, classes);
+    Dataset data;
+    LeftOut left_out;
+    const fs::path train = apart ? folder / "train" : folder;
+    const std::vector<std::string> classes = class_folders(train);
+    const std::vector<File> files = list(train, classes, left_out);
     std::vector<File> part[2];
     if (apart) {
       const std::vector<std::string> tested = class_folders(folder / "test");
       for (const std::string& name : tested) {
         FL_CHECK(std::find(classes.begin(), classes.end(), name) != classes.end(),
-                 (folder / "test" / name).string(), ": is a class that ",
-                 (folder / "train").string(), " does not have");
+                 (folder / "test" / name).string(), ": is a class that ", train.string(),
+                 " does not have");
       }
       part[0] = files;
-      part[1] = list(folder / "test", classes);
-      FL_CHECK(!part[1].empty(), (folder / "test").string(),
-               ": holds no .png, .jpg or .jpeg files");
+      part[1] = list(folder / "test", classes, left_out);
+      for (const std::string& name : class_folders(folder)) {
+        if (name != "train" && name != "test") {
+          data.notes.push_back(
+              message((folder / name).string(), ": is not read (samples are in train/ and test/)"));
+        }
+      }
     } else {
       std::vector<int64_t> labels;
       for (const File& file : files) labels.push_back(file.label);
@@ -123,14 +155,21 @@ class ImageFolder final : public DatasetSource {
       for (size_t i = 0; i < files.size(); ++i) part[is_test[i] ? 1 : 0].push_back(files[i]);
     }
 
-    Dataset data;
     data.classes = std::ssize(classes);
     data.class_names = classes;
     data.scale = 1.0 / 255;
+    note_empty_classes(data, classes, part[0]);
+    if (left_out.files > 0) {
+      data.left_out = message(left_out.files, left_out.files == 1 ? " file" : " files");
+      data.notes.push_back(left_out.text(folder, std::ssize(part[0]) + std::ssize(part[1])));
+    }
     ImageStack stack(job_.get<std::string>("images.size"), "images.size",
                      channels_of(job_.get<std::string>("images.colour")));
-    data.train = samples(part[0], stack);
-    data.test = samples(part[1], stack);
+    Failures failures;
+    data.train = samples(part[0], stack, failures);
+    data.test = samples(part[1], stack, failures);
+    failures.check(folder);
+    if (const std::string flaws = stack.flaws(); !flaws.empty()) data.notes.push_back(flaws);
     return data;
   }
 
@@ -140,13 +179,38 @@ class ImageFolder final : public DatasetSource {
     int64_t label;
   };
 
+  // What stands in class folders and is not read.
+  struct LeftOut {
+    int64_t files = 0;
+    std::map<std::string, int64_t> endings;  // how many files; "folders" too
+    std::string first;
+
+    // "10 .bmp, 1 .txt"
+    std::string kinds() const {
+      std::string text;
+      for (const auto& [ending, count] : endings)
+        text += message(text.empty() ? "" : ", ", count, " ", ending);
+      return text;
+    }
+    std::string text(const fs::path& folder, int64_t read) const {
+      return message(folder.string(), ": ", files, " of ", files + read, " files are left out, ",
+                     kinds(), ", the first is ", first, " (only ", image_endings_text(),
+                     " right in a class's folder are read)");
+    }
+  };
+
+  static bool is_hidden(const std::string& name) {
+    return name.starts_with('.') || name == "__MACOSX" || name == "@eaDir" || name == "Thumbs.db" ||
+           name == "desktop.ini";
+  }
+
   static std::vector<std::string> class_folders(const fs::path& folder) {
     std::vector<std::string> names;
     std::error_code error;
     for (fs::directory_iterator at(folder, error), end; !error && at != end; at.increment(error)) {
       std::error_code none;
       const std::string name = at->path().filename();
-      if (at->is_directory(none) && !name.starts_with('.')) names.push_back(name);
+      if (at->is_directory(none) && !is_hidden(name)) names.push_back(name);
     }
     FL_CHECK(!error, folder.string(), ": cannot be listed (", error.message(), ")");
     FL_CHECK(!names.empty(), folder.string(), ": holds no folders (a folder a class is expected)");
@@ -154,22 +218,68 @@ class ImageFolder final : public DatasetSource {
     return names;
   }
 
-  static std::vector<File> list(const fs::path& folder, const std::vector<std::string>& classes) {
+  // Counts what a class's folder holds beside images.
+  static void count_others(const fs::path& folder, LeftOut& left_out) {
+    std::vector<fs::path> others;
+    std::error_code error;
+    for (fs::recursive_directory_iterator at(folder, error), end; !error && at != end;
+         at.increment(error)) {
+      std::error_code none;
+      const bool hidden = is_hidden(at->path().filename());
+      if (hidden && at->is_directory(none)) at.disable_recursion_pending();
+      if (hidden || at->is_directory(none)) continue;
+      const bool taken =
+          at.depth() == 0 && at->is_regular_file(none) && has_ending(at->path(), image_endings());
+      if (!taken) others.push_back(at->path());
+    }
+    FL_CHECK(!error, folder.string(), ": cannot be listed (", error.message(), ")");
+    std::sort(others.begin(), others.end());
+    for (const fs::path& path : others) {
+      if (left_out.files++ == 0) left_out.first = path;
+      const std::string ending = path.extension();
+      const bool deeper = path.parent_path() != folder;
+      ++left_out.endings[deeper           ? "in folders of a class"
+                         : ending.empty() ? "without an ending"
+                                          : ending];
+    }
+  }
+
+  static std::vector<File> list(const fs::path& folder, const std::vector<std::string>& classes,
+                                LeftOut& left_out) {
     std::vector<File> files;
+    LeftOut here;
     for (size_t c = 0; c < classes.size(); ++c) {
       std::error_code none;
       if (!fs::is_directory(folder / classes[c], none)) continue;
-      for (const fs::path& path : list_files(folder / classes[c], {".png", ".jpg", ".jpeg"}))
+      for (const fs::path& path : list_files(folder / classes[c], image_endings()))
         files.push_back({path, static_cast<int64_t>(c)});
+      count_others(folder / classes[c], here);
     }
-    FL_CHECK(!files.empty(), folder.string(), ": its folders hold no .png, .jpg or .jpeg files");
+    FL_CHECK(
+        !files.empty(), folder.string(), ": its folders hold no ", image_endings_text(), " files",
+        here.files == 0 ? "" : message(" (but ", here.kinds(), "; the first is ", here.first, ")"));
+    if (here.files > 0 && left_out.files == 0) left_out.first = here.first;
+    left_out.files += here.files;
+    for (const auto& [ending, count] : here.endings) left_out.endings[ending] += count;
     return files;
   }
 
-  static Samples samples(const std::vector<File>& files, ImageStack& stack) {
+  static void note_empty_classes(Dataset& data, const std::vector<std::string>& classes,
+                                 const std::vector<File>& train) {
+    std::vector<int64_t> count(classes.size());
+    for (const File& file : train) ++count[static_cast<size_t>(file.label)];
+    for (size_t c = 0; c < classes.size(); ++c) {
+      if (count[c] > 0) continue;
+      data.notes.push_back(
+          message("class ", classes[c], " has no sample to train with (its folder ",
+                  "holds no image for that; it stays class ", c, " of ", classes.size(), ")"));
+    }
+  }
+
+  static Samples samples(const std::vector<File>& files, ImageStack& stack, Failures& failures) {
     std::vector<int64_t> labels;
     for (const File& file : files) {
-      stack.append(file.path);
+      failures.attempt([&] { stack.append(file.path); });
       labels.push_back(file.label);
     }
     const int64_t n = std::ssize(labels);

@@ -13,6 +13,8 @@
 
 #include "base/check.h"
 #include "plugins/datasets/files.h"
+#include "plugins/datasets/image_file.h"
+#include "plugins/datasets/images.h"
 #include "plugins/datasets/pixels.h"
 #include "plugins/datasets/text.h"
 
@@ -21,8 +23,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// What x holds: lists of numbers, or texts of 80 characters.
-enum class Kind { kUnknown, kNumbers, kText };
+// What x holds: lists of numbers, texts of 80 characters, or names of image files.
+enum class Kind { kUnknown, kNumbers, kText, kFiles };
+
+const char* plural_of(Kind kind) {
+  return kind == Kind::kText ? "texts" : kind == Kind::kFiles ? "names of images" : "numbers";
+}
 
 // All users of one part (train or test), in the order in which they are read.
 struct LeafPart {
@@ -35,12 +41,13 @@ struct LeafPart {
   };
   std::map<std::string, User> users;  // sorted by name
   Kind kind = Kind::kUnknown;
-  int64_t width = -1;           // numbers in a sample
-  bool image = false;           // numbers are pixels
-  Pixels pixels;                // [samples, width], images
-  std::vector<float> features;  // [samples, width], anything else
-  std::vector<uint8_t> text;    // [samples, 80]
-  std::vector<int64_t> labels;  // [samples]
+  int64_t width = -1;              // numbers in a sample
+  bool image = false;              // numbers are pixels
+  Pixels pixels;                   // [samples, width], images
+  std::vector<float> features;     // [samples, width], anything else
+  std::vector<uint8_t> text;       // [samples, 80]
+  std::vector<std::string> files;  // [samples]
+  std::vector<int64_t> labels;     // [samples]
 };
 
 // Follows one file's events. Returning false would end the parser without a reason, so everything
@@ -81,8 +88,16 @@ class LeafEvents final : public nlohmann::json_sax<nlohmann::json> {
     }
     return true;
   }
-  bool parse_error(std::size_t position, const std::string&,
+  bool parse_error(std::size_t position, const std::string& last_token,
                    const nlohmann::json::exception& error) override {
+    // Python's json.dump writes what JSON does not know.
+    const std::string begun = last_token.substr(last_token.find_last_of(" \t\n,:[") + 1);
+    for (const char* word : {"NaN", "Infinity", "-Infinity"}) {
+      FL_CHECK(begun.empty() || begun == "-" || !std::string_view(word).starts_with(begun), path_,
+               ": holds ", word, " near byte ", position,
+               in_user() ? message(" (user ", shown(user_), ", ", field_, " ", rows_, ")") : "",
+               ", which is no number of JSON (leave such samples out)");
+    }
     throw Error(
         message(path_, ": is not JSON near byte ", position, " (", error.what(), "; truncated?)"));
   }
@@ -115,6 +130,7 @@ class LeafEvents final : public nlohmann::json_sax<nlohmann::json> {
   bool known_section() const {
     return section_ == "users" || section_ == "num_samples" || section_ == "user_data";
   }
+  bool in_user() const { return section_ == "user_data" && !user_.empty(); }
   bool in_field(const char* field, int depth) const {
     return section_ == "user_data" && field_ == field && depth_ == depth;
   }
@@ -145,7 +161,8 @@ class LeafEvents final : public nlohmann::json_sax<nlohmann::json> {
     } else if (data && depth_ == 3 && (field_ == "x" || field_ == "y")) {
       FL_CHECK(bracket == '[', path_, ": user ", shown(user_), "'s ", field_, " is not a list");
     } else if (in_field("x", 4)) {
-      FL_CHECK(bracket == '[' && part_.kind != Kind::kText, where(),
+      FL_CHECK(bracket == '[' && (part_.kind == Kind::kUnknown || part_.kind == Kind::kNumbers),
+               where(),
                " is neither a list of numbers "
                "nor, like those before, a text");
       part_.kind = Kind::kNumbers;
@@ -211,16 +228,27 @@ class LeafEvents final : public nlohmann::json_sax<nlohmann::json> {
   }
 
   bool text(const std::string& value) {
+    FL_CHECK(!in_field("x", 5), where(), " is a list that holds the text ", shown(value),
+             ", as in LEAF's Sent140: words are not read here, only numbers (number them, and give "
+             "them as x of npz:FILE, or as lists of numbers)");
     if (in_field("x", 4)) {
       FL_CHECK(part_.kind != Kind::kNumbers, where(), " is a text, while those before are numbers");
-      part_.kind = Kind::kText;
+      if (part_.kind == Kind::kUnknown)
+        part_.kind = has_ending(value, image_endings()) ? Kind::kFiles : Kind::kText;
+      if (part_.kind == Kind::kFiles) {
+        FL_CHECK(has_ending(value, image_endings()), where(), " is ", shown(value),
+                 ", while those before are names of images");
+        part_.files.push_back(value);
+        ++rows_;
+        return true;
+      }
       FL_CHECK(std::ssize(value) == leaf_text::kLength, where(), " is a text of ", value.size(),
                " bytes (expected ", leaf_text::kLength, " characters of LEAF's Shakespeare)");
       for (const char c : value) part_.text.push_back(static_cast<uint8_t>(character(c)));
       ++rows_;
     } else if (in_field("y", 4)) {
-      FL_CHECK(part_.kind != Kind::kNumbers && value.size() == 1, path_, ": user ", shown(user_),
-               ": a label is ", shown(value),
+      FL_CHECK(part_.kind != Kind::kNumbers && part_.kind != Kind::kFiles && value.size() == 1,
+               path_, ": user ", shown(user_), ": a label is ", shown(value),
                " (must be a whole number, or one character where x are texts)");
       part_.kind = Kind::kText;
       part_.labels.push_back(character(value[0]));
@@ -309,17 +337,23 @@ class Leaf final : public DatasetSource {
   }
 
   static PluginInfo describe() {
+    std::vector<Option> options = image_options();
+    options.push_back({"classes", Option::Type::kInteger, "0",
+                       "classes; 0: the largest label and one, 80 for texts", between(0, 1e6)});
+    options.push_back({"images", Option::Type::kText, "auto",
+                       "folder of the image files that x names; auto: raw/img_align_celeba beside "
+                       "train/ and test/"});
     return {
-        .summary = "LEAF's JSON files: leaf:femnist, leaf:shakespeare, or any folder of its form",
+        .summary = "LEAF's JSON files: leaf:femnist, leaf:celeba, or any folder of its form",
         .source = "Caldas et al., LEAF: a benchmark for federated settings, 2018",
         .rule =
             "NAME is a folder with train/*.json and test/*.json, or DIR/NAME or DIR/leaf/NAME, "
             "with or without data/ behind it, where DIR is data-dir, else $FL_SIM_DATA. x: lists "
             "of numbers (784 of them in [0, 1] are 28 x 28 images) with whole numbers as y; or "
-            "texts of 80 characters with the next character as y (80 classes). Files are merged; "
+            "texts of 80 characters with the next character as y (80 classes); or names of image "
+            "files, as in CelebA. Sent140's and Reddit's words are not read. Files are merged; "
             "natural clients: the users, in the order of their names.",
-        .options = {{"classes", Option::Type::kInteger, "0",
-                     "classes; 0: the largest label and one, 80 for texts", between(0, 1e6)}},
+        .options = options,
         .takes_argument = true};
   }
 
@@ -327,9 +361,8 @@ class Leaf final : public DatasetSource {
     const fs::path folder = find_folder();
     LeafPart train = read_part(folder / "train"), test = read_part(folder / "test");
     FL_CHECK(train.kind == test.kind && train.width == test.width, folder.string(),
-             ": train/ and test/ differ in what x holds (",
-             train.kind == Kind::kText ? "texts" : message(train.width, " numbers"), " and ",
-             test.kind == Kind::kText ? "texts" : message(test.width, " numbers"), ")");
+             ": train/ and test/ differ in what x holds (", content_of(train), " and ",
+             content_of(test), ")");
     Dataset data;
     const std::vector<int64_t> train_order = order_of(train), test_order = order_of(test);
     int64_t owner = 0;
@@ -346,7 +379,9 @@ class Leaf final : public DatasetSource {
       data.test.inputs = rows_of(test.text, leaf_text::kLength, test_order);
       return data;
     }
-    if (train.image && test.image) {
+    if (train.kind == Kind::kFiles) {
+      read_images(folder, train.files, train_order, test.files, test_order, data);
+    } else if (train.image && test.image) {
       set_inputs(data, train.pixels, train_order, test.pixels, test_order, {1, 28, 28});
     } else {
       FL_CHECK(!train.image && !test.image, folder.string(),
@@ -363,6 +398,45 @@ class Leaf final : public DatasetSource {
   }
 
  private:
+  static std::string content_of(const LeafPart& part) {
+    return part.kind == Kind::kNumbers ? message(part.width, " numbers") : plural_of(part.kind);
+  }
+
+  fs::path image_folder(const fs::path& folder, const std::string& first) const {
+    const auto given = job_.get<std::string>("leaf.images");
+    if (given != "auto") return find_path(job_, "leaf.images", given);
+    std::string looked;
+    for (const char* place : {"raw/img_align_celeba", "img_align_celeba", "raw", "images",
+                              "../raw/img_align_celeba", "../img_align_celeba"}) {
+      std::error_code none;
+      if (fs::is_directory(folder / place, none)) return folder / place;
+      looked += (looked.empty() ? "" : ", ") + (folder / place).string();
+    }
+    throw Error(message("leaf: ", folder.string(), ": x are names of image files, such as ",
+                        shown(first), ", as in CelebA, but the images were not found (looked for ",
+                        looked, "); --leaf.images names their folder"));
+  }
+
+  void read_images(const fs::path& folder, const std::vector<std::string>& train,
+                   const std::vector<int64_t>& train_order, const std::vector<std::string>& test,
+                   const std::vector<int64_t>& test_order, Dataset& data) const {
+    const fs::path images = image_folder(folder, train.front());
+    ImageStack stack(job_.get<std::string>("leaf.size"), "leaf.size",
+                     channels_of(job_.get<std::string>("leaf.colour")));
+    Failures failures;
+    const auto read = [&](const std::vector<std::string>& names,
+                          const std::vector<int64_t>& order) {
+      for (const int64_t i : order)
+        failures.attempt([&] { stack.append(images / names[static_cast<size_t>(i)]); });
+      return stack.take();
+    };
+    data.train.inputs = read(train, train_order);
+    data.test.inputs = read(test, test_order);
+    failures.check(images);
+    data.scale = 1.0 / 255;
+    if (const std::string flaws = stack.flaws(); !flaws.empty()) data.notes.push_back(flaws);
+  }
+
   fs::path find_folder() const {
     std::vector<fs::path> bases = {name_, fs::path(name_) / "data"};
     for (const fs::path& base : data_folders(job_)) {

@@ -12,7 +12,7 @@ namespace {
 
 struct SparseRows {
   std::string path;
-  std::vector<int64_t> labels;
+  std::vector<double> labels;
   std::vector<int64_t> offsets = {0};  // of each row in the two below, and their end
   std::vector<int64_t> indices;        // from 0
   std::vector<float> values;
@@ -22,7 +22,8 @@ struct SparseRows {
   int64_t rows() const { return std::ssize(labels); }
 };
 
-SparseRows read_sparse(const std::string& path) {
+// `numbers`: labels may be any, otherwise they are whole.
+SparseRows read_sparse(const std::string& path, bool numbers) {
   SparseRows out;
   out.path = path;
   LineReader in(path);
@@ -38,8 +39,12 @@ SparseRows read_sparse(const std::string& path) {
     };
     const std::string_view label = take();
     double number = 0;
-    FL_CHECK(parse_number(label, number) && number == std::floor(number) && std::abs(number) < 1e9,
-             in.where(), ": the label is ", shown(label), " (must be a whole number)");
+    const bool parsed = parse_number(label, number);
+    FL_CHECK(parsed && (numbers || (number == std::floor(number) && std::abs(number) < 1e9)),
+             in.where(), ": the label is ", shown(label),
+             numbers  ? " (must be a number)"
+             : parsed ? " (must be a whole number; libsvm.regression = true predicts others)"
+                      : " (must be a whole number)");
     int64_t last = 0;
     while (!rest.empty()) {
       const std::string_view word = take();
@@ -62,7 +67,7 @@ SparseRows read_sparse(const std::string& path) {
       out.largest = last;
       out.largest_line = in.number();
     }
-    out.labels.push_back(static_cast<int64_t>(number));
+    out.labels.push_back(number + 0.0);  // no -0
     out.offsets.push_back(std::ssize(out.indices));
   }
   FL_CHECK(out.rows() > 0, path, ": no rows were found (expected lines 'label index:value ...')");
@@ -84,9 +89,10 @@ class Libsvm final : public DatasetSource {
             "Intelligent Systems and Technology, 2011",
         .rule =
             "FILE is a path, or a path within data-dir, plain or .gz, with lines 'label "
-            "index:value ...', indices from 1. Inputs are dense. Labels are -1 and +1, 0 to C-1 or "
-            "1 to C; they become 0 to C-1 in order, and each must occur. There are as many inputs "
-            "as the largest index of both files says, or as many as features says.",
+            "index:value ...', indices from 1. Inputs are dense. Labels are whole numbers, such as "
+            "-1 and +1, 0 to C-1, 1 to C, or 2 and 4; those that occur become 0, 1, ... in order, "
+            "and the test file has no others. There are as many inputs as the largest index of "
+            "both files says, or as many as features says.",
         .options = {{.name = "test",
                      .default_value = "none",
                      .meaning = "file of test rows",
@@ -98,16 +104,19 @@ class Libsvm final : public DatasetSource {
                      {.low = 0, .high = 1, .open_low = true, .open_high = true},
                      {},
                      {"libsvm.test", {"none"}}},
+                    {"regression", Type::kFlag, "false",
+                     "the label is a number to be predicted, not a class"},
                     {"features", Type::kInteger, "0", "inputs; 0: the largest index", at_least(0)}},
         .takes_argument = true};
   }
 
   Dataset read() const override {
-    SparseRows train = read_sparse(find_path(job_, "libsvm", file_));
+    const bool regression = job_.get<bool>("libsvm.regression");
+    SparseRows train = read_sparse(find_path(job_, "libsvm", file_), regression);
     SparseRows test;
     const auto test_file = job_.get<std::string>("libsvm.test");
     if (test_file != "none") {
-      test = read_sparse(find_path(job_, "libsvm.test", test_file));
+      test = read_sparse(find_path(job_, "libsvm.test", test_file), regression);
     } else {
       split(train, test);
     }
@@ -122,9 +131,15 @@ class Libsvm final : public DatasetSource {
     FL_CHECK(features > 0, train.path, ": no row has a value other than its label");
 
     Dataset data;
-    const auto [first, step] = numbering(train, test, data);
-    data.train = samples(train, features, first, step);
-    data.test = samples(test, features, first, step);
+    const std::vector<double> levels = levels_of(train, test);
+    data.classes = std::ssize(levels);
+    if (regression) {
+      data.values = levels;
+    } else {
+      name_classes(train, test, levels, data);
+    }
+    data.train = samples(train, features, levels);
+    data.test = samples(test, features, levels);
     return data;
   }
 
@@ -150,35 +165,48 @@ class Libsvm final : public DatasetSource {
     }
   }
 
-  // Class c is the label first + c · step. Sets the classes and their names.
-  static std::pair<int64_t, int64_t> numbering(const SparseRows& train, const SparseRows& test,
-                                               Dataset& data) {
-    std::vector<int64_t> found = train.labels;
+  // The labels that occur, in order.
+  static std::vector<double> levels_of(const SparseRows& train, const SparseRows& test) {
+    std::vector<double> found = train.labels;
     found.insert(found.end(), test.labels.begin(), test.labels.end());
     std::sort(found.begin(), found.end());
     found.erase(std::unique(found.begin(), found.end()), found.end());
-    const int64_t step = found == std::vector<int64_t>{-1, 1} ? 2 : 1;
-    const int64_t first = found.front();
-    for (size_t c = 0; c < found.size(); ++c) {
-      FL_CHECK(found[c] == first + static_cast<int64_t>(c) * step &&
-                   (step == 2 || first == 0 || first == 1),
-               train.path, ": ", found.size(), " different labels occur, from ", first, " to ",
-               found.back(), ", among them ", found[c],
-               " (must be -1 and +1, or 0 to C-1, or 1 to C, each at least once)");
-      data.class_names.push_back(std::to_string(found[c]));
-    }
-    // Two files may code their classes differently; a class that only one of them has is the sign.
-    for (const int64_t label : found) {
-      const bool known =
-          std::find(train.labels.begin(), train.labels.end(), label) != train.labels.end();
-      FL_CHECK(known || test.path == train.path, test.path, ": holds label ", label, ", which ",
-               train.path, " does not (are the labels of both coded alike?)");
-    }
-    data.classes = std::ssize(found);
-    return {first, step};
+    return found;
   }
 
-  static Samples samples(const SparseRows& rows, int64_t features, int64_t first, int64_t step) {
+  static void name_classes(const SparseRows& train, const SparseRows& test,
+                           const std::vector<double>& levels, Dataset& data) {
+    constexpr int64_t kFewRows = 10;
+    // Two files may code their classes differently; a class that only one of them has is the sign.
+    std::vector<double> trained = train.labels;
+    std::sort(trained.begin(), trained.end());
+    for (const double label : levels) {
+      FL_CHECK(test.path == train.path || std::binary_search(trained.begin(), trained.end(), label),
+               test.path, ": holds label ", label, ", which ", train.path,
+               " does not (are the labels of both coded alike?)");
+      data.class_names.push_back(std::to_string(static_cast<int64_t>(label)));
+    }
+    const auto classes = std::ssize(levels), rows = train.rows() + test.rows();
+    if (rows >= kFewRows && 2 * classes > rows) {
+      data.notes.push_back(message(train.path, ": ", classes, " different labels stand in ", rows,
+                                   " rows, and each is a class (if they are numbers to be "
+                                   "predicted: libsvm.regression = true)"));
+    }
+    // A gap may be a class that these rows happen to lack.
+    const bool signs = levels == std::vector<double>{-1, 1};
+    const double span = levels.back() - levels.front() + 1;
+    if (signs || span == static_cast<double>(classes) || classes < 2) return;
+    std::string list;
+    constexpr size_t kShown = 10;
+    for (size_t c = 0; c < std::min(kShown, levels.size()); ++c)
+      list += message(c == 0 ? "" : ", ", levels[c]);
+    data.notes.push_back(message(train.path, ": labels ", list, classes > 10 ? ", ..." : "",
+                                 " become classes 0 to ", classes - 1,
+                                 "; what lies between does not occur"));
+  }
+
+  static Samples samples(const SparseRows& rows, int64_t features,
+                         const std::vector<double>& levels) {
     // One absurd index must not claim all memory: real sparse sets have a value in a few hundred.
     constexpr int64_t kSmall = int64_t{1} << 24, kSparsest = 4096;
     const int64_t n = rows.rows();
@@ -191,7 +219,7 @@ class Libsvm final : public DatasetSource {
     int64_t* y = out.labels.data_ptr<int64_t>();
     for (int64_t i = 0; i < n; ++i) {
       const size_t row = static_cast<size_t>(i);
-      y[i] = (rows.labels[row] - first) / step;
+      y[i] = std::lower_bound(levels.begin(), levels.end(), rows.labels[row]) - levels.begin();
       for (int64_t k = rows.offsets[row]; k < rows.offsets[row + 1]; ++k)
         x[i * features + rows.indices[static_cast<size_t>(k)]] =
             rows.values[static_cast<size_t>(k)];

@@ -242,10 +242,11 @@ NumpyArrays read_folder(const std::string& path, const std::vector<std::string>&
   return arrays;
 }
 
-NumpyArrays read_archive(const std::string& path, const std::vector<std::string>& wanted) {
+using Archive = std::unique_ptr<zip_t, void (*)(zip_t*)>;
+
+Archive open_archive(const std::string& path) {
   int code = 0;
-  const std::unique_ptr<zip_t, void (*)(zip_t*)> archive(
-      zip_open(path.c_str(), ZIP_RDONLY | ZIP_CHECKCONS, &code), zip_discard);
+  Archive archive(zip_open(path.c_str(), ZIP_RDONLY | ZIP_CHECKCONS, &code), zip_discard);
   if (archive == nullptr) {
     zip_error_t error;
     zip_error_init_with_code(&error, code);
@@ -253,6 +254,11 @@ NumpyArrays read_archive(const std::string& path, const std::vector<std::string>
     zip_error_fini(&error);
     throw Error(message(path, ": is not a whole .npz archive (", why, ")"));
   }
+  return archive;
+}
+
+NumpyArrays read_archive(const std::string& path, const std::vector<std::string>& wanted) {
+  const Archive archive = open_archive(path);
   NumpyArrays arrays;
   for (const std::string& name : wanted) {
     const std::string where = message(path, ", ", name);
@@ -277,6 +283,26 @@ NumpyArrays read_archive(const std::string& path, const std::vector<std::string>
 }
 
 }  // namespace
+
+std::vector<std::string> numpy_names(const std::string& path) {
+  const std::string ending = ".npy";
+  std::vector<std::string> names;
+  std::error_code none;
+  if (std::filesystem::is_directory(path, none)) {
+    for (const auto& file : list_files(path, {ending})) names.push_back(file.stem());
+    std::sort(names.begin(), names.end());
+    return names;
+  }
+  const Archive archive = open_archive(path);
+  const zip_int64_t files = zip_get_num_entries(archive.get(), 0);
+  for (zip_int64_t i = 0; i < files; ++i) {
+    const char* entry = zip_get_name(archive.get(), static_cast<zip_uint64_t>(i), 0);
+    const std::string name = entry == nullptr ? "" : entry;
+    if (name.ends_with(ending)) names.push_back(name.substr(0, name.size() - ending.size()));
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
 
 NumpyArrays read_numpy(const std::string& path, const std::vector<std::string>& wanted) {
   std::error_code none;

@@ -101,6 +101,14 @@ void LevelColumn::add(std::string_view cell) {
   codes_.push_back(found->second);
 }
 
+std::vector<std::string> LevelColumn::new_levels(size_t known) const {
+  std::vector<std::string> out;
+  for (const auto& [name, code] : index_) {
+    if (static_cast<size_t>(code) >= known) out.push_back(name);
+  }
+  return out;
+}
+
 LevelColumn::Sorted LevelColumn::sorted() const {
   Sorted out;
   std::vector<std::pair<double, std::string>> levels;  // all 0 where they are texts
@@ -191,6 +199,16 @@ bool Table::is_missing(const std::string& cell) const {
   });
 }
 
+namespace {
+
+bool has_decimal_comma(std::string cell) {
+  double number = 0;
+  return std::count(cell.begin(), cell.end(), ',') == 1 &&
+         parse_number(cell.replace(cell.find(','), 1, "."), number);
+}
+
+}  // namespace
+
 int64_t Table::read(const std::string& path) {
   constexpr size_t kMostLevels = 1000;
   CellReader in(path, format_.separator);
@@ -202,6 +220,9 @@ int64_t Table::read(const std::string& path) {
   while (in.next(cells)) {
     empty = false;
     if (roles_.empty()) {
+      FL_CHECK(!header || !cells[0].starts_with("sep="), in.where(), ": is ", shown(cells[0]),
+               ", which tells Excel the separator (take the line out; ", format_.key,
+               ".separator says it here)");
       assign_roles(path, cells);
     } else if (header) {
       FL_CHECK(cells == names_, in.where(), ": the header differs from that of the first file ",
@@ -209,12 +230,18 @@ int64_t Table::read(const std::string& path) {
     }
     if (std::exchange(header, false)) continue;
     FL_CHECK(cells.size() == roles_.size(), in.where(), ": ", cells.size(), " cells were found (",
-             roles_.size(), " are expected, as in the first line; is the separator right?)");
+             roles_.size(), " are expected, as in the first line; ",
+             cells[0].starts_with('|') || cells[0].starts_with('#')
+                 ? message("is ", shown(cells[0]), " a comment? Take it out)")
+                 : "is the separator right?)");
 
     bool whole = true;
     for (size_t c = 0; c < cells.size(); ++c)
       whole = whole && (roles_[c] == Role::kDropped || !is_missing(cells[c]));
-    if (!whole) continue;
+    if (!whole) {
+      ++left_out_;
+      continue;
+    }
     numbers.clear();
     size_t level = 0;
     for (size_t c = 0; c < cells.size(); ++c) {
@@ -225,8 +252,10 @@ int64_t Table::read(const std::string& path) {
         case Role::kNumber: {
           double number = 0;
           FL_CHECK(parse_number(cell, number), in.where(), ": ", column_name(c), " is ",
-                   shown(cell), " (must be a number; ", format_.key, ".onehot, ", format_.key,
-                   ".drop and ", format_.key, ".missing are for what is none)");
+                   shown(cell), " (must be a number",
+                   has_decimal_comma(cell) ? " with a decimal point, not a comma; " : "; ",
+                   format_.key, ".onehot, ", format_.key, ".drop and ", format_.key,
+                   ".missing are for what is none)");
           numbers.push_back(number);
           break;
         }

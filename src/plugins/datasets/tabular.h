@@ -50,6 +50,9 @@ class LevelColumn {
   void add(std::string_view cell);
   bool numeric() const { return numeric_; }      // every level is a number
   size_t size() const { return index_.size(); }  // levels
+  // The levels that were met first after `known` others, in alphabetical order.
+  std::vector<std::string> new_levels(size_t known) const;
+  bool contains(std::string_view level) const { return index_.find(level) != index_.end(); }
 
   // The levels in order, of numbers if all are, else of texts; and each row's place among them.
   struct Sorted {
@@ -95,6 +98,7 @@ class Table {
   const LevelColumn& labels() const { return labels_; }
   const LevelColumn& clients() const { return clients_; }
   int64_t rows() const { return rows_; }
+  int64_t left_out() const { return left_out_; }  // rows with missing values
 
  private:
   enum class Role { kNumber, kLevels, kLabel, kClient, kDropped };
@@ -106,7 +110,7 @@ class Table {
   TableFormat format_;
   std::vector<std::string> names_;  // of the header; empty: there is none
   std::vector<Role> roles_;         // one a column
-  int64_t rows_ = 0;
+  int64_t rows_ = 0, left_out_ = 0;
   int64_t numbers_ = 0;         // columns of numbers
   std::vector<double> values_;  // [rows, numbers]
   std::vector<LevelColumn> levels_;

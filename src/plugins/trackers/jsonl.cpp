@@ -64,6 +64,7 @@ class Jsonl final : public Tracker {
     add("test_accuracy", r.test_accuracy);
     add("test_balanced_accuracy", r.metrics.balanced_accuracy);
     add("test_auc", r.metrics.area_under_curve);
+    add("test_f1", r.metrics.macro_f1);
     add("test_perplexity", r.metrics.perplexity);
     if (r.clients.clients > 0) {
       add("clients_loss", r.clients.loss);
