@@ -76,13 +76,13 @@ class Jobs(Case):
         os.mkdir(home)
         for spelled in ("~/a.h5", "$RUNS/a.h5", "${RUNS}/a.h5", "$RUNS/../home/a.h5"):
             for words in (["--job", self.write(self.job().replace(f"{self.folder}/x.h5", spelled))],
-                          ["--job", self.write(self.job()), f"--output={spelled}"]):
+                          ["--job", self.write(self.job(), "other.ini"), f"--output={spelled}"]):
                 with self.subTest(spelled, words=words[-1]):
                     self.succeed(*words, HOME=home, RUNS=home)
                     with h5py.File(os.path.join(home, "a.h5")) as file:
                         self.assertEqual(os.path.realpath(file["job"].attrs["output"]), os.path.join(home, "a.h5"))
                     os.remove(os.path.join(home, "a.h5"))
-        self.assertEqual(sorted(os.listdir(self.folder)), ["home", "job.ini"])
+        self.assertEqual(sorted(os.listdir(self.folder)), ["home", "job.ini", "other.ini"])
 
     def test_every_kind_of_path(self):
         """Also behind the colon of a plug-in's name, in each part of a list, and where the job file itself is."""
@@ -123,7 +123,7 @@ class Jobs(Case):
 
     def test_twice_on_the_command_line(self):
         run = self.succeed("--job", self.write(self.job()), "--seed", 1, "--local.lr=0.1", "--seed", 2, "--local.lr", 0.2)
-        self.assertEqual(re.findall(r"^fl_sim: .*", run.err, re.M),
+        self.assertEqual(re.findall(r"^fl_sim: .* twice .*", run.err, re.M),
                          ["fl_sim: warning: seed is set twice on the command line, to 1 and 2: the last one counts",
                           "fl_sim: warning: local.lr is set twice on the command line, to 0.1 and 0.2: the last one counts"])
         with h5py.File(self.path("x.h5")) as file:

@@ -286,6 +286,11 @@ void Ledger::complete_rounds() {
   }
 }
 
+void Ledger::leave_unevaluated() {
+  for (PendingRound& pending : pending_) pending.waiting = pending.waiting_clients = false;
+  complete_rounds();
+}
+
 // Whether it is the best so far, and the last.
 void Ledger::judge(const PendingRound& round) {
   const bool better = best_.take(round.record);

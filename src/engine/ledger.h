@@ -69,6 +69,8 @@ class Ledger {
   // Evaluates a little; returns whether there is more to do.
   bool evaluate_some() { return evaluator_.step(); }
   void finish_evaluation() { evaluator_.finish(); }
+  // Where there is no time for that: rounds that are through are told as they are.
+  void leave_unevaluated();
   double evaluate_seconds() const { return evaluator_.seconds(); }
 
   // A run ends with the model that reached the target, or that took the last of the job's patience.

@@ -207,6 +207,9 @@ void Simulation::announce_stop() {
                              "the round under way, or after ", e_.job.get<std::string>("grace"),
                              " s without it (grace); a second signal ends it at once"),
                      LogLevel::kWarning);
+  // Rounds that are trained but not evaluated, which the model has learnt from.
+  root_->ledger.finish_evaluation();
+  root_->ledger.save(last_whole_model(), true);
 }
 
 // With what is being thrown, on any rank: the results are written as they are. A round that is
@@ -228,9 +231,12 @@ void Simulation::end_by_error() noexcept {
   }
   if (!keeper_) return;
   root_->ledger.save_what_there_is(last_whole_model());
-  if (hurry) return;
   try {
-    root_->ledger.finish_evaluation();
+    if (hurry) {
+      root_->ledger.leave_unevaluated();
+    } else {
+      root_->ledger.finish_evaluation();
+    }
   } catch (...) {
     return;  // it may be what has failed
   }

@@ -36,6 +36,13 @@ void greet_node(const MpiState& state) {
   MPI_Comm_free(&node);
 }
 
+// Throws an error that all ranks have. One message is enough: when the first one has said it and
+// ends, its launcher ends the others.
+[[noreturn]] void fail_as_one(int rank, const std::string& what) {
+  if (rank != 0) std::this_thread::sleep_for(std::chrono::seconds(2));
+  throw Error(what);
+}
+
 // MPI crashes, with a word about neither the reason nor the remedy, where the files by which ranks
 // of a machine speak find no room.
 void check_memory() {
@@ -48,8 +55,9 @@ void check_memory() {
   if (free >= ranks * each) return;
   const auto megabytes = [](int64_t bytes) { return message(bytes / 100'000 / 10.0, " MB"); };
   const std::string what =
-      message(folder.starts_with("/dev/shm/") ? "/dev/shm" : folder, " on ", host_name(), " has ", megabytes(free), " free, and MPI takes up to ",
-              megabytes(ranks * each), " there for ", ranks, " ranks");
+      message(folder.starts_with("/dev/shm/") ? "/dev/shm" : folder, " on ", host_name(), " has ",
+              megabytes(free), " free, and MPI takes up to ", megabytes(ranks * each),
+              " there for ", ranks, " ranks");
   const char* remedy =
       " (enlarge it: docker run --shm-size=1g, or mount -o remount,size=1g /dev/shm; or see what "
       "fills it)";
@@ -58,9 +66,7 @@ void check_memory() {
       std::cerr << "fl_sim: warning: " << what << ": it may crash" << remedy << std::endl;
     return;
   }
-  // One message is enough: who has said it ends, and with that the others.
-  if (own != 0) std::this_thread::sleep_for(std::chrono::seconds(2));
-  throw Error(what + remedy);
+  fail_as_one(own, what + remedy);
 }
 
 }  // namespace
@@ -74,6 +80,10 @@ MpiSession::MpiSession() : state_(new MpiState) {
     throw;
   }
   state_->yields = dialect::yield_when_idle();  // more ranks than cores is common here
+  // What launchers say, before MPI says it of a process that is alone.
+  const int ranks = launched_ranks();
+  const bool first = launched_as_root();
+  const std::string by = launched_by();
   int provided = 0;
   // MPICH takes SIGUSR1 for the news that a rank died, and asks its launcher, of whom a process
   // that has none then waits to hear forever. Here it asks a run to stop.
@@ -84,12 +94,12 @@ MpiSession::MpiSession() : state_(new MpiState) {
   sigaction(SIGUSR1, &ours, nullptr);
   int size = 1;
   MPI_Comm_size(MPI_COMM_WORLD, &size);
-  if (const int ranks = launched_ranks(); size == 1 && ranks > 1) {
-    if (!launched_as_root()) std::exit(1);  // one message is enough
+  if (size == 1 && ranks > 1) {
+    if (!first) std::exit(1);  // one message is enough
     const std::string own = find_launcher();
-    const bool slurm = launched_by().starts_with("SLURM");
+    const bool slurm = by.starts_with("SLURM");
     throw Error(message(
-        "the ", ranks, " ranks that were started do not know of one another (", launched_by(),
+        "the ", ranks, " ranks that were started do not know of one another (", by,
         ", but this process is alone: this fl_sim is built with ", mpi_library_version(),
         slurm ? ", and Slurm has started it without that MPI"
               : ", and the launcher is another MPI's",
@@ -97,8 +107,12 @@ MpiSession::MpiSession() : state_(new MpiState) {
         slurm ? " within the job, or srun --mpi=pmix (srun --mpi=list shows what there is)" : "",
         "; --alone says that each is meant to be a run of its own"));
   }
-  FL_CHECK(size == 1 || !launcher_ignored(), "alone is set, but this is one of ", size,
-           " ranks that know of one another (leave --alone away, or the launcher)");
+  if (size > 1 && launcher_ignored()) {
+    int rank = 0;
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    fail_as_one(rank, message("alone is set, but this is one of ", size, " ranks that know of one ",
+                              "another (leave --alone away, or the launcher)"));
+  }
   greet_node(*state_);
   MpiFiles::get().hide();
 }
