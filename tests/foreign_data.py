@@ -224,7 +224,8 @@ class Images(ForeignData):
             self.same_result(self.image_folder("plain", plain), self.image_folder("webp", files))
             self.refuse(["is a damaged WebP file"], self.image_folder("cut", {**files, "a/3.webp": files["a/1.webp"][:24]}))
         else:
-            self.assert_warns(self.train(self.image_folder("both", {**plain, **files})), "8 of 16 files are left out", ".webp")
+            self.assert_warns(self.train(self.image_folder("both", {**plain, **files})), "8 of 16 files are left out",
+                              ".webp")
 
     def test_others_files_are_told(self):
         files = {name + ".png": png(image) for name, image in self.greys().items()}
@@ -241,7 +242,8 @@ class Images(ForeignData):
         plain = {name + ".png": png(image) for name, image in self.greys().items()}
         added = {"a/._1.png": b"\0\5\x16\7", "a/.DS_Store": b"Bud1", "__MACOSX/a/._1.png": b"\0\5\x16\7",
                  "a/Thumbs.db": b"\xd0\xcf\x11\xe0", ".ipynb_checkpoints/1.png": b"", "b/.ipynb_checkpoints/1.png": b""}
-        self.same_result(self.image_folder("plain", plain), self.image_folder("added", {**plain, **added}), images__colour="grey")
+        self.same_result(self.image_folder("plain", plain), self.image_folder("added", {**plain, **added}),
+                         images__colour="grey")
         run = self.train("images:" + self.path("added"), images__colour="grey")
         self.assertEqual(self.warnings(run), [], str(run))
 
