@@ -7,7 +7,6 @@
 #include "base/rng.h"
 #include "data/shift.h"
 #include "engine/evaluation_plan.h"
-#include "engine/model_trial.h"
 #include "engine/planned_partition.h"
 #include "engine/resolve.h"
 #include "learning/evaluation.h"
@@ -198,7 +197,6 @@ Experiment prepare_experiment(Job job, Dataset data) {
   check_client_evaluation(e);
   choose_metrics(e.job, *e.network, e.data.classes);                  // finds what is wrong with it
   if (e.job.get<std::string>("init") != "random") initial_row(e, 0);  // finds what is wrong with it
-  try_foreign_model(e);
   return e;
 }
 

@@ -13,6 +13,7 @@
 
 #include "base/check.h"
 #include "base/version.h"
+#include "engine/model_trial.h"
 #include "engine/planned_partition.h"
 #include "network/arithmetic.h"
 #include "process/test_hooks.h"
@@ -108,6 +109,7 @@ Experiment set_up(const Job& job, Communicator& comm) {
   Experiment e;
   if (comm.rank() == 0) {
     e = prepare_experiment(job, read_dataset(job));
+    try_foreign_model(e);
     e.device = device_of(e.job, comm.node_rank());
   }
   if (comm.size() == 1) shift_samples(e);
