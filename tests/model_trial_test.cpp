@@ -7,6 +7,9 @@
 
 #include <torch/version.h>
 
+#include <fstream>
+#include <iterator>
+
 #include "engine/model_trial.h"
 #include "network/useful_line.h"
 #include "torchscript_modules.h"
@@ -27,7 +30,7 @@ Module net_with(const std::string& forward) {
     for (torch::Tensor parameter : part.parameters()) parameter.set_requires_grad(true);
     net.register_module(name, part);
   }
-  net.define("def forward(self, x):\n" + forward);
+  if (!forward.empty()) net.define("def forward(self, x):\n" + forward);
   return net;
 }
 
@@ -85,6 +88,25 @@ TEST(ModelTrial, FixedModesAreTold) {
   EXPECT_THAT(notes_of("    return self.fc.forward(x + torch.randn_like(x)) + "
                        "self.other.forward(x)\n"),
               Contains(HasSubstr("draws random numbers in evaluation, too")));
+}
+
+// What is called by what is called is looked at, too; and modules that the file has in a mode of
+// their own.
+TEST(ModelTrial, InnerModulesAreLookedAt) {
+  Module inner = module_of("Inner", "");
+  inner.define("def forward(self, x):\n    return torch.dropout(x, 0.5, False)\n");
+  Module middle = module_of("Middle", "");
+  middle.register_module("inner", inner);
+  middle.define("def forward(self, x):\n    return self.inner.forward(x)\n");
+  Module net = net_with("");
+  net.register_module("middle", middle);
+  net.define(
+      "def forward(self, x):\n"
+      "    return self.middle.forward(self.fc.forward(x) + self.other.forward(x))\n");
+  inner.train(false);
+  const auto notes = experiment_with(net).notes;
+  EXPECT_THAT(notes, Contains(HasSubstr("dropout in evaluation mode for good")));
+  EXPECT_THAT(notes, Contains(HasSubstr("the file has middle.inner in another mode")));
 }
 
 // Evaluation is a function of the row and the batch, whatever came before it.
@@ -189,8 +211,29 @@ TEST(ModelTrial, OtherFilesAreNamed) {
                "it was written by torch.save: it holds weights or a pickled object");
   write({"models/model.json", "archive_format"});
   EXPECT_ERROR(file.load(3, 2), "it was written by torch.export, which is another format");
+  const ScriptFile legacy(std::string("\x80\x02\x8a\x0al\xfc\x9c"));
+  EXPECT_ERROR(legacy.load(3, 2), "it is a pickle, as torch.save wrote them before PyTorch 1.6");
   const ScriptFile silent(module_of("Net", ""));
   EXPECT_ERROR(silent.load(3, 2), "has no forward() to call");
+}
+
+// A byte of the weights that changed on the way.
+TEST(ModelTrial, DamageIsSeen) {
+  const ScriptFile file(net_with(kBoth));
+  file.load(3, 2);
+  std::string content;
+  {
+    std::ifstream in(file.path(), std::ios::binary);
+    content.assign(std::istreambuf_iterator<char>(in), {});
+  }
+  torch::manual_seed(3);
+  const torch::Tensor weight = torch::randn({2, 3});  // as net_with() begins
+  const std::string bytes(static_cast<const char*>(weight.data_ptr()), weight.nbytes());
+  const size_t place = content.find(bytes);
+  ASSERT_NE(place, std::string::npos);
+  content[place + 5] ^= 1;
+  std::ofstream(file.path(), std::ios::binary) << content;
+  EXPECT_ERROR(file.load(3, 2), "is damaged (not what its checksum says)");
 }
 
 TEST(ModelTrial, WhyNothingTrains) {

@@ -50,8 +50,9 @@ class ModelTrial {
     int64_t largest = 0;
     for (const int64_t client : clients_)
       largest = std::max(largest, std::min(samples_of(client), plan_.batch_size));
-    train(std::min(largest, kMostTried));
-    const torch::Tensor x = inputs(std::clamp<int64_t>(largest, 2, kMostTried));
+    const int64_t count = std::clamp<int64_t>(largest, 2, kMostTried);
+    train(count);
+    const torch::Tensor x = inputs(count);
     for (std::string& note : network_.findings(row_, x)) e_.notes.push_back(std::move(note));
     look_at_scores(x);
     try_single_samples();

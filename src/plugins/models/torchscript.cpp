@@ -38,6 +38,26 @@ constexpr ModalOperator kModalOperators[] = {{"aten::dropout", "train", "p"},
                                              {"aten::rnn_tanh", "train", "dropout"},
                                              {"aten::rnn_relu", "train", "dropout"}};
 
+bool has_calls(const torch::jit::Block& block) {
+  const auto calls = [](const torch::jit::Node* node) {
+    return node->kind() == torch::jit::prim::CallMethod ||
+           node->kind() == torch::jit::prim::CallFunction ||
+           std::any_of(node->blocks().begin(), node->blocks().end(),
+                       [](const torch::jit::Block* inner) { return has_calls(*inner); });
+  };
+  return std::any_of(block.nodes().begin(), block.nodes().end(), calls);
+}
+
+// forward() with all that it calls in its place. Without the optimising executor, Inline() does one
+// level at a time.
+std::shared_ptr<torch::jit::Graph> whole_graph(const torch::jit::Module& module) {
+  constexpr int kDeepest = 64;
+  auto graph = module.get_method("forward").graph()->copy();
+  for (int level = 0; level < kDeepest && has_calls(*graph->block()); ++level)
+    torch::jit::Inline(*graph);
+  return graph;
+}
+
 std::optional<c10::IValue> constant_argument(const torch::jit::Node& node, const char* name) {
   const auto index = node.schema().argumentIndexWithName(name);
   if (!index || static_cast<size_t>(*index) >= node.inputs().size()) return {};
@@ -99,6 +119,9 @@ class TorchScript final : public Network {
     // The optimising executor changes kernels after some calls, and bits with them: how often a
     // rank calls must not count.
     torch::jit::setGraphExecutorOptimize(false);
+    for (const auto& [name, part] : module_.named_modules()) {
+      if (part.is_training() != module_.is_training()) differing_.push_back(name);
+    }
     find_changes(setup.input_shape);
     initial_ = state_.initial_rows(layout_);
   }
@@ -133,8 +156,13 @@ class TorchScript final : public Network {
   std::vector<std::string> findings(const torch::Tensor& row,
                                     const torch::Tensor& x) const override {
     std::vector<std::string> found = state_.notes();
-    const auto graph = module_.get_method("forward").graph()->copy();
-    torch::jit::Inline(*graph);
+    const auto graph = whole_graph(module_);
+    if (!differing_.empty()) {
+      found.push_back(message(file_, ": the file has ", list_of(differing_),
+                              " in another mode than the whole, but net.train() and net.eval(), as "
+                              "fl_sim calls them, set all modules' (fix what shall stay so by "
+                              "requires_grad or in forward())"));
+    }
     FixedModes modes;
     find_fixed_modes(*graph->block(), modes);
     const char* const remedy = " (torch.jit.script(net) keeps both modes, a trace only one)";
@@ -189,8 +217,7 @@ class TorchScript final : public Network {
 
   std::string why_none() const {
     if (state_.fixed() > 0) return message(": all ", state_.fixed(), " have requires_grad = False");
-    const auto graph = module_.get_method("forward").graph()->copy();
-    torch::jit::Inline(*graph);
+    const auto graph = whole_graph(module_);
     for (const torch::jit::Node* node : graph->nodes()) {
       if (node->kind() == torch::jit::prim::Constant &&
           node->output()->type()->isSubtypeOf(*c10::TensorType::get())) {
@@ -227,9 +254,9 @@ class TorchScript final : public Network {
           message(file_, ": forward() fails on a batch of ", shape[0],
                   shape[0] == 1 ? " sample" : " samples", ", ", torch::IntArrayRef(shape),
                   training ? ", in training: " : ", in evaluation: ", reason,
-                  training && shape[0] == 1
-                      ? "; batch normalisation needs more than one (choose a local.batch-size that "
-                        "leaves no such rest, or another normalisation)"
+                  shape[0] == 1
+                      ? "; batch normalisation and squeeze() want more than one (choose a "
+                        "local.batch-size that leaves no such rest, or other layers)"
                       : "; try net(torch.zeros(...)) of that shape in PyTorch"),
           reason);
     };
@@ -258,7 +285,8 @@ class TorchScript final : public Network {
   const std::string file_;
   mutable torch::jit::Module module_;  // only a vessel: forward() fills it anew each time
   TorchScriptState state_;
-  torch::Tensor initial_;  // [1, P]
+  std::vector<std::string> differing_;  // modules that the file has in another mode than the whole
+  torch::Tensor initial_;               // [1, P]
 };
 
 FL_REGISTER(Network, "torchscript", TorchScript);

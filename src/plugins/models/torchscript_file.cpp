@@ -4,9 +4,12 @@
 #include <torch/csrc/jit/frontend/builtin_functions.h>
 #include <torch/csrc/jit/runtime/operator.h>
 #include <torch/version.h>
+#include <zip.h>
 
 #include <algorithm>
 #include <filesystem>
+#include <fstream>
+#include <memory>
 #include <regex>
 #include <set>
 #include <system_error>
@@ -77,7 +80,29 @@ std::string reason_of(const std::string& path, const std::exception& error) {
                          "other operators"
                        : "; operators of other libraries than PyTorch are not to be had here");
   } catch (const std::exception&) {  // no archive, or one that is damaged
-    return line;
+    char begin[2] = {};
+    std::ifstream(path, std::ios::binary).read(begin, sizeof(begin));
+    return begin[0] == '\x80' && begin[1] == '\x02'
+               ? "it is a pickle, as torch.save wrote them before PyTorch 1.6: it has no code"
+               : line;
+  }
+}
+
+// LibTorch does not compare checksums: a changed byte would be other weights.
+void check_sums(const std::string& path) {
+  const std::unique_ptr<zip_t, void (*)(zip_t*)> archive(
+      zip_open(path.c_str(), ZIP_RDONLY, nullptr), [](zip_t* open) { zip_discard(open); });
+  if (!archive) return;  // LibTorch says why
+  std::vector<char> buffer(1 << 16);
+  for (zip_int64_t i = 0; i < zip_get_num_entries(archive.get(), 0); ++i) {
+    const auto index = static_cast<zip_uint64_t>(i);
+    const char* const name = zip_get_name(archive.get(), index, 0);
+    const std::unique_ptr<zip_file_t, int (*)(zip_file_t*)> file(
+        zip_fopen_index(archive.get(), index, 0), zip_fclose);
+    zip_int64_t got = file ? 1 : -1;
+    while (got > 0) got = zip_fread(file.get(), buffer.data(), buffer.size());
+    FL_CHECK(got == 0, "its part ", name == nullptr ? "without a name" : name,
+             " is damaged (not what its checksum says)");
   }
 }
 
@@ -89,6 +114,7 @@ torch::jit::Module load_torchscript(const std::string& path) {
            " as TorchScript (there is no such file)");
   try {
     FL_CHECK(!std::filesystem::is_directory(path, failed), "it is a folder");
+    check_sums(path);
     return torch::jit::load(path, torch::kCPU);
   } catch (const std::exception& error) {
     throw Error(message("cannot load ", path, " as TorchScript (", reason_of(path, error),
