@@ -5,6 +5,7 @@
 #include <torch/torch.h>
 
 #include <cmath>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -168,6 +169,23 @@ TEST(Detail, ADivergedModelHasNoArea) {
   EXPECT_TRUE(std::isnan(detail.area_under_curve()));
 }
 
+// Proves F1 on a matrix of samples by label and prediction: 3 0 1 / 2 1 0 / none of the last class,
+// which is predicted once; and that a class which is nowhere does not count.
+TEST(Detail, F1IsOfRecallAndPrecision) {
+  Detail detail{.class_samples = {4, 3, 0, 0},
+                .class_correct = {3, 1, 0, 0},
+                .class_predicted = {5, 1, 1, 0}};
+  const std::vector<double> f1 = detail.class_f1();
+  const auto harmonic = [](double recall, double precision) {
+    return 2 * recall * precision / (recall + precision);
+  };
+  EXPECT_NEAR(f1[0], harmonic(3.0 / 4, 3.0 / 5), 1e-12);
+  EXPECT_NEAR(f1[1], harmonic(1.0 / 3, 1), 1e-12);
+  EXPECT_EQ(f1[2], 0);
+  EXPECT_TRUE(std::isnan(f1[3]));
+  EXPECT_NEAR(detail.macro_f1(), (f1[0] + f1[1]) / 3, 1e-12);
+}
+
 // Proves that the direct pass and autograd measure the same loss, accuracy and details of a binary
 // model, alone and in a mixture.
 TEST(Scorer, DirectAndAutogradAgreeOnABinaryModel) {
@@ -191,7 +209,7 @@ TEST(Scorer, DirectAndAutogradAgreeOnABinaryModel) {
     for (const bool direct : {false, true}) {
       Scorer scorer(network, 1, 0, direct);
       Scorer::Totals totals(models);
-      totals.keep_detail(2, true);
+      totals.keep_detail(2, true, true);
       scorer.add(samples, indices, rows, {}, totals);
       scores[direct] = totals.scores();
       details[direct] = totals.detail();
@@ -201,6 +219,9 @@ TEST(Scorer, DirectAndAutogradAgreeOnABinaryModel) {
       EXPECT_EQ(scores[0][i].accuracy(), scores[1][i].accuracy());
     }
     EXPECT_EQ(details[0].class_correct, details[1].class_correct);
+    EXPECT_EQ(details[0].class_predicted, details[1].class_predicted);
+    EXPECT_EQ(details[0].confusion, details[1].confusion);
+    EXPECT_EQ(std::accumulate(details[0].confusion.begin(), details[0].confusion.end(), 0), 30);
     EXPECT_EQ(details[0].labels, details[1].labels);
     ASSERT_EQ(details[0].log_odds.size(), 60U);
     for (size_t i = 0; i < 60; ++i)

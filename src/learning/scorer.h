@@ -32,12 +32,13 @@ struct Score {
 
 // What metrics beside loss and accuracy are made of: of the whole, a single model or a mixture.
 struct Detail {
-  std::vector<double> class_samples, class_correct;  // [classes] by label
-  std::vector<double> class_predicted;               // [classes] samples that were taken for it
-  std::vector<int64_t> confusion;  // [classes, classes] samples by label and prediction, if kept
+  std::vector<double> class_samples = {}, class_correct = {};  // [classes] by label
+  std::vector<double> class_predicted = {};  // [classes] samples that were taken for it
+  // [classes, classes] Samples by label and prediction, if kept.
+  std::vector<int64_t> confusion = {};
   // [predictions, C] log-odds of the classes (Objective::log_odds), and their labels, if kept.
-  std::vector<double> log_odds;
-  std::vector<int64_t> labels;
+  std::vector<double> log_odds = {};
+  std::vector<int64_t> labels = {};
 
   // Mean over the classes that occur of the share of a class's samples that are found (recall).
   double balanced_accuracy() const;
