@@ -21,7 +21,7 @@ set_source_files_properties(fuzz_datasets.cpp ${without_torch} PROPERTIES SKIP_U
 target_compile_options(fuzz_datasets PRIVATE -O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all
                        -fno-omit-frame-pointer)
 target_link_options(fuzz_datasets PRIVATE -fsanitize=address,undefined)
-target_include_directories(fuzz_datasets PRIVATE ${CMAKE_SOURCE_DIR}/src)
+target_include_directories(fuzz_datasets PRIVATE ${CMAKE_SOURCE_DIR}/src ${CMAKE_BINARY_DIR}/generated)
 target_include_directories(fuzz_datasets SYSTEM PRIVATE ${HDF5_C_INCLUDE_DIRS} ${TURBOJPEG_INCLUDE_DIR} ${ZIP_INCLUDE_DIR})
 target_link_libraries(fuzz_datasets PRIVATE fl_sim::torch Boost::program_options ZLIB::ZLIB nlohmann_json::nlohmann_json
                       PNG::PNG Threads::Threads ${HDF5_C_LIBRARIES} ${TURBOJPEG_LIBRARY} ${ZIP_LIBRARY})
