@@ -58,7 +58,10 @@ Simulation::Simulation(const Experiment& experiment, Communicator& comm, Tracker
   const bool has_results = trackers.results != nullptr;
   if (comm_.rank() == 0) {
     root_.emplace(e_, comm_.size(), std::move(trackers));
-    if (has_results) keeper_.emplace(e_);
+    if (has_results) {
+      keeper_.emplace(e_);
+      root_->ledger.before_shown([this] { root_->ledger.save(last_whole_model(), true); });
+    }
   }
   attendance_.after_look([this] { commit_checkpoint(); });
   attendance_.watch(comm_);

@@ -39,7 +39,7 @@ void greet_node(const MpiState& state) {
 // Throws an error that all ranks have. One message is enough: when the first one has said it and
 // ends, its launcher ends the others.
 [[noreturn]] void fail_as_one(int rank, const std::string& what) {
-  if (rank != 0) std::this_thread::sleep_for(std::chrono::seconds(2));
+  if (rank != 0) std::this_thread::sleep_for(std::chrono::seconds(20));
   throw Error(what);
 }
 
