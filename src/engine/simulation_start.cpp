@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <chrono>
 #include <csignal>
+#include <iostream>
 #include <string>
 #include <thread>
 #include <unordered_map>
@@ -226,12 +227,15 @@ void Simulation::end_by_error() noexcept {
   } catch (const RankGone& gone) {  // those that are left have a second, under most launchers
     hurry = of_another = true;
     if (gone.rank == 0) return;
+  } catch (const FailedElsewhere& failed) {
+    hurry = of_another = failed.gone;
   } catch (...) {
   }
   if (!root_) {
     attendance_.fail(why, of_another);
     return;
   }
+  if (of_another) std::cerr << "fl_sim: " << why << std::endl;
   if (!keeper_) return;
   root_->ledger.save_what_there_is(last_whole_model());
   try {

@@ -66,6 +66,7 @@ void check_memory() {
       std::cerr << "fl_sim: warning: " << what << ": it may crash" << remedy << std::endl;
     return;
   }
+  MpiFiles::get().end();
   fail_as_one(own, what + remedy);
 }
 
@@ -73,12 +74,7 @@ void check_memory() {
 
 MpiSession::MpiSession() : state_(new MpiState) {
   MpiFiles::get().begin();
-  try {
-    check_memory();
-  } catch (...) {
-    MpiFiles::get().end();
-    throw;
-  }
+  check_memory();
   state_->yields = dialect::yield_when_idle();  // more ranks than cores is common here
   // What launchers say, before MPI says it of a process that is alone.
   const int ranks = launched_ranks();
