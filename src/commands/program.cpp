@@ -88,8 +88,10 @@ int run_job(const std::vector<std::string>& arguments) {
     if (!plans) return run(std::move(start), *ranks.comm, left);
     plan_run(arguments, *ranks.comm);
     return 0;
+  } catch (const RankGone& error) {
+    report(rank, rank == 0 ? "the run ends" + left : error.what());  // rank 0 has said it already
   } catch (const FailedElsewhere& error) {
-    report(error.rank, error.what() + left);
+    report(error.gone ? 0 : error.rank, (error.gone ? "the run ends" : error.what()) + left);
   } catch (...) {
     report(rank, text_of_error() + left);
   }

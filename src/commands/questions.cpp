@@ -78,9 +78,10 @@ std::string described(const Option& option) {
   return text;
 }
 
-// Words in lines of 80 columns, each behind so many blanks.
+constexpr size_t kColumns = 80;  // of a terminal
+
+// Words in lines that fit it, each behind so many blanks.
 std::string wrapped(const std::string& text, size_t indent) {
-  constexpr size_t kColumns = 80;
   std::istringstream words(text);
   std::string out, line;
   for (std::string word; words >> word;) {
@@ -95,13 +96,15 @@ std::string wrapped(const std::string& text, size_t indent) {
 
 void print_options(const std::vector<Option>& options, const std::string& prefix) {
   for (const Option& option : options) {
-    std::cout << "  --" << prefix << option.name << " " << value_name(option);
-    if (option.default_value) {
-      std::cout << "  [" << *option.default_value << "]";
-    } else {
-      std::cout << "  (no default)";
+    const std::string usual =
+        option.default_value ? "  [" + *option.default_value + "]" : "  (no default)";
+    std::string line = "  --" + prefix + option.name + " " + value_name(option) + usual;
+    std::string text = described(option);
+    if (width_of(line) > kColumns && !option.choices.empty()) {
+      line = "  --" + prefix + option.name + " word" + usual;
+      text += "; one of " + list_of(option.choices);
     }
-    std::cout << "\n" << wrapped(described(option), 6);
+    std::cout << line << "\n" << wrapped(text, 6);
   }
 }
 

@@ -173,7 +173,7 @@ void Attendance::read(int from, const Post& post) {
       on_file_(from, post.done());
       break;
     case Post::Kind::kFailed:
-      throw FailedElsewhere(post.head.of_another != 0 ? 0 : from, post.text);
+      throw FailedElsewhere(from, post.text, post.head.of_another != 0);
   }
 }
 

@@ -10,6 +10,7 @@
 #include "engine/evaluation_plan.h"
 #include "learning/client_metrics.h"
 #include "network/arithmetic.h"
+#include "process/interruption.h"
 
 namespace fl_sim {
 namespace {
@@ -282,7 +283,11 @@ void Ledger::complete_rounds() {
     pending_.pop_front();
     count(round.record);
     judge(round);
-    for (Tracker* tracker : trackers_.all) tracker->round(round.record);
+    for (Tracker* tracker : trackers_.all) {
+      tracker->round(round.record);
+      if (tracker == trackers_.results && before_shown_ && Interruption::get().requested())
+        before_shown_();
+    }
   }
 }
 

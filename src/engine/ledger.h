@@ -9,9 +9,11 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/best_model.h"
@@ -69,6 +71,8 @@ class Ledger {
   // Evaluates a little; returns whether there is more to do.
   bool evaluate_some() { return evaluator_.step(); }
   void finish_evaluation() { evaluator_.finish(); }
+  // Called before a round is shown, when a signal has asked the run to stop: there may be no later.
+  void before_shown(std::function<void()> work) { before_shown_ = std::move(work); }
   // Where there is no time for that: rounds that are through are told as they are.
   void leave_unevaluated();
   double evaluate_seconds() const { return evaluator_.seconds(); }
@@ -128,6 +132,7 @@ class Ledger {
   int64_t in_vain_in_row_ = 0;
   const int64_t state_bytes_;  // of a client
   bool hinted_ = false;        // at what inputs are like
+  std::function<void()> before_shown_;
   Underway underway_;
   std::deque<PendingRound> pending_;
   int64_t complete_rows_ = 0;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <chrono>
 #include <csignal>
+#include <iostream>
 #include <string>
 #include <thread>
 #include <unordered_map>
@@ -58,7 +59,10 @@ Simulation::Simulation(const Experiment& experiment, Communicator& comm, Tracker
   const bool has_results = trackers.results != nullptr;
   if (comm_.rank() == 0) {
     root_.emplace(e_, comm_.size(), std::move(trackers));
-    if (has_results) keeper_.emplace(e_);
+    if (has_results) {
+      keeper_.emplace(e_);
+      root_->ledger.before_shown([this] { root_->ledger.save(last_whole_model(), true); });
+    }
   }
   attendance_.after_look([this] { commit_checkpoint(); });
   attendance_.watch(comm_);
@@ -223,12 +227,15 @@ void Simulation::end_by_error() noexcept {
   } catch (const RankGone& gone) {  // those that are left have a second, under most launchers
     hurry = of_another = true;
     if (gone.rank == 0) return;
+  } catch (const FailedElsewhere& failed) {
+    hurry = of_another = failed.gone;
   } catch (...) {
   }
   if (!root_) {
     attendance_.fail(why, of_another);
     return;
   }
+  if (of_another) std::cerr << "fl_sim: " << why << std::endl;
   if (!keeper_) return;
   root_->ledger.save_what_there_is(last_whole_model());
   try {

@@ -39,7 +39,7 @@ void greet_node(const MpiState& state) {
 // Throws an error that all ranks have. One message is enough: when the first one has said it and
 // ends, its launcher ends the others.
 [[noreturn]] void fail_as_one(int rank, const std::string& what) {
-  if (rank != 0) std::this_thread::sleep_for(std::chrono::seconds(2));
+  if (rank != 0) std::this_thread::sleep_for(std::chrono::seconds(20));
   throw Error(what);
 }
 
@@ -66,6 +66,7 @@ void check_memory() {
       std::cerr << "fl_sim: warning: " << what << ": it may crash" << remedy << std::endl;
     return;
   }
+  MpiFiles::get().end();
   fail_as_one(own, what + remedy);
 }
 
@@ -73,12 +74,7 @@ void check_memory() {
 
 MpiSession::MpiSession() : state_(new MpiState) {
   MpiFiles::get().begin();
-  try {
-    check_memory();
-  } catch (...) {
-    MpiFiles::get().end();
-    throw;
-  }
+  check_memory();
   state_->yields = dialect::yield_when_idle();  // more ranks than cores is common here
   // What launchers say, before MPI says it of a process that is alone.
   const int ranks = launched_ranks();
