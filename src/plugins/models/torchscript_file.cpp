@@ -62,11 +62,12 @@ std::string other_format(PyTorchStreamReader& reader) {
 
 std::string reason_of(const std::string& path, const std::exception& error) {
   const std::string line = useful_line(error);
+  if (dynamic_cast<const Error*>(&error) != nullptr) return line;
   try {
     PyTorchStreamReader reader(path);
-    const std::string versions =
-        message("the file's format is version ", reader.version(), ", that of this LibTorch ",
-                TORCH_VERSION, " is ", caffe2::serialize::kProducedFileFormatVersion);
+    const std::string versions = message(
+        "the file's format is version ", reader.version(), ", this LibTorch ", TORCH_VERSION,
+        " reads versions up to ", caffe2::serialize::kMaxSupportedFileFormatVersion);
     if (const std::string format = other_format(reader); !format.empty()) return format;
     if (line.find("Unknown builtin op") == std::string::npos) return line + "; " + versions;
     const std::set<std::string> unknown = unknown_operators(reader);
