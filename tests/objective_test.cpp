@@ -241,7 +241,7 @@ TEST(Metrics, AreRefusedWhereTheyHaveNoMeaning) {
     return "";
   };
   EXPECT_EQ(refusal("auc, balanced-accuracy,perplexity"), "");
-  EXPECT_NE(refusal("auc,f1").find("'f1' is not known"), std::string::npos);
+  EXPECT_NE(refusal("auc,f2").find("'f2' is not known"), std::string::npos);
   network.set_objective(Objective(Kind::kSquared), 1);
   EXPECT_NE(refusal("auc").find("predicts a number"), std::string::npos);
   network.set_objective(Objective(), 5);

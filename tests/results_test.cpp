@@ -145,7 +145,7 @@ TEST(Results, FiguresOfPlugInsAreColumns) {
     EXPECT_THAT(file.read_doubles("/rounds/clip.share"), is({0.25, kNotMeasured, 0.5}));
     EXPECT_THAT(file.read_doubles("/rounds/privacy.epsilon"),
                 is({kNotMeasured, kNotMeasured, 1.5}));
-    EXPECT_EQ(file.names("/rounds").size(), 14u);
+    EXPECT_EQ(file.names("/rounds").size(), 20u);
   };
   expect_columns("as written");
   {
