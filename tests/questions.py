@@ -132,7 +132,7 @@ class Questions(Case):
         for heading, key in (("Evaluation", "evaluate-every"), ("Interrupted, and continued", "resume"),
                              ("Clients that are absent, late or fail", "give-up"), ("Files and messages", "output")):
             self.assertIn(f"--{key} ", re.search(rf"^{heading}:\n((?:  .*\n)+)", text, re.M)[1])
-        for line in self.ask("--explain", "local").splitlines():
+        for line in self.ask("--explain", "server").splitlines():
             self.assertLessEqual(len(line), 80, line)
 
     def test_explain_keys_values_and_columns(self):
