@@ -429,7 +429,8 @@ class Arrays(ForeignData):
 
     def test_large_numbers(self):
         pixels, labels = self.numbers(40, 64, dtype=np.uint8).astype(np.float32), np.arange(40) % 4
-        run = self.train(self.save(x=pixels, y=labels), model="2nn", local__lr=5)
+        run = self.start(*self.options(self.save(x=pixels, y=labels), model="2nn", local__lr=5)).wait()
+        self.assertEqual(run.code, 3, str(run))  # no client ever counted
         self.assert_warns(run, "inputs as large as 255", "npz.scale", "0.00392157 is 1/255")
         run = self.train(self.save(x=pixels, y=labels), model="2nn", npz__scale=1 / 255)
         self.assertEqual(self.warnings(run), [], str(run))
