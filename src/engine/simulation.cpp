@@ -18,6 +18,7 @@
 
 namespace fl_sim {
 Outcome Simulation::run() {
+  if (root_ && former_ == 0 && begun_ == 0) check_faults();
   try {
     return run_rounds();
   } catch (const RankLost&) {
@@ -29,7 +30,6 @@ Outcome Simulation::run() {
 }
 
 Outcome Simulation::run_rounds() {
-  if (root_ && former_ == 0 && begun_ == 0) check_faults();
   attendance_.begin(/*misses=*/!read_options<SurvivalOptions>(e_.job).goes_on());
   comm_.meet();
   comm_.clock() = {};  // what came before was not the run
