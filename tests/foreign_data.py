@@ -503,7 +503,7 @@ class Metrics(ForeignData):
             rounds = columns(self.path("x.h5"), "rounds")
             with h5py.File(self.path("x.h5")) as file:
                 matrix = file["confusion"][()]
-                self.assertEqual(file["confusion"].attrs["round"], "5")
+                self.assertEqual(file["confusion"].attrs["round"], 5)
             self.assertEqual(list(matrix.sum(1)), [4, 3, 5])
             self.assertAlmostEqual(np.trace(matrix) / 12, rounds["test_accuracy"][-1])
             hits = np.diag(matrix)

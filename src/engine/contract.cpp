@@ -10,23 +10,20 @@ namespace {
 
 constexpr int64_t kLongest = int64_t{1} << 40;  // of a vector
 
-// "shared 'control': float32 [1, 624]" each.
-std::vector<std::string> shapes_of(const ServerState& server) {
-  std::vector<std::string> lines;
-  const auto add = [&](const std::string& what, const torch::Tensor& tensor) {
-    if (!tensor.defined()) {
-      lines.push_back(what + " is not defined");
-      return;
-    }
-    std::string gaps = tensor.is_contiguous() ? "" : ", not contiguous";
-    lines.push_back(
-        message(what, " is ", c10::toString(tensor.scalar_type()), " ", tensor.sizes(), gaps));
+std::vector<ServerShapes::Shape> shapes_of(const ServerState& server) {
+  std::vector<ServerShapes::Shape> shapes;
+  const auto add = [&](std::string what, const torch::Tensor& tensor) {
+    shapes.push_back({std::move(what)});
+    if (!tensor.defined()) return;
+    shapes.back().contiguous = tensor.is_contiguous();
+    shapes.back().type = tensor.scalar_type();
+    shapes.back().sizes = tensor.sizes().vec();
   };
   add("weights", server.weights);
   for (const auto& [name, tensor] : server.shared) add("shared '" + name + "'", tensor);
   for (const auto& [name, tensor] : server.hidden) add("hidden '" + name + "'", tensor);
   for (const auto& [name, tensor] : server.memory) add("memory '" + name + "'", tensor);
-  return lines;
+  return shapes;
 }
 
 }  // namespace
@@ -66,18 +63,24 @@ uint64_t Untouched::changes(const GlobalModel& global) {
   return count;
 }
 
-ServerShapes::ServerShapes(const ServerState& server) : lines_(shapes_of(server)) {}
+std::string ServerShapes::Shape::text() const {
+  if (!type) return name + " is not defined";
+  return message(name, " is ", c10::toString(*type), " ", torch::IntArrayRef(sizes),
+                 contiguous ? "" : ", not contiguous");
+}
+
+ServerShapes::ServerShapes(const ServerState& server) : shapes_(shapes_of(server)) {}
 
 void ServerShapes::check(const std::string& who, const ServerState& server) const {
-  const std::vector<std::string> now = shapes_of(server);
-  for (size_t i = 0; i < std::max(now.size(), lines_.size()); ++i) {
-    const std::string before = i < lines_.size() ? lines_[i] : "nothing more";
-    const std::string after = i < now.size() ? now[i] : "nothing more";
-    FL_CHECK(before == after, who, " leaves other tensors of the server than init() made: ", after,
-             ", where there was ", before,
-             " (make all of them in init(), and change what is in "
-             "them)");
-  }
+  const std::vector<Shape> now = shapes_of(server);
+  const auto [was, is] = std::mismatch(shapes_.begin(), shapes_.end(), now.begin(), now.end());
+  const auto text = [](auto place, auto end) {
+    return place == end ? "nothing more" : place->text();
+  };
+  FL_CHECK(was == shapes_.end() && is == now.end(), who,
+           " leaves other tensors of the server than init() made: ", text(is, now.end()),
+           ", where there was ", text(was, shapes_.end()),
+           " (make all of them in init(), and change what is in them)");
   FL_CHECK(std::isfinite(server.weights.sum().item<double>()), who, " leaves a model that is not ",
            "finite after round ", server.round,
            " (a smaller server.lr or local.lr may help; rounds before it are in the results)");

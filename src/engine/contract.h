@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -34,8 +35,18 @@ class ServerShapes {
   // Throws Error, naming `who`, if they are others now, or if the models are not finite.
   void check(const std::string& who, const ServerState& server) const;
 
+  // What is compared.
+  struct Shape {
+    std::string name;  // "shared 'control'"
+    bool contiguous = false;
+    std::optional<at::ScalarType> type = {};  // none: not defined
+    std::vector<int64_t> sizes = {};
+    bool operator==(const Shape&) const = default;
+    std::string text() const;  // "shared 'control' is Float [1, 624]"
+  };
+
  private:
-  std::vector<std::string> lines_;
+  std::vector<Shape> shapes_;
 };
 
 }  // namespace fl_sim

@@ -86,7 +86,7 @@ void write_confusion(Hdf5File& file, const std::vector<int64_t>& matrix, int64_t
   if (matrix.empty()) return;
   const auto classes = std::llround(std::sqrt(static_cast<double>(matrix.size())));
   file.write("/confusion", matrix, {classes, classes});
-  file.write_attribute("/confusion", "round", std::to_string(round));
+  file.write_attribute("/confusion", "round", round);
 }
 
 std::string directory_of(const std::string& path) {
@@ -159,7 +159,7 @@ void Results::load(int64_t last_round) {
     }
     if (file.has("/confusion")) {
       confusion_ = file.read_integers("/confusion");
-      confusion_round_ = std::stoll(file.read_text_attribute("/confusion", "round"));
+      confusion_round_ = static_cast<int64_t>(file.read_number_attribute("/confusion", "round"));
     }
   } catch (const Error& error) {
     throw Error(message(path_, ": cannot be continued (", error.what(), ")"));

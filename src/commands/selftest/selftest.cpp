@@ -63,18 +63,21 @@ std::vector<std::string> known_algorithms() {
 const std::string& one_of(const std::string& word, const std::vector<std::string>& known,
                           const std::string& what) {
   const std::string near = nearest(word, known);
-  for (const std::string& kind : plugin_kinds()) {
-    FL_CHECK(what != "algorithm" || kind == what || !catalog()[kind].contains(word) ||
-                 std::find(known.begin(), known.end(), word) != known.end(),
-             "'", word, "' is of kind ", kind,
-             ", and selftest holds algorithms to their rules (run "
-             "a job with it on 1 and on 3 ranks: the attribute checksum of /model has to be the "
-             "same)");
-  }
   FL_CHECK(std::find(known.begin(), known.end(), word) != known.end(), "selftest knows no ", what,
            " '", word, "' (", near.empty() ? "" : message("did you mean '", near, "'? "),
            "choose of ", list_of(known), ")");
   return word;
+}
+
+const std::string& algorithm_of(const std::string& word) {
+  const std::vector<std::string> known = known_algorithms();
+  const bool is_known = std::find(known.begin(), known.end(), word) != known.end();
+  for (const std::string& kind : plugin_kinds()) {
+    FL_CHECK(is_known || !catalog()[kind].contains(word), "'", word, "' is of kind ", kind,
+             ", and selftest holds algorithms to their rules (run a job with it on 1 and on 3 "
+             "ranks: the attribute checksum of /model has to be the same)");
+  }
+  return one_of(word, known, "algorithm");
 }
 
 Arguments parse(const std::vector<std::string>& words) {
@@ -106,7 +109,7 @@ Arguments parse(const std::vector<std::string>& words) {
     } else {
       FL_CHECK(!words[i].starts_with("-"), "selftest has no option ", words[i],
                " (fl_sim selftest --help)");
-      arguments.algorithms.insert(one_of(words[i], known_algorithms(), "algorithm"));
+      arguments.algorithms.insert(algorithm_of(words[i]));
     }
   }
   if (arguments.algorithms.empty()) {
