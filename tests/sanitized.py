@@ -12,7 +12,7 @@ os.environ["ASAN_OPTIONS"] = "detect_leaks=0:detect_odr_violation=0:strict_init_
 os.environ["UBSAN_OPTIONS"] = "print_stacktrace=1"
 os.environ["TSAN_OPTIONS"] = f"suppressions={HERE}/tsan.supp:second_deadlock_stack=1:ignore_noninstrumented_modules=1"
 # libfabric's and Open MPI's hooks in munmap() take locks in threads that ThreadSanitizer does not know yet.
-os.environ["OMPI_MCA_pml"], os.environ["OMPI_MCA_btl"], os.environ["OMPI_MCA_memory"] = "ob1", "self,vader,sm,tcp", "^patcher"
+os.environ.update(OMPI_MCA_pml="ob1", OMPI_MCA_btl="self,vader,sm,tcp", OMPI_MCA_memory="^patcher")
 
 from whole_program import Case  # noqa: E402  (it starts the program)
 
