@@ -85,10 +85,9 @@ double bare_epoch(torch::nn::Sequential& model, const torch::Tensor& x, const to
 }
 
 // Floating-point operations of one sample's forward and backward pass: products only, and no
-// gradient by the samples themselves.
-double operations(const Sequential& network) {
+// gradient by the samples themselves, which are images of so many rows and columns.
+double operations(const Sequential& network, int64_t height, int64_t width) {
   double total = 0;
-  int64_t height = network.sample_shape()[1], width = network.sample_shape()[2];
   bool first = true;
   for (const Sequential::Layer& layer : network.layers()) {
     double forward = 0;
@@ -195,7 +194,8 @@ void compare(const Workload& work, int runs) {
   const torch::Tensor floats = data.train.inputs.to(torch::kFloat32).div_(255);
   WeightedSum sum({e.network->layout().row()}, SumKind::kExact, torch::kCPU);
   std::vector<double> ours, theirs, ratios, limits, sums, peaks;
-  const auto steps = static_cast<double>((work.samples + work.batch_size - 1) / work.batch_size);
+  const int64_t batches = (work.samples + work.batch_size - 1) / work.batch_size;
+  const auto steps = static_cast<double>(batches);
   const double traffic = 16.0 * static_cast<double>(e.network->layout().row()) * steps;
   for (int run = -1; run < runs; ++run) {  // the first one warms up
     const double loop = bare_epoch(bare, floats, data.train.labels, work);
@@ -209,7 +209,10 @@ void compare(const Workload& work, int runs) {
     const double moving = traffic / bandwidth(e.network->layout().row());
     if (run < 0) continue;
     const double n = static_cast<double>(work.samples);
-    const double computing = top > 0 ? operations(network) * n / top : 0;
+    const double computing =
+        top > 0
+            ? operations(network, data.train.inputs.size(2), data.train.inputs.size(3)) * n / top
+            : 0;
     ours.push_back(n / engine);
     theirs.push_back(n / loop);
     ratios.push_back(loop / engine);

@@ -41,18 +41,18 @@ void measure(Communicator& comm, const std::string& model, const std::string& al
   global.weights = e.network->initial_row(rng).unsqueeze(0);
   e.algorithm->init(global);
 
-  RoundPlan plan{.clients = kClients, .samples = 2 * kClients};
+  RoundPlan plan{.clients = {kClients}, .samples = {2 * kClients}};
   std::vector<int64_t> cohort(kClients);
   for (int64_t client = 0; client < kClients; ++client)
     cohort[static_cast<size_t>(client)] = client;
   plan.groups = make_groups(cohort, group_size, [](int64_t) { return 1; });
-  Host host(e, comm, true);
+  Host host(e, comm, {&comm}, true);
   const ClientData client_data{e.data.train, e.data.scale, e.data.shift, &e.partition};
 
   std::vector<double> whole, training;
   for (int run = -1; run < runs; ++run) {  // the first one warms up
     const double start = processor_seconds();
-    host.begin_round(plan);
+    host.begin(plan);
     for (const PlannedGroup& group : plan.groups) host.train(group, global);
     const double middle = processor_seconds();
     // The same without the host: rows and state are made outside of what is measured.

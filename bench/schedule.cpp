@@ -52,7 +52,9 @@ Times times_of(const std::string& path) {
   const auto seconds = file.read_doubles("/clients/seconds");
   std::vector<ClientRecord> records;
   for (size_t i = 0; i < round.size(); ++i) {
-    if (round[i] > 1) records.push_back({.rank = 0, .steps = steps[i], .seconds = seconds[i]});
+    if (round[i] == 1) continue;
+    records.emplace_back().steps = steps[i];
+    records.back().seconds = seconds[i];
   }
   FL_CHECK(!records.empty(), path, " has one round only (at least two are needed)");
   TimeModel model({0});
@@ -158,7 +160,11 @@ Played play(Policy policy, const Cohort& cohort, const std::vector<HostSpeed>& h
     const int64_t id = group.ids[0];
     const double seconds = cohort.seconds[static_cast<size_t>(id)] / hosts[host].speed;
     busy[host] += seconds;
-    records.push_back({.client = id, .rank = group.rank, .steps = steps(id), .seconds = seconds});
+    ClientRecord& record = records.emplace_back();
+    record.client = id;
+    record.rank = group.rank;
+    record.steps = steps(id);
+    record.seconds = seconds;
   }
   result.end = *std::max_element(busy.begin(), busy.end());
   if (policy == Policy::kLearnt) model.learn(records);

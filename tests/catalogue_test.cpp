@@ -26,8 +26,9 @@ TEST(Catalogue, EveryAlgorithmExplainsItself) {
     EXPECT_FALSE(info.summary.empty());
     EXPECT_FALSE(info.rule.empty());
     const auto& families = algorithm_families();
-    EXPECT_TRUE(std::any_of(families.begin(), families.end(),
-                            [&](const auto& family) { return family.first == info.family; }))
+    EXPECT_TRUE(
+        std::any_of(families.begin(), families.end(),
+                    [&family = info.family](const auto& known) { return known.first == family; }))
         << "the family is '" << info.family << "'";
     std::vector<std::string> words = words_of(info.example);
     const std::vector<std::string> common =
@@ -76,7 +77,7 @@ TEST(Catalogue, DefaultsForTheEngineAreValid) {
       for (const auto& [key, value] : info.defaults) {
         const auto& options = engine_options();
         const auto option = std::find_if(options.begin(), options.end(),
-                                         [&](const Option& o) { return o.name == key; });
+                                         [&name = key](const Option& o) { return o.name == name; });
         ASSERT_NE(option, options.end()) << name << " sets " << key;
         std::string lines = key + " = " + value;
         const auto& [condition, values] = option->only_with;

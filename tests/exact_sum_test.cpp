@@ -95,7 +95,7 @@ TEST(ExactSum, BitsDoNotDependOnOrderOrSplitting) {
   std::vector<float> weights;
   for (int64_t k = 0; k < kClients; ++k) {
     values.push_back(wide_values(kSize, static_cast<uint32_t>(k)));
-    weights.push_back(static_cast<float>(static_cast<double>(k + 1) / (57 * 58 / 2)));
+    weights.push_back(static_cast<float>(static_cast<double>(k + 1) / (57 * 58 / 2.0)));
   }
   std::vector<int64_t> order(kClients);
   std::iota(order.begin(), order.end(), 0);

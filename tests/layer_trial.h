@@ -86,7 +86,8 @@ struct Trial {
     }
     Weights weights(network.layout(), result.rows, result.gradients);
     std::vector<Rng> streams;
-    for (int64_t c = 0; c < clients(); ++c) streams.emplace_back(1, "dropout", 1, first_client + c);
+    for (int64_t c = 0; c < clients(); ++c)
+      streams.emplace_back(1, "dropout", 1, first_client_ + c);
     weights.streams = streams;
     if (*std::min_element(counts.begin(), counts.end()) < batch()) {
       weights.counts = counts;
@@ -114,7 +115,7 @@ struct Trial {
     trial.counts = {counts[static_cast<size_t>(c)]};
     trial.rows = rows.narrow(0, c, 1).clone();
     trial.samples = samples.narrow(1, c, 1).narrow(0, 0, trial.counts[0]).clone();
-    trial.first_client = first_client + c;
+    trial.first_client_ = first_client_ + c;
     return trial;
   }
 
@@ -131,10 +132,10 @@ struct Trial {
   torch::Tensor coefficients(const torch::Tensor& output) const {
     return normal({8, 8, output.size(2)}, 3)
         .narrow(0, 0, batch())
-        .narrow(1, first_client, clients());
+        .narrow(1, first_client_, clients());
   }
 
-  int64_t first_client = 0;
+  int64_t first_client_ = 0;
 };
 
 }  // namespace fl_sim

@@ -239,7 +239,7 @@ TEST(LocalTraining, EqualsTorchOptimSgd) {
     {
       torch::NoGradGuard no_grad;
       for (size_t i = 0; i < own.size(); ++i) {
-        torch::Tensor target = own[i];
+        const torch::Tensor& target = own[i];
         target.copy_(layout.view(world.global.weights, static_cast<int64_t>(i))[0]);
       }
     }

@@ -221,7 +221,8 @@ TEST(Scorer, DirectAndAutogradAgreeOnABinaryModel) {
     EXPECT_EQ(details[0].class_correct, details[1].class_correct);
     EXPECT_EQ(details[0].class_predicted, details[1].class_predicted);
     EXPECT_EQ(details[0].confusion, details[1].confusion);
-    EXPECT_EQ(std::accumulate(details[0].confusion.begin(), details[0].confusion.end(), 0), 30);
+    EXPECT_EQ(std::accumulate(details[0].confusion.begin(), details[0].confusion.end(), int64_t{0}),
+              30);
     EXPECT_EQ(details[0].labels, details[1].labels);
     ASSERT_EQ(details[0].log_odds.size(), 60U);
     for (size_t i = 0; i < 60; ++i)

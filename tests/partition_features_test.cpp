@@ -118,7 +118,7 @@ TEST(Continuous, BlendsWithNoise) {
         split("continuous", message("continuous.sigma = ", sigma, "\ncontinuous.column = 0"),
               {labels, 1, 2, {}, {}, inputs});
     double mean = 0;
-    for (const int64_t index : p.of(1)) mean += values[static_cast<size_t>(index)] / (n / 2);
+    for (const int64_t index : p.of(1)) mean += values[static_cast<size_t>(index)] / (n / 2.0);
     const double rho = sigma / std::sqrt(sigma * sigma + (1 - sigma) * (1 - sigma));
     EXPECT_NEAR(mean, rho * std::sqrt(2 / std::numbers::pi), kErrors / std::sqrt(n / 2)) << sigma;
   }

@@ -180,4 +180,4 @@ bool register_preset(const std::string& name, PluginInfo (*describe)()) {
 
 #define FL_PRESET(Interface, name, Plugin, describe)         \
   [[maybe_unused]] static const bool registered_##describe = \
-      ::fl_sim::register_preset<Interface, Plugin>(name, &describe)
+      ::fl_sim::register_preset<Interface, Plugin>(name, &(describe))

@@ -20,7 +20,8 @@ Job parse_partial(std::vector<std::string> words) {
   } catch (const Error&) {
     const std::vector<std::pair<std::string, std::string>> training = {
         {"--model", "logistic"}, {"--local.batch-size", "1"}, {"--local.lr", "1"}};
-    for (const auto& [key, value] : training) {
+    for (const auto& [name, value] : training) {
+      const std::string& key = name;
       const bool said = std::any_of(words.begin(), words.end(), [&](const std::string& word) {
         return word == key || word.starts_with(key + "=");
       });

@@ -119,7 +119,8 @@ std::optional<std::string> completed(const Job& job, const Results& results) {
 
 Continuation look_for_former(const Experiment& e, const Results& results) {
   const std::string resume = read_options<CheckpointOptions>(e.job).resume;
-  const std::string folder = checkpoint_folder(e.job), output = results.path();
+  const std::string folder = checkpoint_folder(e.job);
+  const std::string& output = results.path();
   const bool overwrite = e.job.get<bool>("overwrite");
   if (resume == "no") {
     std::optional<Manifest> ignored;

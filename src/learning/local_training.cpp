@@ -109,8 +109,11 @@ double LocalTraining::learning_rate(int64_t round) const {
   const auto before = static_cast<double>(round - 1);
   if (rate_.schedule == "cosine")
     return rate_.lr / 2 * (1 + std::cos(std::numbers::pi * before / static_cast<double>(rounds_)));
-  const auto decays =
-      rate_.schedule == "step" ? static_cast<double>((round - 1) / rate_.step) : before;
+  double decays = before;
+  if (rate_.schedule == "step") {
+    const int64_t whole = (round - 1) / rate_.step;
+    decays = static_cast<double>(whole);
+  }
   return rate_.lr * std::pow(rate_.decay, decays);
 }
 

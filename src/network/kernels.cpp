@@ -16,6 +16,7 @@
 
 HWY_BEFORE_NAMESPACE();
 namespace fl_sim::kernels::HWY_NAMESPACE {
+// NOLINTBEGIN(readability-identifier-naming): Highway's way to name what is compiled once a target
 namespace {
 
 namespace hn = hwy::HWY_NAMESPACE;
@@ -394,6 +395,7 @@ void MaxPoolGradient(const MaxPool& p, const float* x, const float* y, const flo
 const char* Name() { return hwy::TargetName(HWY_TARGET); }
 
 }  // namespace
+// NOLINTEND(readability-identifier-naming)
 }  // namespace fl_sim::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 

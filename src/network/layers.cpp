@@ -42,9 +42,10 @@ Conv2d::Conv2d(ParameterLayout& layout, const std::string& name, int64_t in, int
   FL_CHECK(groups >= 1 && in % groups == 0 && out % groups == 0, "convolution ", name, ": ", in,
            " and ", out, " channels do not divide into ", groups, " groups");
   const auto area = static_cast<double>(kernel * kernel);
-  const double spread = 1 / std::sqrt(static_cast<double>(in / groups) * area);
+  const int64_t group_in = in / groups, group_out = out / groups;
+  const double spread = 1 / std::sqrt(static_cast<double>(group_in) * area);
   // Uniform in [-s, s], numbers have variance s² / 3.
-  const double he = std::sqrt(6 / (static_cast<double>(out / groups) * area));
+  const double he = std::sqrt(6 / (static_cast<double>(group_out) * area));
   weight_ = layout.add(name + ".weight", {out, in / groups, kernel, kernel}, 0,
                        options.he_initial ? he : spread);
   if (options.bias) bias_ = layout.add(name + ".bias", {out}, 0, options.he_initial ? 0 : spread);

@@ -53,7 +53,10 @@ void check_memory() {
   if (ranks == 1 || each == 0 || statvfs(folder.c_str(), &space) != 0) return;
   const auto free = static_cast<int64_t>(space.f_bavail) * static_cast<int64_t>(space.f_frsize);
   if (free >= ranks * each) return;
-  const auto megabytes = [](int64_t bytes) { return message(bytes / 100'000 / 10.0, " MB"); };
+  const auto megabytes = [](int64_t bytes) {
+    const int64_t tenths = bytes / 100'000;
+    return message(static_cast<double>(tenths) / 10, " MB");
+  };
   const std::string what =
       message(folder.starts_with("/dev/shm/") ? "/dev/shm" : folder, " on ", host_name(), " has ",
               megabytes(free), " free, and MPI takes up to ", megabytes(ranks * each),

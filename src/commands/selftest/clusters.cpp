@@ -142,7 +142,8 @@ size_t best_of(const Problem& problem, int64_t k, const std::vector<Vector>& mod
 Problem two_groups() {
   Problem problem{.clients = {}, .start = {0.125, 0.0625}, .cohorts = {{0, 1, 2, 3, 4, 5}}};
   for (int64_t k = 0; k < 6; ++k) {
-    const double sign = k % 2 == 0 ? 1 : -1, shift = static_cast<double>(k / 2 - 1) / 4;
+    const int64_t pair = k / 2;
+    const double sign = k % 2 == 0 ? 1 : -1, shift = static_cast<double>(pair - 1) / 4;
     problem.clients.push_back({{{sign * 2 + shift, -sign * 2}, {1, 1}},
                                {{sign * 2 - shift / 2, -sign * 2 + shift}, {1, 1}}});
   }

@@ -229,7 +229,7 @@ const Local kAll{.steps = 4, .momentum = 0.5, .weight_decay = 0.125, .clip = 0.5
 // all six -------------------------------------------------------------------------------------
 
 // A client's own model is made for evaluation alone: without any evaluation the run is the same.
-[[maybe_unused]] const bool unchanged_by_evaluation = [] {
+[[maybe_unused]] const bool kUnchangedByEvaluation = [] {
   for (const std::string& algorithm : kAlgorithms) {
     add_check({algorithm, "mistakes", "evaluation changes nothing that is kept", [algorithm] {
                  const Problem problem = classifier_problem();
@@ -257,7 +257,7 @@ const Local kAll{.steps = 4, .momentum = 0.5, .weight_decay = 0.125, .clip = 0.5
   return true;
 }();
 
-[[maybe_unused]] const bool need_a_body = [] {
+[[maybe_unused]] const bool kNeedABody = [] {
   for (const char* algorithm : {"fedper", "fedrep", "fedbabu", "lgfedavg"}) {
     add_check({algorithm, "mistakes", "a model without a body is refused", [algorithm] {
                  std::string reason = "it is accepted";

@@ -291,7 +291,7 @@ std::vector<Check> small_job_checks() {
   return checks;
 }
 
-[[maybe_unused]] const bool small_jobs_added = add_checks(small_job_checks);
+[[maybe_unused]] const bool kSmallJobsAdded = add_checks(small_job_checks);
 
 }  // namespace
 

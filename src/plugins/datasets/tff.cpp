@@ -122,11 +122,12 @@ class FedEmnist final : public DatasetSource {
   }
 
   Dataset read() const override {
-    const auto [train, test] =
+    const auto [its_train, its_test] =
         digits_
             ? find_files(job_, "fed-emnist", "fed_emnist_digitsonly",
                          "write it with TensorFlow Federated's emnist.load_data(only_digits=True)")
             : find_files(job_, "fed-emnist", "fed_emnist");
+    const std::string &train = its_train, &test = its_test;  // which lambdas may have
     Dataset data;
     const std::string names = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     data.classes = digits_ ? 10 : 62;
@@ -179,7 +180,8 @@ class FedCifar100 final : public DatasetSource {
   }
 
   Dataset read() const override {
-    const auto [train, test] = find_files(job_, "fed-cifar100", "fed_cifar100");
+    const auto [its_train, its_test] = find_files(job_, "fed-cifar100", "fed_cifar100");
+    const std::string &train = its_train, &test = its_test;  // which lambdas may have
     Dataset data;
     data.classes = 100;
     data.scale = 1.0 / 255;
@@ -253,7 +255,8 @@ class FedShakespeare final : public DatasetSource {
   }
 
   Dataset read() const override {
-    const auto [train, test] = find_files(job_, "fed-shakespeare", "shakespeare");
+    const auto [its_train, its_test] = find_files(job_, "fed-shakespeare", "shakespeare");
+    const std::string &train = its_train, &test = its_test;  // which lambdas may have
     Dataset data;
     data.classes = tff_text::kVocabulary;
     data.class_names = tff_text::names();

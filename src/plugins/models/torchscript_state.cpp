@@ -240,12 +240,12 @@ c10::IValue TorchScriptState::fresh(const c10::IValue& value, const Weights& wei
   } else if (value.isList()) {
     c10::impl::GenericList list(value.toList().elementType());
     for (const c10::IValue& element : value.toListRef()) list.push_back(again(element));
-    copy = std::move(list);
+    copy = list;
   } else if (value.isGenericDict()) {
     const auto from = value.toGenericDict();
     c10::impl::GenericDict dict(from.keyType(), from.valueType());
     for (const auto& entry : from) dict.insert_or_assign(entry.key(), again(entry.value()));
-    copy = std::move(dict);
+    copy = dict;
   } else {
     auto object = value.toObject()->copy();
     for (size_t i = 0; i < object->slots().size(); ++i)
@@ -316,7 +316,7 @@ void TorchScriptState::settle_tensor(const Place& place, const Known& known,
            file_, ": forward() makes something else of its buffer ", place.name,
            ", which the file has as ", known.tensor.toString(), " of shape ", known.tensor.sizes(),
            " (a buffer must keep its type and shape)");
-  torch::Tensor row = weights[known.row];
+  const torch::Tensor& row = weights[known.row];
   const torch::Tensor written = now.toTensor().detach();
   if (known.kind == Kind::kBuffer) {
     row.copy_(written);
@@ -369,10 +369,10 @@ void TorchScriptState::find_changes(const Call& call, ParameterLayout& layout) {
   }
   // Whether a call that begins with what those of `found` have become comes to something else.
   const auto matter = [&](const std::vector<size_t>& which) {
-    for (const size_t f : which) std::swap(places_[found[f]].value, after[f]);
+    for (const size_t f : which) places_[found[f]].value.swap(after[f]);
     torch::Tensor again = start.clone();
     const torch::Tensor other = call(again).detach();
-    for (const size_t f : which) std::swap(places_[found[f]].value, after[f]);
+    for (const size_t f : which) places_[found[f]].value.swap(after[f]);
     bool differs = !equal_values(result, other) || !equal_values(rows, again);
     for (size_t f = 0; f < found.size(); ++f) {
       if (std::find(which.begin(), which.end(), f) == which.end())
