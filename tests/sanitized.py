@@ -14,19 +14,6 @@ os.environ["TSAN_OPTIONS"] = f"suppressions={HERE}/tsan.supp:second_deadlock_sta
 
 from whole_program import Case  # noqa: E402  (it starts the program)
 
-JOB = """
-dataset = fashion-mnist
-data-dir = {folder}
-partitioner = dirichlet
-dirichlet.alpha = 0.5
-clients = 12
-cohort = 5
-rounds = 5
-local.batch-size = 10
-local.lr = 0.05
-local.epochs = 1
-partition.test-fraction = 0.2
-"""
 # With the memory that they have: clients' states, states in files, lanes of models, two exchanges, several models.
 RUNS = {
     "scaffold": ["--algorithm", "scaffold", "--model", "2nn", "--state-memory", 1],
@@ -41,7 +28,7 @@ RUNS = {
 class Sanitized(Case):
     @classmethod
     def setUpClass(cls):
-        cls.write_job(JOB, train=400)
+        cls.write_job(train=400, rounds=5, clients=12, cohort=5, **{"partition.test-fraction": 0.2})
 
     def clean(self, run):
         for word in ("Sanitizer", "runtime error", "WARNING"):
