@@ -27,15 +27,17 @@ class Archive:
         if isinstance(value, dict):
             return b"}(" + b"".join(self.pickled(key) + self.pickled(v) for key, v in value.items()) + b"u"
         if isinstance(value, np.ndarray):
-            known = [i for i, tensor in enumerate(self.tensors) if tensor is value]
-            if not known:
-                self.tensors.append(value)
-            place = known[0] if known else len(self.tensors) - 1
             kind = {"float32": b"Float", "float64": b"Double", "int64": b"Long"}[value.dtype.name]
             strides = tuple(stride // value.itemsize for stride in value.strides)
-            storage = (self.pickled("storage") + b"ctorch\n" + kind + b"Storage\n" + self.pickled(str(place)) +
-                       self.pickled("cpu") + self.pickled(value.size))
-            return (b"ctorch._utils\n_rebuild_tensor_v2\n((" + storage + b"tQ" + self.pickled(0) + self.pickled(value.shape) +
+            known = [i for i, tensor in enumerate(self.tensors) if tensor is value]
+            if known:
+                storage = b"h" + bytes(known)
+            else:
+                place = len(self.tensors)
+                self.tensors.append(value)
+                storage = (b"(" + self.pickled("storage") + b"ctorch\n" + kind + b"Storage\n" + self.pickled(str(place)) +
+                           self.pickled("cpu") + self.pickled(value.size) + b"tQq" + bytes([place]))
+            return (b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + self.pickled(0) + self.pickled(value.shape) +
                     self.pickled(strides) + (b"\x88" if value.dtype.kind == "f" else b"\x89") +
                     b"ccollections\nOrderedDict\n)RtR")
         if isinstance(value, list):  # of tensors
@@ -158,20 +160,17 @@ class ForeignModels(Case):
         plain = linear()
         self.train(plain)
         expected = checksum(self.path("x.h5"))
-        held = [plain.parameters["weight"], plain.parameters["bias"]]
-        from_list = linear("ws = self.ws\nreturn torch.add(torch.matmul(x, torch.t(ws[0])), ws[1])")
-        from_list.others["ws"] = ("List[Tensor]", [from_list.parameters["weight"], from_list.parameters["bias"]])
-        from_list.attributes["ws"] = from_list.others["ws"][1]
-        other_name = linear("return torch.add(torch.matmul(x, torch.t(self.same)), self.bias)")
-        other_name.others["same"] = ("Tensor", other_name.parameters["weight"])
-        other_name.attributes["same"] = other_name.parameters["weight"]
-        self.assertEqual(len(held), 2)
+        weight, bias = numbers(CLASSES, FEATURES), numbers(CLASSES, seed=2)
+        own = {"weight": weight, "bias": bias}
+        from_list = linear("ws = self.ws\nreturn torch.add(torch.matmul(x, torch.t(ws[0])), ws[1])",
+                           {"ws": ("List[Tensor]", [weight, bias])}, parameters=own)
+        other_name = linear("return torch.add(torch.matmul(x, torch.t(self.same)), self.bias)",
+                            {"same": ("Tensor", weight)}, parameters=own)
         for module in (from_list, other_name):
             self.same_everywhere(module)
             self.assertEqual(checksum(self.path("x.h5")), expected)
-        copied = linear("return torch.add(torch.matmul(x, torch.t(self.copy)), torch.detach(self.bias))")
-        copied.others["copy"] = ("Tensor", copied.parameters["weight"].copy())
-        copied.attributes["copy"] = copied.others["copy"][1]
+        copied = linear("return torch.add(torch.matmul(x, torch.t(self.copy)), torch.detach(self.bias))",
+                        {"copy": ("Tensor", weight.copy())})
         self.refuse(["depends on none of its 2 parameters, weight, bias", "nothing would train"], copied)
 
     def test_a_recurrent_network(self):
@@ -213,9 +212,9 @@ class ForeignModels(Case):
 
     def test_tied_weights(self):
         """One weight in two layers has the sum of their gradients: the same as one layer of twice its scores."""
+        weight = numbers(CLASSES, FEATURES)
         tied = linear("return torch.add(torch.add(torch.matmul(x, torch.t(self.weight)), torch.matmul(x, "
-                      "torch.t(self.again))), self.bias)")
-        tied.parameters["again"] = tied.attributes["again"] = tied.parameters["weight"]
+                      "torch.t(self.again))), self.bias)", parameters={"weight": weight, "again": weight})
         self.same_everywhere(tied, warns=[["net.pt: tied weights train as one", "again"]])
         with h5py.File(self.path("x.h5")) as file:
             one = file["model/" + next(name for name in file["model"] if name != "bias")][()]
@@ -284,7 +283,7 @@ class ForeignModels(Case):
                      "  pass\n"
                      "return torch.add(torch.matmul(x, torch.t(self.weight)), self.bias)", buffers={"count": np.array(0)})
         for ranks in (0, 3):
-            run = self.refuse(["training in round 3, client ", "fails on a batch of 10 samples, [10, 6], in training",
+            run = self.refuse(["training in round 3, client ", "fails on a batch of 9 samples, [9, 6], in training",
                                "five is enough", "it ended after round 2 of 9"], net, ranks=ranks, rounds=9)
             shown = len(re.findall(r"^round \d+/", run.out, re.M))
             self.assertGreaterEqual(len(columns(self.path("x.h5"), "rounds")["round"]), shown)
@@ -312,11 +311,9 @@ class ForeignModels(Case):
     def test_what_does_not_fit(self):
         for words, forward in ((["for 2 samples it returns [2, 6], expected [2, 4]"], "return x"),
                                (["it returns a tensor of shape []"], "return torch.sum(torch.matmul(x, torch.t(self.weight)))"),
-                               (["RuntimeError", "size mismatch|cannot be multiplied|same reduction dim"],
+                               (["does not fit the data", "RuntimeError", "2x6 and 4x6"],
                                 "return torch.matmul(x, self.weight)")):
-            run = self.refuse([word for word in words if "|" not in word], linear(forward))
-            for word in words:
-                self.assertRegex(run.err, word.replace("[", r"\[")) if "|" in word else None
+            self.refuse(words, linear(forward))
         self.refuse(["has no forward() to call"], linear(""))
 
 
