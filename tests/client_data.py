@@ -1,5 +1,6 @@
 """What clients hold, in whole runs: lists for testing, clients held out, hidden groups, given weights. The same for every
 number of ranks and of machines."""
+import json
 import os
 import tempfile
 import unittest
@@ -108,6 +109,129 @@ class ClientData(Case):
                 (0, {"inner-dirichlet.size": 84}, ["12 clients cannot hold 84 samples each, there are 1000"])):
             with self.subTest(changes=changes):
                 self.fail_with(words, *self.options(self.path("x.h5"), changes), ranks=ranks)
+
+
+class OwnTests(Case):
+    """Users whose test samples are known by name, in every format that knows them: their clients evaluate on these."""
+
+    # user: number of training samples, of test samples. One never trains, one has nothing to test with.
+    USERS = {"ann": (9, 4), "bob": (12, 0), "cyn": (7, 3), "dan": (0, 5), "eve": (11, 6)}
+    JOB = {"model": "logistic", "partitioner": "natural", "rounds": 3, "local.batch-size": 5, "local.lr": 0.3,
+           "evaluate-clients": 1, "metrics": "f1,auc,balanced-accuracy", "overwrite": "true"}
+
+    def setUp(self):
+        super().setUp()
+        random = np.random.default_rng(2)
+        self.rows = {}  # part: [(user, x, y)]
+        for part in (0, 1):
+            self.rows[part] = [(user, np.round(random.normal(size=3) + i % 2, 4).astype(np.float32), i % 2)
+                               for user, counts in self.USERS.items() for i in range(counts[part])]
+
+    def leaf(self):
+        for part, name in enumerate(("train", "test")):
+            users = {}
+            for user, x, y in self.rows[part]:
+                data = users.setdefault(user, {"x": [], "y": []})
+                data["x"].append([float(v) for v in x])
+                data["y"].append(y)
+            os.makedirs(self.path(f"leaf/{name}"))
+            with open(self.path(f"leaf/{name}/data.json"), "w") as file:
+                json.dump({"users": list(users), "num_samples": [len(u["y"]) for u in users.values()],
+                           "user_data": users}, file)
+        return {"dataset": "leaf:" + self.path("leaf")}
+
+    def csv(self):
+        for part, name in enumerate(("train", "test")):
+            with open(self.path(name + ".csv"), "w") as file:
+                print("a,b,c,who,y", *[",".join([*(f"{v:.4f}" for v in x), user, str(y)])
+                                       for user, x, y in self.rows[part]], sep="\n", file=file)
+        return {"dataset": "csv:" + self.path("train.csv"), "csv.test": self.path("test.csv"), "csv.label": "y",
+                "csv.client": "who"}
+
+    def npz(self):
+        arrays = {}
+        for part, end in enumerate(("", "_test")):
+            users, arrays["x" + end], arrays["y" + end] = map(np.array, zip(*self.rows[part]))
+            arrays["client" + end] = [10 * list(self.USERS).index(user) for user in users]
+        np.savez(self.path("t.npz"), **arrays)
+        return {"dataset": "npz:" + self.path("t.npz")}
+
+    def words(self, changes):
+        values = {**self.JOB, "output": self.path("x.h5"), **changes}
+        return [word for key, value in values.items() for word in ("--" + key, value)]
+
+    def test_every_format(self):
+        sums = set()
+        for name, job in (("leaf", self.leaf()), ("csv", self.csv()), ("npz", self.npz())):
+            for ranks, hooks in ((0, ""), (3, ""), (4, "machines=2"), (3, "no-window")):
+                with self.subTest(name, ranks=ranks, hooks=hooks):
+                    run = self.succeed(*self.words(job), ranks=ranks, **({"FL_SIM_TEST": hooks} if hooks else {}))
+                    self.assertRegex(run.out, "clients evaluate on what the test set has of their own: 3 of 4 clients, "
+                                              "13 of 18 samples")
+                    sums.add(checksum(self.path("x.h5")))
+                    self.check_evaluations()
+        self.assertEqual(len(sums), 1)
+
+    def check_evaluations(self):
+        """By NumPy, of the model after the last round."""
+        with h5py.File(self.path("x.h5")) as file:
+            weight, bias = file["model/fc.weight"][:], file["model/fc.bias"][:]
+            self.assertEqual(file["partition"].attrs["test_indices_are_of"], "the test set")
+            lists = csr(file["partition"], "test_")
+        clients = [user for user, counts in self.USERS.items() if counts[0] > 0]  # in the order of their names
+        table = columns(self.path("x.h5"), "evaluations")
+        last = {name: values[table["round"] == 3] for name, values in table.items()}
+        self.assertEqual(list(last["client"]), [0, 2, 3])
+        figures = {"accuracy": [], "f1": [], "balanced_accuracy": [], "auc": []}
+        for i, client in enumerate(last["client"]):
+            own = [j for j, row in enumerate(self.rows[1]) if row[0] == clients[client]]
+            self.assertEqual(list(lists[client]), own)
+            x, y = np.array([self.rows[1][j][1] for j in own]), np.array([self.rows[1][j][2] for j in own])
+            scores = x @ weight.T + bias
+            guess, margin = scores.argmax(1), scores[:, 1] - scores[:, 0]
+            hits = [np.sum((guess == c) & (y == c)) for c in (0, 1)]
+            figures["accuracy"].append(np.mean(guess == y))
+            figures["f1"].append(np.mean([2 * hits[c] / (np.sum(guess == c) + np.sum(y == c)) for c in (0, 1)]))
+            figures["balanced_accuracy"].append(np.mean([hits[c] / np.sum(y == c) for c in (0, 1)]))
+            figures["auc"].append(np.mean(np.subtract.outer(margin[y == 1], margin[y == 0]) > 0))
+            self.assertEqual(last["samples"][i], len(own))
+            for name, values in figures.items():
+                self.assertAlmostEqual(last[name][i], values[-1], places=6, msg=name)
+        rounds = columns(self.path("x.h5"), "rounds")
+        for name, values in figures.items():
+            self.assertAlmostEqual(rounds["clients_" + name][-1], np.average(values, weights=last["samples"]), places=6)
+            self.assertAlmostEqual(rounds["clients_mean_" + name][-1], np.mean(values), places=6)
+
+    def test_own_models(self):
+        """An algorithm with a model of each client, and going on where a run was, with the metrics that it had."""
+        job = {**self.leaf(), "algorithm": "finetune", "checkpoint-every": 1, "keep-checkpoint": "true"}
+        whole = self.path("whole.h5")
+        self.succeed(*self.words({**job, "output": whole, "rounds": 4}))
+        self.succeed(*self.words({**job, "overwrite": "false", "resume": "auto"}), ranks=2)
+        self.succeed(*self.words({**job, "overwrite": "false", "resume": "auto", "rounds": 4}), ranks=3)
+        self.assert_same(whole, self.path("x.h5"), "finetune")
+        self.assertTrue(np.isfinite(columns(whole, "rounds")["personal_mean_f1"]).all())
+
+    def test_where_there_are_none(self):
+        """Users that are dealt out; samples that clients are asked to keep; nobody who evaluates; a shift."""
+        job = self.leaf()
+        self.fail_with(["evaluate-clients is 1, but no client keeps samples", "partition.test-fraction",
+                        "the test set has samples of these users", "natural"],
+                       *self.words({**job, "partitioner": "iid", "clients": 3}))
+        self.fail_with(["no client keeps samples", "shift.kind is none"],
+                       *self.words({**job, "shift.kind": "labels", "shift.groups": 2}))
+        self.fail_with(["algorithm finetune gives clients models of their own", "partition.validation-fraction"],
+                       *self.words({**job, "algorithm": "finetune", "evaluate-split": "validation"}))
+        for changes in ({"partition.test-fraction": 0.3}, {"evaluate-clients": 0}):
+            run = self.succeed(*self.words({**job, **changes}))
+            self.assertNotIn("of their own", run.out)
+            with h5py.File(self.path("x.h5")) as file:
+                self.assertNotIn("test_indices_are_of", file["partition"].attrs)
+        # Two users a client.
+        run = self.succeed(*self.words({**job, "natural.group": 2}))
+        self.assertIn("their own: 2 of 2 clients, 13 of 18 samples", run.out)
+        np.savez(self.path("t.npz"), x=np.eye(4), y=np.arange(4), client=np.arange(4), client_test=np.arange(4))
+        self.fail_with(["has client_test, but no x_test"], *self.words({"dataset": "npz:" + self.path("t.npz")}))
 
 
 if __name__ == "__main__":

@@ -143,5 +143,32 @@ TEST(ClientSplit, RefusesWhatLeavesNothingToTrainWith) {
   EXPECT_ERROR(any_job("partition.test-fraction = 1"), "partition.test-fraction is 1");
 }
 
+// Test samples go to who holds all of their user's training samples: also to a client of several
+// users. A user of nobody (-1), or without a holder, gives them to no one.
+TEST(ClientSplit, OwnTestSamples) {
+  const std::vector<int64_t> owners = {0, 0, 1, 2, 2, 3}, test_owners = {2, 0, -1, 1, 2, 3, 0};
+  const auto lists_of = [](const Partition& partition) {
+    std::vector<std::vector<int64_t>> lists;
+    for (int64_t k = 0; k < partition.clients(); ++k) {
+      const auto list = partition.of(k);
+      lists.emplace_back(list.begin(), list.end());
+    }
+    return lists;
+  };
+  using Lists = std::vector<std::vector<int64_t>>;
+  EXPECT_EQ(
+      lists_of(own_test_samples(make_partition({{0, 1}, {2}, {3, 4}, {5}}), owners, test_owners)),
+      (Lists{{1, 6}, {3}, {0, 4}, {5}}));
+  EXPECT_EQ(
+      lists_of(own_test_samples(make_partition({{0, 1, 3, 4}, {2}, {}}), owners, test_owners)),
+      (Lists{{0, 1, 4, 6}, {3}, {}}));
+  for (const Partition& none :
+       {own_test_samples(make_partition({{0, 1, 3}, {2, 4}, {5}}), owners, test_owners),  // 2's
+        own_test_samples(make_partition({{0, 1}, {2}}), owners, {}),
+        own_test_samples(make_partition({{0, 1}, {2}}), {}, test_owners)}) {
+    EXPECT_TRUE(none.indices.empty());
+  }
+}
+
 }  // namespace
 }  // namespace fl_sim

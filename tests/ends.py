@@ -11,25 +11,11 @@ import h5py
 
 from whole_program import PATIENCE, Case, checksum, columns, is_open_mpi, rank_of
 
-JOB = """
-dataset = fashion-mnist
-data-dir = {folder}
-partitioner = dirichlet
-dirichlet.alpha = 0.5
-clients = 12
-cohort = 6
-rounds = 8
-model = 2nn
-algorithm = scaffold
-local.batch-size = 10
-local.lr = 0.05
-"""
-
 
 class Ends(Case):
     @classmethod
     def setUpClass(cls):
-        cls.write_job(JOB, train=600)
+        cls.write_job(train=600, rounds=8, clients=12, cohort=6, model="2nn", algorithm="scaffold")
         cls.sums = {}
 
     def model_after(self, rounds, *options):

@@ -8,26 +8,11 @@ import numpy
 
 from whole_program import Case, columns
 
-JOB = """
-dataset = fashion-mnist
-data-dir = {folder}
-partitioner = dirichlet
-dirichlet.alpha = 0.5
-clients = 12
-cohort = 6
-rounds = 6
-model = 2nn
-algorithm = scaffold
-local.batch-size = 10
-local.lr = 0.05
-quiet = true
-"""
-
 
 class Faults(Case):
     @classmethod
     def setUpClass(cls):
-        cls.write_job(JOB, train=600)
+        cls.write_job(train=600, rounds=6, clients=12, cohort=6, model="2nn", algorithm="scaffold", quiet="true")
 
     def train(self, name, *options, ranks=0):
         path = self.path(name + ".h5")

@@ -2,6 +2,7 @@
 scaled without a word."""
 import json
 import os
+import shutil
 import struct
 import unittest
 import zlib
@@ -28,6 +29,25 @@ def png(pixels, extra=b""):
     head = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], depth, colour, 0, 0, 0)
     return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + extra + chunk(b"IDAT", zlib.compress(rows)) +
             chunk(b"IEND", b""))
+
+
+def indexed_png(numbers, depth, palette=None, alpha=b"", interlaced=False):
+    """A PNG file of [height, width] numbers of 1, 2, 4 or 8 bits: greys, or colours of a palette [n, 3] with how opaque
+    they are. interlaced: in Adam7's seven passes."""
+    numbers = np.asarray(numbers)
+    passes = ([(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
+              if interlaced else [(0, 0, 1, 1)])
+    data = b""
+    for y, x, down, right in passes:
+        for row in numbers[y::down, x::right]:
+            bits = "".join(f"{number:0{depth}b}" for number in row)
+            bits += "0" * (-len(bits) % 8)
+            data += (b"\0" + bytes(int(bits[i:i + 8], 2) for i in range(0, len(bits), 8))) if len(row) else b""
+    head = struct.pack(">IIBBBBB", numbers.shape[1], numbers.shape[0], depth, 0 if palette is None else 3, 0, 0,
+                       int(interlaced))
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) +
+            (b"" if palette is None else chunk(b"PLTE", np.asarray(palette, np.uint8).tobytes())) +
+            (chunk(b"tRNS", alpha) if alpha else b"") + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b""))
 
 
 def jpeg(values, adobe=None, before_end=b""):
@@ -68,6 +88,36 @@ def webp(width, height, colour):
     data = b"\x2f" + number.to_bytes((at + 7) // 8, "little")
     data = b"VP8L" + struct.pack("<I", len(data)) + data + b"\0" * (len(data) % 2)
     return b"RIFF" + struct.pack("<I", len(data) + 4) + b"WEBP" + data
+
+
+def bmp(pixels, bits=24, palette=None, header=40, masks=None, top_down=False, compression=None):
+    """A BMP file (Windows' BITMAPFILEHEADER and an info header of this size; 12: OS/2's) of [height, width] numbers of a
+    palette [n, 3], or of [height, width, 3] colours, 4 with masks for red, green, blue and alpha."""
+    pixels = np.asarray(pixels, np.uint8)
+    height, width = pixels.shape[:2]
+    rows = []
+    for row in pixels if top_down else pixels[::-1]:
+        if palette is not None:
+            each = "".join(f"{value:0{bits}b}" for value in row)
+            each += "0" * (-len(each) % 8)
+            data = bytes(int(each[i:i + 8], 2) for i in range(0, len(each), 8))
+        else:
+            spare = np.full((width, 1), 77, np.uint8)  # what nobody should look at
+            data = np.hstack([row[:, 2::-1], row[:, 3:] if row.shape[1] == 4 else spare])[:, :bits // 8].tobytes()
+        rows.append(data + b"\1" * (-len(data) % 4))
+    colours = b"" if palette is None else b"".join(
+        bytes(colour[::-1]) + b"\x99" * (header != 12) for colour in np.asarray(palette, np.uint8))
+    between = struct.pack("<4I", *masks)[:16 if header >= 56 else 12] if masks else b""
+    place = 14 + header + (len(between) if header == 40 else 0) + len(colours)
+    if header == 12:
+        info = struct.pack("<IHHHH", 12, width, height, 1, bits)
+    else:
+        form = compression if compression is not None else 3 if masks else 0
+        info = struct.pack("<IiiHHIIiiII", header, width, -height if top_down else height, 1, bits, form, 0, 2835, 2835,
+                           0 if palette is None or len(palette) == 1 << bits else len(palette), 0)
+        info += between if header == 40 else (between + bytes(header))[:header - 40]
+    data = info + colours + b"".join(rows)
+    return b"BM" + struct.pack("<IHHI", 14 + len(data), 0, 0, place) + data
 
 
 class ForeignData(Case):
@@ -150,6 +200,70 @@ class Images(ForeignData):
                 same = self.image_folder(name, {file + ".png": png(image, extra) for file, image in self.greys().items()})
                 self.same_result(plain, same, images__colour="grey")
 
+    def test_small_numbers_and_palettes(self):
+        random = np.random.default_rng(11)
+        names = [f"{c}/{i}.png" for c in "ab" for i in range(3)]
+        palette = random.integers(0, 256, (16, 3)).astype(np.uint8)
+        alpha = bytes([255, 0, 255] + [255] * 13)
+        seen = palette * (np.frombuffer(alpha, np.uint8)[:, None] // 255)
+        for depth in (1, 2, 4, 8):
+            images = {name: random.integers(0, 1 << min(depth, 4), (11, 13)) for name in names}
+            greys = {name: png((image * (255 // ((1 << depth) - 1))).astype(np.uint8)) for name, image in images.items()}
+            colours = {name: png(seen[image]) for name, image in images.items()}
+            used = palette[:1 << depth]
+            for interlaced in (False, True):
+                with self.subTest(depth=depth, interlaced=interlaced):
+                    self.same_result(self.image_folder(f"greys{depth}", greys), self.image_folder(f"few{depth}", {
+                        name: indexed_png(image, depth, interlaced=interlaced) for name, image in images.items()}),
+                        images__colour="grey")
+                    self.same_result(self.image_folder(f"colours{depth}", colours), self.image_folder(f"table{depth}", {
+                        name: indexed_png(image, depth, used, alpha[:1 << depth], interlaced)
+                        for name, image in images.items()}))
+
+    def test_files_are_what_their_bytes_say(self):
+        """Not what they are called, where they lie or what stands behind their end."""
+        plain = self.greys()
+        folder = self.image_folder("plain", {name + ".png": png(image) for name, image in plain.items()})
+        moving = chunk(b"acTL", struct.pack(">II", 2, 0)) + chunk(b"fcTL", bytes(26))
+        behind = chunk(b"fdAT", bytes(4) + zlib.compress(bytes(99)))
+        def film(image):
+            file = png(image, moving)
+            return file[:-12] + behind + file[-12:]
+        for what, ending, form in (("JPEG by name", ".jpeg", png), ("in capitals", ".PNG", png),
+                                   ("more behind the end", ".png", lambda image: png(image) + b"left over"),
+                                   ("an animation's first picture", ".png", film)):
+            with self.subTest(what):
+                self.same_result(folder, self.image_folder(what, {name + ending: form(image)
+                                                                  for name, image in plain.items()}), images__colour="grey")
+        linked = self.path("linked")
+        for part in ("train", "test"):
+            for c in "ab":
+                os.makedirs(f"{linked}/{part}/{c}")
+                for i in range(4):
+                    os.symlink(self.path(f"plain/{part}/{c}/{i}.png"), f"{linked}/{part}/{c}/{i}.png")
+        self.same_result(folder, "images:" + linked, images__colour="grey")
+        os.remove(self.path("plain/train/b/2.png"))  # one link leads nowhere
+        run = self.start(*self.options("images:" + linked, images__colour="grey")).wait()
+        self.assertIn(f"{linked}/train/b/2.png", run.err, str(run))
+
+    def test_folders_that_are_laid_out_otherwise(self):
+        files = {name + ".png": png(image) for name, image in self.greys().items()}
+        folder = self.path("flat")
+        for name, data in files.items():
+            self.write("flat/" + name.replace("/", "_"), data)
+        self.refuse([folder, "holds no folders", "a folder a class"], "images:" + folder)
+        for name, data in files.items():
+            self.write(f"halves/train/{name}", data)
+            self.write(f"halves/val/{name}", data)
+        self.refuse(["halves: holds train/, but no test/"], "images:" + self.path("halves"))
+        sizes = {**files, "b/wide.png": png(np.zeros((6, 9), np.uint8))}
+        self.refuse(["b/wide.png: is 6 x 9, while", "images.size = 6x5"], self.image_folder("sizes", sizes),
+                    images__colour="grey")
+        self.train(self.image_folder("sizes", sizes), images__colour="grey", images__size="6x5")
+        more = self.image_folder("more", files)
+        self.write("more/test/c/1.png", files["a/1.png"])
+        self.refuse(["more/test/c: is a class that", "more/train does not have"], more, images__colour="grey")
+
     def test_a_damaged_file_stays_refused(self):
         good = png(np.zeros((4, 4), np.uint8), chunk(b"tEXt", b"Comment\0hello"))
         at = good.index(b"hello")
@@ -227,16 +341,62 @@ class Images(ForeignData):
             self.assert_warns(self.train(self.image_folder("both", {**plain, **files})), "8 of 16 files are left out",
                               ".webp")
 
+    def test_bmp(self):
+        """Each form that programs write, beside the same pixels as PNG."""
+        random = np.random.default_rng(9)
+        names = [f"{c}/{i}" for c in "ab" for i in range(3)]
+        def compare(what, shape, plain, form, **changes):
+            with self.subTest(what):
+                images = {name: random.integers(0, 256, shape).astype(np.uint8) for name in names}
+                self.same_result(
+                    self.image_folder("png", {name + ".png": png(plain(image)) for name, image in images.items()}),
+                    self.image_folder("bmp", {name + ".bmp": form(image) for name, image in images.items()}), **changes)
+                shutil.rmtree(self.path("png"))
+                shutil.rmtree(self.path("bmp"))
+        same = (lambda image: image)
+        for width in (4, 5, 6, 7):  # rows fill up to four bytes
+            compare(f"24 bits, {width} wide", (3, width, 3), same, bmp)
+        compare("32 bits, of which 8 mean nothing", (3, 5, 3), same, lambda image: bmp(image, 32))
+        compare("top row first", (3, 5, 3), same, lambda image: bmp(image, top_down=True))
+        compare("OS/2", (3, 5, 3), same, lambda image: bmp(image, header=12))
+        compare("grey of colours", (3, 5, 3), same, bmp, images__colour="grey")
+        masks = (0xff0000, 0xff00, 0xff, 0)
+        compare("masks behind the header", (3, 5, 3), same, lambda image: bmp(image, 32, masks=masks))
+        compare("masks in the header", (3, 5, 3), same, lambda image: bmp(image, 32, header=108, masks=masks))
+        opacity = np.array([255, 0, 255, 255, 0], np.uint8)
+        def seen(image):
+            image[..., 3] = opacity
+            return image
+        compare("opacity", (3, 5, 4), lambda image: seen(image)[..., :3] * (opacity[:, None] // 255),
+                lambda image: bmp(seen(image), 32, header=124, masks=(*masks[:3], 0xff000000)))
+        for bits, colours, header in ((8, 256, 40), (8, 200, 40), (8, 256, 12), (4, 16, 40), (4, 3, 40), (1, 2, 40)):
+            palette = random.integers(0, 256, (colours, 3)).astype(np.uint8)
+            compare(f"{colours} colours of {bits} bits", (3, 11), lambda image, n=colours, p=palette: p[image % n],
+                    lambda image, n=colours, p=palette, b=bits, h=header: bmp(image % n, b, p, h))
+        good = bmp(np.zeros((4, 4, 3)))
+        few = bmp(np.full((4, 4), 9), 8, np.zeros((5, 3)))
+        for what, data, words in (
+                ("cut", good[:-1], "do not fit its 101 bytes"), ("header", good[:20], "its header is cut"),
+                ("palette", few, "colour 9 of a palette of 5"), ("16 bits", bmp(np.zeros((4, 4, 3)), 16, masks=masks),
+                                                                 "BMP file of 16 bits a pixel and form 3"),
+                ("runs", bmp(np.zeros((4, 4)), 8, np.zeros((5, 3)), compression=1), "8 bits a pixel and form 1"),
+                ("huge", good[:18] + b"\xff\xff\xff\x7f" * 2 + good[26:], "do not fit its 102 bytes"),
+                ("nothing", good[:18] + bytes(8) + good[26:], "claims to be 0 x 0 pixels"),
+                ("a name", good[:14] + b"\7" + good[15:], "header claims 7 bytes")):
+            with self.subTest(what):
+                self.refuse(["a/1.bmp", words, *(["PNG"] if "form" in words else [])],
+                            self.image_folder("bad", {"a/1.bmp": data, "a/2.bmp": good, "b/1.bmp": good}))
+
     def test_others_files_are_told(self):
         files = {name + ".png": png(image) for name, image in self.greys().items()}
-        files |= {"a/x.bmp": b"BM" + b"\0" * 60, "b/y.bmp": b"BM" + b"\0" * 60, "a/deep/1.png": files["a/1.png"],
+        files |= {"a/x.tif": b"II*\0" + b"\0" * 60, "b/y.tif": b"II*\0" + b"\0" * 60, "a/deep/1.png": files["a/1.png"],
                   "b/LIESMICH": b"text"}
         run = self.train(self.image_folder("mixed", files), images__colour="grey")
-        self.assert_warns(run, "8 of 24 files are left out", "4 .bmp", "2 in folders of a class", "2 without an ending",
+        self.assert_warns(run, "8 of 24 files are left out", "4 .tif", "2 in folders of a class", "2 without an ending",
                           "mixed/train/a/deep/1.png")
         self.assertIn("8 files left out", run.out)
-        self.refuse(["hold no .png, .jpg", "2 .bmp"],
-                    self.image_folder("none", {"a/x.bmp": b"BM", "b/y.bmp": b"BM"}))
+        self.refuse(["hold no .png, .jpg", "2 .gif"],
+                    self.image_folder("none", {"a/x.gif": b"GIF89a", "b/y.gif": b"GIF89a"}))
 
     def test_what_systems_add_is_no_data(self):
         plain = {name + ".png": png(image) for name, image in self.greys().items()}
@@ -329,6 +489,49 @@ class Tables(ForeignData):
         run = self.train("csv:" + self.table("one.csv", self.rows(20, lambda i: "same")), csv__label="y")
         self.assert_warns(run, "all labels are the same")
 
+    def test_clients_of_one_row_and_of_one_class(self):
+        """Both train; the first cannot keep a row to test with, the second has no curve."""
+        rows = [[*row, who] for row, who in zip(self.rows(41, lambda i: i % 2), ["big"] * 30 + ["one"] + ["same"] * 10)]
+        for row in rows[31:]:
+            row[2] = 1
+        path = self.table("hospitals.csv", rows, "a,b,y,who")
+        job = {"csv__label": "y", "csv__client": "who", "partitioner": "natural", "clients": None, "csv__test": path}
+        self.train("csv:" + path, **job)
+        table = columns(self.path("x.h5"), "clients")
+        self.assertEqual(list(table["samples"]), 2 * [30, 1, 10])
+        self.assertTrue(np.isfinite(table["loss"]).all())
+        run = self.train("csv:" + path, **job, ranks=3, partition__test_fraction=0.3, evaluate_clients=1, metrics="auc")
+        self.assert_warns(run, "auc", "1 of 2 clients")
+        table = columns(self.path("x.h5"), "evaluations")
+        self.assertEqual(list(table["client"]), 2 * [0, 2])
+        self.assertEqual(list(np.isnan(table["auc"])), 2 * [False, True])
+
+    def test_cells_as_programs_write_them(self):
+        rows = self.rows(20, lambda i: i % 2)
+        plain = self.table("plain.csv", rows)
+        self.train("csv:" + plain, csv__label="y")
+        expected = checksum(self.path("x.h5"))
+        quoted = "\r\n".join(['"a","b","y"'] + [",".join(f'"{v}"' for v in row) for row in rows]) + "\r\n\r\n"
+        blanks = "\n".join(["a , b ,y"] + [" , ".join(map(str, row)) for row in rows])
+        exponents = "\n".join(["a,b,y"] + [f"{a:e},{b:+.6f},{y}.0" for a, b, y in rows])
+        for name, text in (("quoted", quoted), ("blanks", blanks), ("exponents", exponents)):
+            with self.subTest(name):
+                self.train("csv:" + self.write(name + ".csv", text), csv__label="y")
+                self.assertEqual(checksum(self.path("x.h5")), expected)
+        for name, text, words in (
+                ("no header", "\n".join(",".join(map(str, row)) for row in rows), ["csv.header = false"]),
+                ("another separator", "\n".join(["a;b;y"] + [";".join(map(str, row)) for row in rows]), ["no column 'y'"]),
+                ("two of one name", "\n".join(["a,a,y"] + [",".join(map(str, row)) for row in rows]), ["'a'", "twice"]),
+                ("a thousand", "a,b,y\n" + '"1,234",2,0\n' + "1,2,1\n" * 9, ["line 2", "'1,234'"]),
+                ("a gap", "a,b,y\n1,,0\n" + "1,2,1\n" * 9, ["line 2", "csv.missing"]),
+                ("a word for a gap", "a,b,y\nNA,1,0\n" + "1,2,1\n" * 9, ["line 2", "'NA'", "csv.missing"]),
+                ("no number", "a,b,y\nnan,1,0\n" + "1,2,1\n" * 9, ["line 2", "'nan'"]),
+                ("too short", "a,b,y\n1,2\n" + "1,2,1\n" * 9, ["line 2: 2 cells"]),
+                ("a quote without end", 'a,b,y\n1,"2,0\n' + "1,2,1\n" * 9, ["quote"])):
+            with self.subTest(name):
+                path = self.write("t.csv", text)
+                self.refuse([path, *words], "csv:" + path, csv__label="y")
+
     def test_rows_left_out_are_counted(self):
         rows = self.rows(30, lambda i: i % 2)
         rows[3][0] = rows[4][1] = rows[20][2] = "?"
@@ -349,6 +552,10 @@ class Tables(ForeignData):
         expected = checksum(self.path("x.h5"))
         self.train("npz:" + self.path("t.npz"), npz__scale=0.00392157, model="cnn-bn")
         self.assertEqual(checksum(self.path("x.h5")), expected)
+        self.refuse(["model cnn-bn needs images", "samples are [64]", "csv.shape makes images"], "csv:" + train,
+                    csv__label="label", model="cnn-bn")
+        run = self.start(*self.options("csv:" + train, csv__label="label", model="2nn", local__lr=5)).wait()
+        self.assert_warns(run, "inputs as large as 255", "csv.scale or csv.standardise")
         for shape, words in (("1x8x9", ["csv.shape is '1x8x9'", "64 inputs a row"]), ("8x8x", ["csv.shape is '8x8x'"]),
                              ("1x4x8", ["makes 32", "64"]), ("0x8", ["csv.shape is '0x8'"])):
             self.refuse(words, "csv:" + train, csv__label="label", csv__shape=shape)
@@ -391,6 +598,39 @@ class Arrays(ForeignData):
         several = np.eye(4)[labels] + np.eye(4)[(labels + 1) % 4]
         self.refuse(["y is 20 x 4 of 0 and 1", "not a single 1", "several labels a sample"], self.save(x=x, y=several))
         self.train(self.save(x=x, y=labels[:, None]))
+
+    def test_arrays_in_other_forms(self):
+        """The same numbers in other types, orders and archives; labels that are none."""
+        x, y = self.numbers(30, 6), np.arange(30) % 3
+        self.train(self.save(x=x, y=y))
+        expected = checksum(self.path("x.h5"))
+        for name, arrays in (("wide", {"x": x.astype(np.float64), "y": y.astype(np.uint8)}),
+                             ("big end first", {"x": x.astype(">f4"), "y": y.astype(">i4")}),
+                             ("column by column", {"x": np.asfortranarray(x), "y": y.astype(np.float32)}),
+                             ("every second", {"x": np.repeat(x, 2, 0)[::2], "y": np.repeat(y, 2)[::2]})):
+            with self.subTest(name):
+                self.train(self.save(**arrays))
+                self.assertEqual(checksum(self.path("x.h5")), expected)
+        np.savez_compressed(self.path("small.npz"), x=x, y=y)
+        os.makedirs(self.path("folder"))
+        np.save(self.path("folder/x.npy"), x)
+        np.save(self.path("folder/y.npy"), y)
+        for place in ("small.npz", "folder"):
+            self.train("npz:" + self.path(place))
+            self.assertEqual(checksum(self.path("x.h5")), expected)
+        names = np.array(["cat", "dog", "cow"])
+        for name, arrays, words in (
+                ("texts", {"x": x, "y": names[y]}, ["y", "text"]),
+                ("objects", {"x": x, "y": names[y].astype(object)}, ["y", "pickle"]),
+                ("complex", {"x": x.astype(np.complex64), "y": y}, ["x", "complex"]),
+                ("from one on", {"x": x, "y": y + 1}, ["label 0 does not occur", "numpy.unique"]),
+                ("below", {"x": x, "y": y - 1}, ["label -1 occurs"]),
+                ("halves", {"x": x, "y": y / 2}, ["other than whole numbers", "npz.regression"]),
+                ("not as many", {"x": x, "y": y[:-1]}, ["y is 29, while x is 30 x 6"]),
+                ("a gap", {"x": np.where(np.arange(30)[:, None] == 3, np.nan, x), "y": y}, ["x holds NaN"]),
+                ("of one number", {"x": x[:, 0], "y": y}, ["x[:, None]"])):
+            with self.subTest(name):
+                self.refuse([self.path("t.npz"), *words], self.save(**arrays))
 
     def test_others_names(self):
         images, labels = self.numbers(30, 8, 8, dtype=np.uint8), np.arange(30) % 3
@@ -465,6 +705,13 @@ class Leaf(ForeignData):
         self.assertEqual(checksum(self.path("x.h5")), expected)
         os.remove(self.path("celeba/raw/img_align_celeba/2.jpg"))
         self.refuse(["2 of 6 files cannot be read", "2.jpg"], folder, **changes)
+        for name, value in values.items():
+            self.write(f"elsewhere/{name}", jpeg([value]))
+        self.train(folder, **changes, leaf__images=self.path("elsewhere"))
+        self.assertEqual(checksum(self.path("x.h5")), expected)
+        self.refuse(["leaf.images", "/nowhere"], folder, **changes, leaf__images="/nowhere")
+        self.refuse(["x 1 is 'a picture'", "names of images"],
+                    self.leaf("mixed", {"7": {"x": ["1.jpg", "a picture"], "y": [0, 1]}}), **changes)
 
     def test_what_is_not_read(self):
         changes = {"partitioner": "natural", "clients": None}

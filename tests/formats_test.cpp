@@ -681,8 +681,8 @@ TEST_F(Formats, ImagesRefuseWhatIsDamaged) {
     EXPECT_ERROR(read_image(path, 3), path);
     EXPECT_ERROR(read_image(path, 3), part);
   };
-  expect("", "is neither a PNG nor a JPEG file (it is empty)");
-  expect("GIF89a", "is neither a PNG nor a JPEG file");
+  expect("", "is neither a PNG nor a JPEG nor a BMP file (it is empty)");
+  expect("GIF89a", "is neither a PNG nor a JPEG nor a BMP file");
   expect(good.substr(0, 50), "is a damaged PNG file");
   std::string flipped = good;
   flipped[45] = static_cast<char>(flipped[45] ^ 1);  // within the pixels

@@ -12,18 +12,6 @@ import h5py
 
 from whole_program import ENVIRONMENT, MPIRUN, PATIENCE, Case, checksum, rank_of
 
-JOB = """
-dataset = fashion-mnist
-data-dir = {folder}
-partitioner = dirichlet
-dirichlet.alpha = 0.5
-clients = 23
-cohort = 7
-rounds = 8
-model = 2nn
-local.batch-size = 10
-local.lr = 0.05
-"""
 ULFM = ["--with-ft", "ulfm"]
 
 
@@ -38,7 +26,7 @@ def has_ulfm():
 class RankLoss(Case):
     @classmethod
     def setUpClass(cls):
-        cls.write_job(JOB, train=1200)
+        cls.write_job(train=1200, rounds=8, model="2nn")
 
     def words(self, path, *options):
         return ["--job", self.job, *options, "--output", path]

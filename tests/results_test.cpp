@@ -16,6 +16,7 @@
 #include "any_job.h"
 #include "base/check.h"
 #include "base/hdf5_file.h"
+#include "learning/named_model.h"
 
 namespace fl_sim {
 namespace {

@@ -23,24 +23,11 @@ ALGORITHMS = {
     "fedavg": ["--local.momentum", 0.9, "--local.keep-momentum", "--evaluate-every", 3],
 }
 
-JOB = """
-dataset = fashion-mnist
-data-dir = {folder}
-partitioner = dirichlet
-dirichlet.alpha = 0.5
-clients = 23
-cohort = 7
-rounds = 10
-model = 2nn
-local.batch-size = 10
-local.lr = 0.05
-"""
-
 
 class Resume(Case):
     @classmethod
     def setUpClass(cls):
-        cls.write_job(JOB, train=1500)
+        cls.write_job(train=1500, rounds=10, model="2nn")
 
     def whole(self, *options):
         path = self.path("whole.h5")

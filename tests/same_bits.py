@@ -23,24 +23,12 @@ GROUP_SIZES = [1, 3, 8]
 RANKS = [1, 2, 3, 5]
 
 # 23 clients of unequal size, 7 a round: nothing divides evenly.
-JOB = """
-dataset = fashion-mnist
-data-dir = {folder}
-partitioner = dirichlet
-dirichlet.alpha = 0.5
-clients = 23
-cohort = 7
-rounds = 3
-local.batch-size = 10
-local.lr = 0.05
-quiet = true
-"""
 
 
 class SameBits(Case):
     @classmethod
     def setUpClass(cls):
-        cls.write_job(JOB, train=1500)
+        cls.write_job(train=1500, rounds=3, quiet="true")
 
     def train(self, name, *options, ranks=0, **environment):
         path = self.path(name + ".h5")

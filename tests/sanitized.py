@@ -16,19 +16,6 @@ os.environ.update(OMPI_MCA_pml="ob1", OMPI_MCA_btl="self,vader,sm,tcp", OMPI_MCA
 
 from whole_program import Case  # noqa: E402  (it starts the program)
 
-JOB = """
-dataset = fashion-mnist
-data-dir = {folder}
-partitioner = dirichlet
-dirichlet.alpha = 0.5
-clients = 12
-cohort = 5
-rounds = 5
-local.batch-size = 10
-local.lr = 0.05
-local.epochs = 1
-partition.test-fraction = 0.2
-"""
 # With the memory that they have: clients' states, states in files, lanes of models, two exchanges, several models.
 RUNS = {
     "scaffold": ["--algorithm", "scaffold", "--model", "2nn", "--state-memory", 1],
@@ -43,7 +30,7 @@ RUNS = {
 class Sanitized(Case):
     @classmethod
     def setUpClass(cls):
-        cls.write_job(JOB, train=400)
+        cls.write_job(train=400, rounds=5, clients=12, cohort=5, **{"partition.test-fraction": 0.2})
 
     def clean(self, run):
         for word in ("Sanitizer", "runtime error", "WARNING"):

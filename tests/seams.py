@@ -10,19 +10,6 @@ import numpy as np
 import resume
 from whole_program import Case, checksum, columns
 
-JOB = """
-dataset = fashion-mnist
-data-dir = {folder}
-partitioner = dirichlet
-dirichlet.alpha = 0.5
-clients = 23
-cohort = 7
-rounds = 10
-model = 2nn
-local.batch-size = 10
-local.lr = 0.05
-quiet = true
-"""
 
 WAYS = {
     "clip": ["--transforms", "clip", "--clip.norm", 0.5],
@@ -47,7 +34,7 @@ def rounds_of(path):
 class Seams(Case):
     @classmethod
     def setUpClass(cls):
-        cls.write_job(JOB, train=1500)
+        cls.write_job(train=1500, rounds=10, model="2nn", quiet="true")
 
     def train(self, name, *options, ranks=0):
         path = self.path(name.replace(" ", "-") + ".h5")
@@ -136,7 +123,7 @@ class Seams(Case):
 class SeamsResumed(Case):
     @classmethod
     def setUpClass(cls):
-        cls.write_job(JOB, train=1500)
+        cls.write_job(train=1500, rounds=10, model="2nn", quiet="true")
 
     whole, begin = resume.Resume.whole, resume.Resume.begin
     interrupt, go_on = resume.Resume.interrupt, resume.Resume.go_on

@@ -9,7 +9,6 @@
 #include <map>
 #include <memory>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "learning/algorithm.h"
@@ -27,11 +26,14 @@ inline Module module_of(const std::string& name, const std::string& forward) {
   return module;
 }
 
+// What a parameter is made of.
+inline torch::Tensor trained(torch::Tensor tensor) { return tensor.set_requires_grad(true); }
+
 // Batch normalisation with PyTorch's names, its integer counter included.
 inline Module batch_norm(int64_t features) {
   Module norm = module_of("Norm", "");
-  norm.register_parameter("weight", torch::rand({features}) + 0.5, false);
-  norm.register_parameter("bias", torch::randn({features}), false);
+  norm.register_parameter("weight", trained(torch::rand({features}) + 0.5), false);
+  norm.register_parameter("bias", trained(torch::randn({features})), false);
   norm.register_buffer("running_mean", torch::randn({features}));
   norm.register_buffer("running_var", torch::rand({features}) + 0.5);
   norm.register_buffer("num_batches_tracked", torch::tensor(0));
@@ -44,8 +46,8 @@ inline Module batch_norm(int64_t features) {
 
 inline Module linear(int64_t in, int64_t out) {
   Module fc = module_of("Fc", "");
-  fc.register_parameter("weight", torch::randn({out, in}), false);
-  fc.register_parameter("bias", torch::randn({out}), false);
+  fc.register_parameter("weight", trained(torch::randn({out, in})), false);
+  fc.register_parameter("bias", trained(torch::randn({out})), false);
   fc.define("def forward(self, x):\n    return torch.matmul(x, self.weight.t()) + self.bias\n");
   return fc;
 }
@@ -54,11 +56,8 @@ inline Module linear(int64_t in, int64_t out) {
 inline Module normalised_linear(int64_t features, int64_t classes) {
   torch::manual_seed(4);
   Module net = module_of("Net", "");
-  for (const auto& [name, part] :
-       {std::pair{"norm", batch_norm(features)}, std::pair{"fc", linear(features, classes)}}) {
-    for (torch::Tensor parameter : part.parameters()) parameter.set_requires_grad(true);
-    net.register_module(name, part);
-  }
+  net.register_module("norm", batch_norm(features));
+  net.register_module("fc", linear(features, classes));
   net.define("def forward(self, x):\n    return self.fc.forward(self.norm.forward(x))\n");
   return net;
 }

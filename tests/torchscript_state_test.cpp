@@ -10,8 +10,6 @@
 namespace fl_sim {
 namespace {
 
-torch::Tensor trained(torch::Tensor tensor) { return tensor.set_requires_grad(true); }
-
 struct Plain {
   torch::Tensor weight, bias;
   Plain() {

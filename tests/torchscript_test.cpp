@@ -65,9 +65,7 @@ TEST(TorchScript, ClientsDoNotSeeEachOther) {
 TEST(TorchScript, RandomLayersFollowTheClientsStream) {
   torch::manual_seed(4);
   Module net = module_of("Net", "");
-  Module fc = linear(6, 3);
-  for (torch::Tensor parameter : fc.parameters()) parameter.set_requires_grad(true);
-  net.register_module("fc", fc);
+  net.register_module("fc", linear(6, 3));
   net.define(
       "def forward(self, x):\n    return torch.dropout(self.fc.forward(x), 0.5, self.training)\n");
   const ScriptFile file(net);
@@ -88,7 +86,7 @@ TEST(TorchScript, RandomLayersFollowTheClientsStream) {
 TEST(TorchScript, CountersDoNotPassFromClientToClient) {
   Module net = module_of("Counting", "");
   torch::manual_seed(6);
-  net.register_parameter("weight", torch::randn({3, 4}).set_requires_grad(true), false);
+  net.register_parameter("weight", trained(torch::randn({3, 4})), false);
   net.register_buffer("calls", torch::tensor(0));
   net.define(
       "def forward(self, x):\n"

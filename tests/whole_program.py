@@ -207,14 +207,17 @@ class Case(unittest.TestCase):
         return run
 
     @classmethod
-    def write_job(cls, text, train):
-        """For a setUpClass: `cls.job` is this text in a file, with {folder} for one that has small images."""
+    def write_job(cls, train, rounds, clients=23, cohort=7, **changes):
+        """For a setUpClass: `cls.job` is the file of a job on so many small images, with further keys (model=..., _ is -)."""
         cls._data = tempfile.TemporaryDirectory(prefix="fl_sim_test_")
         cls.addClassCleanup(cls._data.cleanup)
         write_images(cls._data.name, train=train)
         cls.job = os.path.join(cls._data.name, "job.ini")
+        values = {"dataset": "fashion-mnist", "data-dir": cls._data.name, "partitioner": "dirichlet", "dirichlet.alpha": 0.5,
+                  "clients": clients, "cohort": cohort, "rounds": rounds, "local.batch-size": 10, "local.lr": 0.05}
         with open(cls.job, "w") as file:
-            file.write(text.format(folder=cls._data.name))
+            for key, value in {**values, **changes}.items():
+                print(f"{key.replace('_', '-')} = {value}", file=file)
 
     def hold(self, round_number):
         """For FL_SIM_TEST: a run with it waits in that round until release(), or a signal that asks it to stop. So a

@@ -249,7 +249,8 @@ constexpr const char* kHowClientsEvaluate =
     "How clients evaluate:\n"
     "  Drawn    after each round that is evaluated (evaluate-every), anew and by the\n"
     "           seed, of the clients that hold samples back (partition.test-fraction,\n"
-    "           or validation-fraction; evaluate-split); of those that may train and\n"
+    "           or validation-fraction; evaluate-split), or else have samples of their\n"
+    "           own in the test set, as LEAF's users do; of those that may train and\n"
     "           of those that never do (holdout-clients) apart.\n"
     "  Rounded  of each of both, evaluate-clients times their number, rounded to the\n"
     "           nearest whole number, halves away from zero; at least\n"
@@ -257,7 +258,8 @@ constexpr const char* kHowClientsEvaluate =
     "  Weighted clients_loss and clients_accuracy by the samples that a client held\n"
     "           back; clients_mean_loss and clients_mean_accuracy every client the\n"
     "           same, as are variance, tenths and percentiles. A tenth is at least one\n"
-    "           client, rounded to the nearest number.\n";
+    "           client, rounded to the nearest number. So are the metrics auc, f1 and\n"
+    "           balanced-accuracy, of the clients for whom they are defined.\n";
 
 bool explains_evaluation(const std::string& key) {
   return key.starts_with("evaluate-") || key == "holdout-clients";

@@ -122,6 +122,16 @@ std::string class_text(const std::vector<double>& accuracy) {
                  fixed(accuracy[*best], 2), " (class ", *best, ")");
 }
 
+// Whose test samples clients evaluate on, where the test set knows.
+std::string own_tests_text(const Experiment& e) {
+  if (!e.own_tests) return "";
+  int64_t some = 0;
+  for (int64_t client = 0; client < e.test.clients(); ++client) some += e.test.size(client) > 0;
+  return message("clients evaluate on what the test set has of their own: ", some, " of ",
+                 e.test.clients(), " clients, ", e.test.indices.size(), " of ", e.data.test.size(),
+                 " samples");
+}
+
 }  // namespace
 
 std::string header(const Experiment& e, const Communicator& comm, const GpuComm& gpu_comm,
@@ -169,6 +179,7 @@ std::string header(const Experiment& e, const Communicator& comm, const GpuComm&
                                                fixed(skew.max_jensen_shannon, 3), " at most")
                                      : ""));
   line("", settings(job, value("partitioner") + "."));
+  line("", own_tests_text(e));
   line("model", message(value("model"), ": ", e.network->layout().count(), " parameters"));
   line("algorithm", message(value("algorithm"), ", weighting ", value("weighting")));
   line("", settings(job, value("algorithm") + "."));
@@ -225,6 +236,16 @@ std::string summary(const Outcome& outcome, double seconds, double target,
          message("accuracy ", fixed(s.accuracy, 4), " of ", s.clients, " clients; mean ",
                  fixed(s.mean_accuracy, 4), ", worst tenth ", fixed(s.worst_tenth, 4),
                  ", best tenth ", fixed(s.best_tenth, 4), ", variance ", fixed(s.variance, 4)));
+    std::string metrics;
+    for (const auto& [metric, weighted, mean] :
+         {std::tuple{"balanced accuracy", s.balanced_accuracy, s.mean_balanced_accuracy},
+          std::tuple{"area under the curve", s.area_under_curve, s.mean_area_under_curve},
+          std::tuple{"F1", s.macro_f1, s.mean_macro_f1}}) {
+      if (!std::isnan(weighted))
+        metrics += message(metrics.empty() ? "" : "; ", metric, " ", fixed(weighted, 4), ", mean ",
+                           fixed(mean, 4));
+    }
+    line("", metrics);
   };
   clients("clients", outcome.evaluated.clients);
   clients("own models", outcome.evaluated.personal);

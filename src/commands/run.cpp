@@ -214,7 +214,8 @@ int run(Start start, Communicator& comm, std::string& left) {
                          {.validation = experiment.validation,
                           .test = experiment.test,
                           .holdout = experiment.holdout,
-                          .shift_group = experiment.shift_group});
+                          .shift_group = experiment.shift_group,
+                          .own_tests = experiment.own_tests});
   results->set_provenance(origin);
   if (former.round > 0) results->load(former.round);
 

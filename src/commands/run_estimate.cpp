@@ -134,6 +134,7 @@ RunEstimate::Need RunEstimate::need(int ranks, bool serves, bool trains) const {
   const ProcessMemory now = memory_now();
   add("program, libraries", at_start_.resident - at_start_.files + now.files);
   add("training set", train, several);
+  if (e_.own_tests) add("test set", bytes_of(e_.data.test), several);
   add("partition", lists, several);
   // Large models are broadcast through two halves of a window.
   const bool window = several && m_.weights >= (1 << 16);

@@ -105,4 +105,28 @@ ClientSplit split_clients(const Partition& partition, std::span<const int64_t> l
   return {train.partition(), validation.partition(), test.partition()};
 }
 
+Partition own_test_samples(const Partition& partition, std::span<const int64_t> owners,
+                           std::span<const int64_t> test_owners) {
+  if (owners.empty() || test_owners.empty()) return {};
+  constexpr int64_t kNobody = -1;
+  std::vector<int64_t> holder(
+      static_cast<size_t>(1 + *std::max_element(owners.begin(), owners.end())), kNobody);
+  for (int64_t client = 0; client < partition.clients(); ++client) {
+    for (const int64_t sample : partition.of(client)) {
+      int64_t& held = holder[static_cast<size_t>(owners[static_cast<size_t>(sample)])];
+      if (held != kNobody && held != client) return {};
+      held = client;
+    }
+  }
+  std::vector<std::vector<int64_t>> samples(static_cast<size_t>(partition.clients()));
+  for (size_t i = 0; i < test_owners.size(); ++i) {
+    if (test_owners[i] < 0) continue;
+    const int64_t client = holder[static_cast<size_t>(test_owners[i])];
+    if (client != kNobody) samples[static_cast<size_t>(client)].push_back(static_cast<int64_t>(i));
+  }
+  Lists test;
+  for (std::vector<int64_t>& list : samples) test.add(std::move(list));
+  return test.partition();
+}
+
 }  // namespace fl_sim

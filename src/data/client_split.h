@@ -28,4 +28,10 @@ struct HeldBack {
 ClientSplit split_clients(const Partition& partition, std::span<const int64_t> labels,
                           double test_fraction, double validation_fraction, uint64_t seed);
 
+// Each client's own samples of the test set: those of the users whose training samples it holds.
+// `owners` and `test_owners` as Dataset has them. Partition() if there are none, or if a user's
+// training samples lie with several clients.
+Partition own_test_samples(const Partition& partition, std::span<const int64_t> owners,
+                           std::span<const int64_t> test_owners);
+
 }  // namespace fl_sim

@@ -62,6 +62,19 @@ void check_numbering(const std::vector<int64_t>& numbers, const std::string& wha
            " has no training sample (they are numbered 0, 1, ... without gaps)");
 }
 
+// Whose the test samples are: owners of training samples, or nobody's.
+void check_test_owners(const Dataset& data, const std::string& name) {
+  if (data.test_owner.empty()) return;
+  FL_CHECK(std::ssize(data.test_owner) == data.test.size(), name, ": ", data.test_owner.size(),
+           " owners for ", data.test.size(), " test samples (must be as many, or none)");
+  const int64_t owners =
+      data.owner.empty() ? 0 : 1 + *std::max_element(data.owner.begin(), data.owner.end());
+  for (const int64_t owner : data.test_owner) {
+    FL_CHECK(owner >= -1 && owner < owners, name, ": owner ", owner,
+             " of a test sample has no training sample (such are -1)");
+  }
+}
+
 void check_values(const Dataset& data, const std::string& name) {
   FL_CHECK(data.values.empty() || std::ssize(data.values) == data.classes, name, ": ",
            data.values.size(), " values for ", data.classes,
@@ -94,6 +107,7 @@ void check_dataset(const Dataset& data, const std::string& name) {
            " positions, test samples at ", data.test.positions(), " (must be as many)");
   check_numbering(data.owner, "owner", data.train.size(), name);
   check_numbering(data.coarse, "coarse class", data.train.size(), name);
+  check_test_owners(data, name);
   check_values(data, name);
 }
 

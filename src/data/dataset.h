@@ -32,6 +32,8 @@ struct Dataset {
   double scale = 1, shift = 0;  // a network sees inputs · scale + shift, computed batch by batch
   // [n] the natural client (0, 1, ...) of each training sample; empty: none known.
   std::vector<int64_t> owner = {};
+  // [n] the same of each test sample, -1 for one of nobody who trains; empty: none known.
+  std::vector<int64_t> test_owner = {};
   // [n] the coarse class (0, 1, ...) of each training sample; empty: there are none.
   std::vector<int64_t> coarse = {};
   // [classes] the number that a label stands for, ascending, where labels are the distinct values

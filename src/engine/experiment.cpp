@@ -57,17 +57,34 @@ Objective objective_of(const Job& job, const Dataset& data) {
   return Objective(Objective::Kind::kBinary);
 }
 
+// Where clients evaluate and keep no training samples for it, they do so on what the test set has
+// of their own users. A shift changes training samples alone, so that theirs would be of another
+// kind.
+void find_own_tests(Experiment& e) {
+  const auto evaluation = read_options<EvaluationPlan>(e.job);
+  const bool evaluate = evaluation.share > 0 || e.algorithm->needs().personal;
+  if (!evaluate || !evaluation.on_test() || !e.test.indices.empty() || !e.shift_group.empty())
+    return;
+  e.test = own_test_samples(e.partition, e.data.owner, e.data.test_owner);
+  e.own_tests = !e.test.indices.empty();
+}
+
 // Clients can only evaluate on samples that they keep.
 void check_client_evaluation(const Experiment& e) {
   const auto evaluation = read_options<EvaluationPlan>(e.job);
   const bool on_test = evaluation.on_test();
-  const Partition& held_back = on_test ? e.test : e.validation;
   const std::string algorithm = e.job.get<std::string>("algorithm");
   const std::string key = on_test ? "partition.test-fraction" : "partition.validation-fraction";
-  const std::string help =
-      message("no client keeps samples for that (set ", key,
-              ", such as 0.2; a client needs two samples or more to keep one)");
-  if (held_back.indices.empty()) {
+  const std::string help = message(
+      "no client keeps samples for that (set ", key,
+      ", such as 0.2; a client needs two samples or more to keep one",
+      on_test && !e.data.test_owner.empty()
+          ? message("; the test set has samples of these users, which is what their clients "
+                    "evaluate on where each user's samples are with one client, as under "
+                    "partitioner natural, and shift.kind is none")
+          : "",
+      ")");
+  if (e.held_back().indices.empty()) {
     FL_CHECK(!e.algorithm->needs().personal, "algorithm ", algorithm,
              " gives clients models of their own, which only they can evaluate, but ", help);
     FL_CHECK(evaluation.share == 0, "evaluate-clients is ", evaluation.share, ", but ", help);
@@ -113,15 +130,14 @@ void note_undefined_metrics(Experiment& e) {
                 e.data.test.size(), " samples have label ", e.data.test.labels[0].item<int64_t>(),
                 "): /rounds/test_auc will be NaN"));
   }
-  const auto evaluation = read_options<EvaluationPlan>(e.job);
-  const Partition& kept = evaluation.on_test() ? e.test : e.validation;
-  if (evaluation.share == 0 || kept.indices.empty()) return;
+  const Partition& kept = e.held_back();
+  if (read_options<EvaluationPlan>(e.job).share == 0 || kept.indices.empty()) return;
   int64_t alone = 0, evaluating = 0;
   for (int64_t client = 0; client < kept.clients(); ++client) {
     const auto list = kept.of(client);
     if (list.empty()) continue;
     ++evaluating;
-    alone += classes_of(e.data.train.labels.index_select(
+    alone += classes_of(e.held_back_samples().labels.index_select(
                  0, torch::tensor(at::IntArrayRef(list.data(), list.size()), torch::kInt64))) == 1;
   }
   if (alone > 0) {
@@ -209,6 +225,14 @@ void make_aggregator(Experiment& e, const Needs& needs) {
 
 }  // namespace
 
+const Partition& Experiment::held_back() const {
+  return read_options<EvaluationPlan>(job).on_test() ? test : validation;
+}
+
+const Samples& Experiment::held_back_samples() const {
+  return own_tests && read_options<EvaluationPlan>(job).on_test() ? data.test : data.train;
+}
+
 std::unique_ptr<Network> build_network(const Job& job, const Dataset& data) {
   const auto [name, argument] = split_name(job.get<std::string>("model"));
   Objective objective = objective_of(job, data);
@@ -283,10 +307,11 @@ Experiment prepare_experiment(Job job, Dataset data) {
   e.data = std::move(data);
   keep_ids(e);
   note_what_has_no_effect(e);
-  note_undefined_metrics(e);
-  e.data.owner = {};  // the partition knows
   build_parts(e);
+  find_own_tests(e);
   check_client_evaluation(e);
+  note_undefined_metrics(e);
+  e.data.owner = e.data.test_owner = {};                              // the partition knows
   if (e.job.get<std::string>("init") != "random") initial_row(e, 0);  // finds what is wrong with it
   return e;
 }

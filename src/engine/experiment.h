@@ -22,9 +22,10 @@ namespace fl_sim {
 
 struct Experiment {
   Job job;
-  Dataset data;                      // test samples on rank 0 only
+  Dataset data;                      // test samples on rank 0 only, unless clients have their own
   Partition partition;               // what clients train with
   Partition validation, test;        // and what they keep for it; Partition() if the job has none
+  bool own_tests = false;            // `test` is of the test set, in which clients have their own
   std::vector<int64_t> holdout;      // ids of the clients that never train, ascending
   std::vector<int64_t> trained;      // of those that may, ascending; empty: all
   std::vector<int64_t> shift_group;  // [clients]; empty: data are not shifted, see shift.h
@@ -43,6 +44,10 @@ struct Experiment {
   torch::ScalarType dtype = torch::kFloat32;  // of the rows; float64 in tests
   bool data_shared = true;                    // the training set lies once per node
   std::vector<std::string> notes;             // on rank 0: what a user should know, a line each
+
+  // What clients evaluate on, and where those samples are.
+  const Partition& held_back() const;
+  const Samples& held_back_samples() const;
 };
 
 // Makes job.clients etc. definite and builds what the job names on top of `data`: on one rank,

@@ -100,7 +100,7 @@ Host::Host(const Experiment& experiment, Communicator& comm,
                  : e_.job.get<std::string>("weighting") == "loss"  ? Weighting::kLoss
                                                                    : Weighting::kSamples),
       data_{{}, e_.data.scale, e_.data.shift, &e_.partition, &e_.input_changes},
-      held_back_(e_.job.get<std::string>("evaluate-split") == "test" ? &e_.test : &e_.validation),
+      held_back_(&e_.held_back()),
       store_(trains && !state_.empty() ? state_directory(e_.job) : "", state_memory(e_.job),
              comm.rank()),
       scorer_(*e_.network, e_.data.scale, e_.data.shift, e_.job.get<int64_t>("threads") == 1),
@@ -127,8 +127,12 @@ Host::Host(const Experiment& experiment, Communicator& comm,
     pool_ = pool(e_.partition, e_.trained);
     data_.partition = &pool_;
   }
-  if (trains)
-    data_.train = {e_.data.train.inputs.to(e_.device), e_.data.train.labels.to(e_.device)};
+  if (!trains) return;
+  const auto here = [&](const Samples& samples) {
+    return Samples{samples.inputs.to(e_.device), samples.labels.to(e_.device)};
+  };
+  data_.train = here(e_.data.train);
+  held_back_samples_ = e_.own_tests ? here(e_.held_back_samples()) : data_.train;
 }
 
 void Host::begin(const RoundPlan& plan) {
@@ -451,8 +455,9 @@ void Host::evaluate(const PlannedGroup& planned, const GlobalModel& global,
     for (size_t first = 0; first < indices.size(); first += step) {
       Interruption::get().at_step();
       told_of("evaluating", {client}, global.round, [&] {
-        scorer_.add(data_.train, indices.subspan(first, std::min(step, indices.size() - first)),
-                    rows, weights, totals, change);
+        scorer_.add(held_back_samples_,
+                    indices.subspan(first, std::min(step, indices.size() - first)), rows, weights,
+                    totals, change);
       });
     }
     return totals;

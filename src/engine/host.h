@@ -95,6 +95,7 @@ class Host {
   Partition pool_;  // everybody's training samples as one client's, where the algorithm pools
   ClientData data_;
   const Partition* held_back_;           // each client's samples to evaluate on
+  Samples held_back_samples_;            // which they are of
   std::map<int64_t, WeightedSum> sums_;  // by lane
   ClientStore store_;
   Scorer scorer_;

@@ -9,6 +9,7 @@
 #include "engine/client_state.h"
 #include "engine/evaluation_plan.h"
 #include "learning/client_metrics.h"
+#include "learning/named_model.h"
 #include "network/arithmetic.h"
 #include "process/interruption.h"
 

@@ -321,7 +321,7 @@ std::vector<ClientRecord> Planner::learned_from(std::vector<ClientRecord> record
 // alike.
 RoundPlan Planner::evaluation() {
   RoundPlan plan{.kind = RoundPlan::Kind::kEvaluate};
-  const Partition& held_back = evaluation_.on_test() ? e_.test : e_.validation;
+  const Partition& held_back = e_.held_back();
   std::vector<int64_t> seen, unseen, chosen;
   for (int64_t client = 0; client < held_back.clients(); ++client) {
     if (held_back.size(client) == 0) continue;

@@ -53,18 +53,21 @@ struct Facts {
   int64_t classes;
   int64_t values;            // how many numbers there are to predict
   int64_t validation, test;  // samples that clients keep back, of all together
+  bool own_tests;            // as Experiment has it
 };
 
 // Collective. All of `data` but its samples becomes rank 0's.
-Facts share_facts(Communicator& comm, Dataset& data, const Partition& validation,
-                  const Partition& test) {
+Facts share_facts(Communicator& comm, Experiment& e) {
+  Dataset& data = e.data;
   Facts facts = {.scale = data.scale,
                  .shift = data.shift,
                  .classes = data.classes,
                  .values = std::ssize(data.values),
-                 .validation = std::ssize(validation.indices),
-                 .test = std::ssize(test.indices)};
+                 .validation = std::ssize(e.validation.indices),
+                 .test = std::ssize(e.test.indices),
+                 .own_tests = e.own_tests};
   comm.broadcast(facts);
+  e.own_tests = facts.own_tests;
   data.scale = facts.scale;
   data.shift = facts.shift;
   data.classes = facts.classes;
@@ -121,24 +124,31 @@ Experiment set_up(const Job& job, Communicator& comm) {
     // The first rank of each further node reads the files too.
     const bool reads = comm.node_rank() == 0;
     if (comm.rank() != 0 && reads) e.data = read_dataset(e.job);
+    const Facts facts = share_facts(comm, e);
     if (comm.nodes() > 1) {
-      std::string print = comm.rank() == 0 ? fingerprint(e.data.train) : "";
+      const std::string own =
+          reads ? fingerprint(e.data.train) + (e.own_tests ? fingerprint(e.data.test) : "") : "";
+      std::string print = own;
       comm.broadcast(print);
-      FL_CHECK(!reads || fingerprint(e.data.train) == print, "the training data on ", host_name(),
+      FL_CHECK(!reads || own == print, "the ", e.own_tests ? "" : "training ", "data on ",
+               host_name(),
                " differ from those on rank 0's machine (are the files the same everywhere?)");
     }
-
-    const Facts facts = share_facts(comm, e.data, e.validation, e.test);
     const bool no_window = TestHooks::get().no_window;
     share_partition(comm, e.partition, !no_window);
     if (facts.validation > 0) share_partition(comm, e.validation, !no_window);
     if (facts.test > 0) share_partition(comm, e.test, !no_window);
     if (reads) shift_samples(e);  // after the comparison, before the node's other ranks see it
-    e.data.train.inputs = comm.share_on_node(e.data.train.inputs, !no_window, e.data_shared);
-    bool labels_shared = false;
-    e.data.train.labels = comm.share_on_node(e.data.train.labels, !no_window, labels_shared);
-    e.data_shared = e.data_shared && labels_shared;
-    if (comm.rank() != 0) e.data.test = {};
+    const auto share = [&](Samples& samples) {
+      for (torch::Tensor* const part : {&samples.inputs, &samples.labels}) {
+        bool shared = false;
+        *part = comm.share_on_node(*part, !no_window, shared);
+        e.data_shared = e.data_shared && shared;
+      }
+    };
+    share(e.data.train);
+    if (e.own_tests) share(e.data.test);
+    if (comm.rank() != 0 && !e.own_tests) e.data.test = {};
     malloc_trim(0);  // private copies go back to the system
 
     if (comm.rank() != 0) {

@@ -20,6 +20,26 @@ double mean(std::vector<double>::const_iterator first, size_t count) {
   return sum / static_cast<double>(count);
 }
 
+// Weighted by samples, and of every client the same.
+struct Means {
+  double weighted = 0, samples = 0, sum = 0;
+  int64_t clients = 0;
+
+  // Not where there is none.
+  void add(double value, int64_t of) {
+    if (std::isnan(value)) return;
+    weighted += static_cast<double>(of) * value;
+    samples += static_cast<double>(of);
+    sum += value;
+    ++clients;
+  }
+  void give(double& by_samples, double& by_client) const {
+    if (clients == 0) return;
+    by_samples = weighted / samples;
+    by_client = sum / static_cast<double>(clients);
+  }
+};
+
 }  // namespace
 
 EvaluationSummary summarize(const std::vector<ClientEvaluation>& evaluations, bool holdout,
@@ -28,6 +48,7 @@ EvaluationSummary summarize(const std::vector<ClientEvaluation>& evaluations, bo
   std::vector<double> accuracies;
   double samples = 0, correct = 0, loss = 0, loss_samples = 0, losses = 0, measured = 0;
   int64_t evaluated = 0;
+  Means balanced, area, f1;
   for (const ClientEvaluation& evaluation : evaluations) {
     const double accuracy = personal ? evaluation.personal_accuracy : evaluation.accuracy;
     const double client_loss = personal ? evaluation.personal_loss : evaluation.loss;
@@ -42,6 +63,11 @@ EvaluationSummary summarize(const std::vector<ClientEvaluation>& evaluations, bo
       samples += n;
       correct += n * accuracy;
     }
+    balanced.add(personal ? evaluation.personal_balanced_accuracy : evaluation.balanced_accuracy,
+                 evaluation.samples);
+    area.add(personal ? evaluation.personal_area_under_curve : evaluation.area_under_curve,
+             evaluation.samples);
+    f1.add(personal ? evaluation.personal_macro_f1 : evaluation.macro_f1, evaluation.samples);
     if (!std::isfinite(client_loss)) continue;
     loss += n * client_loss;
     loss_samples += n;
@@ -50,6 +76,9 @@ EvaluationSummary summarize(const std::vector<ClientEvaluation>& evaluations, bo
   }
   summary.clients = evaluated;
   if (measured > 0) summary.loss = loss / loss_samples, summary.mean_loss = losses / measured;
+  balanced.give(summary.balanced_accuracy, summary.mean_balanced_accuracy);
+  area.give(summary.area_under_curve, summary.mean_area_under_curve);
+  f1.give(summary.macro_f1, summary.mean_macro_f1);
   if (accuracies.empty()) return summary;
   std::sort(accuracies.begin(), accuracies.end());
   const size_t tenth = std::max<size_t>(1, (accuracies.size() + 5) / 10);

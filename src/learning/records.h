@@ -98,6 +98,11 @@ struct EvaluationSummary {
   double worst_tenth = kNotMeasured;  // mean accuracy of the worst 10 % of the clients
   double best_tenth = kNotMeasured;
   double percentile_10 = kNotMeasured, percentile_50 = kNotMeasured, percentile_90 = kNotMeasured;
+  // What the job's `metrics` ask for, weighted by samples and every client the same; of those
+  // clients for whom it is defined.
+  double balanced_accuracy = kNotMeasured, mean_balanced_accuracy = kNotMeasured;
+  double area_under_curve = kNotMeasured, mean_area_under_curve = kNotMeasured;
+  double macro_f1 = kNotMeasured, mean_macro_f1 = kNotMeasured;
 };
 
 // Of the test set, beside loss and accuracy; what the job does not ask for is not measured.

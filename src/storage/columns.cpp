@@ -122,7 +122,7 @@ class Names {
 // A model that several clients' evaluations are of: /rounds/<prefix>_<figure>.
 template <class Io, class Rounds>
 void summary_columns(Io& io, const std::string& prefix, Rounds& rounds,
-                     EvaluationSummary RoundRecord::*summary) {
+                     EvaluationSummary RoundRecord::*summary, const std::set<std::string>& asked) {
   const auto measured = [&](const RoundRecord& round) { return (round.*summary).clients > 0; };
   if (!Io::kReads && std::none_of(rounds.begin(), rounds.end(), measured)) return;
   const auto column = [&](const std::string& name, auto EvaluationSummary::*member) {
@@ -141,6 +141,17 @@ void summary_columns(Io& io, const std::string& prefix, Rounds& rounds,
   column("accuracy_p10", &EvaluationSummary::percentile_10);
   column("accuracy_p50", &EvaluationSummary::percentile_50);
   column("accuracy_p90", &EvaluationSummary::percentile_90);
+  const auto metric = [&](const std::string& asked_as, const std::string& name,
+                          double EvaluationSummary::*weighted, double EvaluationSummary::*mean) {
+    if (!Io::kReads && !asked.contains(asked_as)) return;
+    column(name, weighted);
+    column("mean_" + name, mean);
+  };
+  metric("balanced-accuracy", "balanced_accuracy", &EvaluationSummary::balanced_accuracy,
+         &EvaluationSummary::mean_balanced_accuracy);
+  metric("auc", "auc", &EvaluationSummary::area_under_curve,
+         &EvaluationSummary::mean_area_under_curve);
+  metric("f1", "f1", &EvaluationSummary::macro_f1, &EvaluationSummary::mean_macro_f1);
 }
 
 // /rounds/test_<metric>, those that the job asks for. One that is not defined, as the area under
@@ -188,10 +199,10 @@ void round_columns(Io& io, Rounds& rounds, const std::set<std::string>& asked = 
   io.column("/rounds/bytes_down", rounds, &RoundRecord::bytes_down);
   io.column("/rounds/bytes_up", rounds, &RoundRecord::bytes_up);
   io.column("/rounds/bytes_state", rounds, &RoundRecord::bytes_state);
-  summary_columns(io, "clients", rounds, &RoundRecord::clients);
-  summary_columns(io, "personal", rounds, &RoundRecord::personal);
-  summary_columns(io, "holdout", rounds, &RoundRecord::holdout_clients);
-  summary_columns(io, "holdout_personal", rounds, &RoundRecord::holdout_personal);
+  summary_columns(io, "clients", rounds, &RoundRecord::clients, asked);
+  summary_columns(io, "personal", rounds, &RoundRecord::personal, asked);
+  summary_columns(io, "holdout", rounds, &RoundRecord::holdout_clients, asked);
+  summary_columns(io, "holdout_personal", rounds, &RoundRecord::holdout_personal, asked);
   io.table("/rounds/model_test_loss", rounds, &RoundRecord::model_loss);
   io.table("/rounds/model_test_accuracy", rounds, &RoundRecord::model_accuracy);
   metric_columns(io, rounds, asked);

@@ -10,12 +10,12 @@
 #include <utility>
 
 #include "base/check.h"
-#include "base/checksum.h"
 #include "base/files.h"
 #include "base/hdf5_file.h"
 #include "base/job_parts.h"
 #include "base/results_format.h"
 #include "base/text.h"
+#include "learning/named_model.h"
 #include "storage/columns.h"
 
 namespace fl_sim {
@@ -56,14 +56,10 @@ void write_partition(Hdf5File& file, const Partition& partition, const Skew& ske
   };
   write_lists("validation", extras.validation);
   write_lists("test", extras.test);
+  if (extras.own_tests)
+    file.write_attribute("/partition", "test_indices_are_of", std::string("the test set"));
   if (!extras.holdout.empty()) file.write("/partition/holdout", extras.holdout);
   if (!extras.shift_group.empty()) file.write("/partition/shift_group", extras.shift_group);
-}
-
-void write_model(Hdf5File& file, const std::string& group, const std::vector<NamedTensor>& model) {
-  for (const NamedTensor& tensor : model)
-    file.write(group + "/" + tensor.name, tensor.values, tensor.shape);
-  file.write_attribute(group, "checksum", model_checksum(model));
 }
 
 constexpr const char* kBest = "/best_model";
@@ -93,18 +89,6 @@ std::string directory_of(const std::string& path) {
   const fs::path parent = fs::path(path).parent_path();
   return parent.empty() ? "." : parent.string();
 }
-
-}  // namespace
-
-std::string model_checksum(const std::vector<NamedTensor>& model) {
-  std::map<std::string, const NamedTensor*> by_name;
-  for (const NamedTensor& tensor : model) by_name[tensor.name] = &tensor;
-  Checksum checksum;
-  for (const auto& [name, tensor] : by_name) checksum.add(std::as_bytes(std::span(tensor->values)));
-  return checksum.text();
-}
-
-namespace {
 
 // A run in that file which is not through, if it is one of ours at all.
 std::optional<Results::Former> begun_run(const Results& results) {

@@ -29,16 +29,12 @@
 
 namespace fl_sim {
 
-// 16 hexadecimal digits: zlib's crc32, then adler32, of the tensors' little-endian bytes, one
-// tensor after the other in the order of their names. In Python, with h5py:
-// b"".join(f["model"][k][()].tobytes() for k in sorted(f["model"])).
-std::string model_checksum(const std::vector<NamedTensor>& model);
-
 // What /partition says beside the training lists; what is empty is not written.
 struct PartitionExtras {
   Partition validation, test;        // the clients' other lists: validation_offsets, ...
   std::vector<int64_t> holdout;      // ids of the clients that never train
   std::vector<int64_t> shift_group;  // [clients]
+  bool own_tests = false;            // `test` lists samples of the test set
 };
 
 // Rank 0's results. Failures to write throw Error.

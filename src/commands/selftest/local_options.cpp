@@ -406,6 +406,24 @@ FL_SELFTEST("engine", "closed form", "clients that predict a number have losses,
                    require(std::isnan(s.accuracy) && std::isnan(s.variance), "an accuracy")});
             });
 
+// (1 * 0.5 + 3 * 1) / 4 = 0.875 and (0.5 + 1) / 2 = 0.75; a client of one class has no such figure.
+FL_SELFTEST("engine", "closed form", "means of clients' metrics are of those that have one", [] {
+  const std::vector<ClientEvaluation> evaluations = {
+      {.samples = 1,
+       .accuracy = 1,
+       .personal_accuracy = 1,
+       .area_under_curve = 0.5,
+       .personal_macro_f1 = 0.25},
+      {.samples = 5, .accuracy = 1},
+      {.samples = 3, .accuracy = 1, .area_under_curve = 1}};
+  const EvaluationSummary s = summarize(evaluations, false, false),
+                          own = summarize(evaluations, false, true);
+  return all_of({require(s.clients == 3 && own.clients == 1, "clients"),
+                 near(s.area_under_curve, 0.875, "weighted"),
+                 near(s.mean_area_under_curve, 0.75, "mean"), near(own.macro_f1, 0.25, "own"),
+                 require(std::isnan(s.macro_f1) && std::isnan(own.area_under_curve), "a figure")});
+});
+
 // Half of eight, but at least as many as the job says.
 FL_SELFTEST("engine", "mistakes", "how many clients evaluate, and that they differ by round", [] {
   const Problem problem = eight_clients();

@@ -226,7 +226,10 @@ class Csv final : public DatasetSource {
       for (const int64_t client : data.owner) number[static_cast<size_t>(client)] = 0;
       int64_t next = 0;
       for (int64_t& n : number) n = n < 0 ? n : next++;
-      for (int64_t& client : data.owner) client = number[static_cast<size_t>(client)];
+      data.test_owner = of(clients.codes, part[1]);
+      for (std::vector<int64_t>* const owners : {&data.owner, &data.test_owner}) {
+        for (int64_t& client : *owners) client = number[static_cast<size_t>(client)];
+      }
     }
     return data;
   }

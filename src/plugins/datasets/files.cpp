@@ -327,6 +327,14 @@ std::vector<bool> draw_test_samples(const Job& job, const std::string& path, int
   return test;
 }
 
+void Owners::add(const std::string& user, int64_t n, Dataset& data, bool train) {
+  if (n == 0) return;
+  if (train) numbers_.emplace(user, std::ssize(numbers_));
+  const auto found = numbers_.find(user);
+  std::vector<int64_t>& of = train ? data.owner : data.test_owner;
+  of.insert(of.end(), static_cast<size_t>(n), found == numbers_.end() ? -1 : found->second);
+}
+
 void survive(const std::string& path, const std::function<void()>& read) {
   std::error_code none;
   const auto megabytes = static_cast<unsigned>(fs::file_size(path, none) >> 20);

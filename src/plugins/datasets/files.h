@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -113,6 +114,17 @@ torch::Tensor to_tensor(std::vector<Value> values, std::vector<int64_t> shape) {
 // group. Throws Error, naming `path`, if that is not one sample in all.
 std::vector<bool> draw_test_samples(const Job& job, const std::string& path, int64_t n,
                                     double fraction, const std::vector<int64_t>& group);
+
+// Numbers the users of a file, those with training samples from 0 as they come.
+class Owners {
+ public:
+  // The next n training samples are this user's, or the next n test samples, once all training
+  // samples are known. A user without training samples owns none.
+  void add(const std::string& user, int64_t n, Dataset& data, bool train = true);
+
+ private:
+  std::map<std::string, int64_t> numbers_;
+};
 
 // Runs `read` in a process of its own first, and throws Error, naming `path`, if that process
 // crashes or hangs: for libraries that a damaged file can crash. An exception in there is none

@@ -76,6 +76,7 @@ class Heart final : public DatasetSource {
     data.classes = 2;
     data.class_names = {"healthy", "disease"};
     data.owner = centre[0];
+    data.test_owner = centre[1];
     const Matrix raw = inputs.select(part[0]);
     Matrix sets[2] = {raw, inputs.select(part[1])};
     const std::string options[2] = {"heart.standardise-train", "heart.standardise"};

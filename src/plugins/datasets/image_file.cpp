@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "plugins/datasets/bmp_file.h"
 #include "plugins/datasets/files.h"
 
 namespace fl_sim {
@@ -174,7 +175,6 @@ bool is_webp(const std::vector<uint8_t>& bytes) {
          std::memcmp(bytes.data() + 8, "WEBP", 4) == 0;
 }
 
-#ifdef FL_SIM_WEBP
 // A pixel's number on black, mixed in light as libpng does it (IEC 61966-2-1).
 uint8_t on_black(uint8_t number, uint8_t alpha) {
   if (alpha == 255) return number;
@@ -186,6 +186,16 @@ uint8_t on_black(uint8_t number, uint8_t alpha) {
   return static_cast<uint8_t>(std::lround(255 * seen));
 }
 
+// Pixels [n, 4], red, green, blue and opacity, on black.
+void set_on_black(Image& image, const std::vector<uint8_t>& pixels) {
+  image.bytes.reserve(pixels.size() / 4 * 3);
+  for (size_t at = 0; at < pixels.size(); at += 4) {
+    for (size_t c = 0; c < 3; ++c) image.bytes.push_back(on_black(pixels[at + c], pixels[at + 3]));
+  }
+  if (image.channels == 1) image.bytes = greys(image.bytes);
+}
+
+#ifdef FL_SIM_WEBP
 Image read_webp(const std::string& path, const std::vector<uint8_t>& bytes, int64_t channels) {
   WebPBitstreamFeatures features;
   FL_CHECK(WebPGetFeatures(bytes.data(), bytes.size(), &features) == VP8_STATUS_OK, path,
@@ -197,11 +207,7 @@ Image read_webp(const std::string& path, const std::vector<uint8_t>& bytes, int6
   FL_CHECK(WebPDecodeRGBAInto(bytes.data(), bytes.size(), pixels.data(), pixels.size(),
                               features.width * 4) != nullptr,
            path, ": is a damaged WebP file");
-  image.bytes.reserve(pixels.size() / 4 * 3);
-  for (size_t at = 0; at < pixels.size(); at += 4) {
-    for (size_t c = 0; c < 3; ++c) image.bytes.push_back(on_black(pixels[at + c], pixels[at + 3]));
-  }
-  if (channels == 1) image.bytes = greys(image.bytes);
+  set_on_black(image, pixels);
   return image;
 }
 #endif
@@ -212,7 +218,6 @@ std::string other_kind(const std::vector<uint8_t>& bytes) {
   using std::string;
   const std::vector<std::pair<string, string>> kinds = {
       {"GIF8", "it is a GIF file"},
-      {"BM", "it is a BMP file"},
       {string("II*\0", 4), "it is a TIFF file"},
       {string("MM\0*", 4), "it is a TIFF file"},
       {string("\0\5\x16\7", 4), "it holds what macOS keeps beside a file"},
@@ -227,7 +232,7 @@ std::string other_kind(const std::vector<uint8_t>& bytes) {
   if (is_webp(bytes)) return "it is a WebP file, which this build does not read";
   if (bytes.size() >= 12 && std::memcmp(bytes.data() + 4, "ftyp", 4) == 0)
     return "it is a HEIF or AVIF file, or a film";
-  return "its first bytes are those of neither";
+  return "its first bytes are those of none";
 }
 
 // Of each new position: where its old ones begin, and their weights.
@@ -261,7 +266,7 @@ Weights triangle(int64_t from, int64_t to) {
 }  // namespace
 
 const std::vector<std::string>& image_endings() {
-  static const std::vector<std::string> endings = {".png", ".jpg", ".jpeg",
+  static const std::vector<std::string> endings = {".png", ".jpg", ".jpeg", ".bmp",
 #ifdef FL_SIM_WEBP
                                                    ".webp"
 #endif
@@ -279,16 +284,24 @@ std::string image_endings_text() {
 
 Image read_image(const std::string& path, int64_t channels) {
   std::vector<uint8_t> bytes = read_bytes(path);
-  constexpr uint8_t kPng[] = {0x89, 'P', 'N', 'G'}, kJpeg[] = {0xff, 0xd8, 0xff};
+  constexpr uint8_t kPng[] = {0x89, 'P', 'N', 'G'}, kJpeg[] = {0xff, 0xd8, 0xff},
+                    kBmp[] = {'B', 'M'};
   const auto starts_with = [&](const auto& magic) {
     return bytes.size() >= sizeof magic && std::memcmp(bytes.data(), magic, sizeof magic) == 0;
   };
   if (starts_with(kPng)) return read_png(path, bytes, channels);
   if (starts_with(kJpeg)) return read_jpeg(path, std::move(bytes), channels);
+  if (starts_with(kBmp)) {
+    const BmpPixels pixels = read_bmp(path, bytes);
+    Image image{pixels.height, pixels.width, channels, {}};
+    set_on_black(image, pixels.bytes);
+    return image;
+  }
 #ifdef FL_SIM_WEBP
   if (is_webp(bytes)) return read_webp(path, bytes, channels);
 #endif
-  throw Error(message(path, ": is neither a PNG nor a JPEG file (", other_kind(bytes), ")"));
+  throw Error(
+      message(path, ": is neither a PNG nor a JPEG nor a BMP file (", other_kind(bytes), ")"));
 }
 
 Image resize(const Image& image, int64_t height, int64_t width) {

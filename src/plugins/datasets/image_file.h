@@ -1,4 +1,4 @@
-// PNG, JPEG and, where libwebp was there to build with, WebP files. Only image_file.cpp includes
+// PNG, JPEG, BMP and, where libwebp was there to build with, WebP files. Only image_file.cpp includes
 // <png.h>, <turbojpeg.h> and <webp/decode.h>.
 #pragma once
 
@@ -17,7 +17,7 @@ struct Image {
 
 // What kinds of files read_image() reads, by their endings.
 const std::vector<std::string>& image_endings();
-std::string image_endings_text();  // ".png, .jpg and .jpeg"
+std::string image_endings_text();  // ".png, .jpg, .jpeg and .bmp"
 
 // An image file (the content decides, not the ending), in grey (1 channel) or red, green and blue
 // (3), as its numbers are: colour profiles and gamma are not looked at, 16 bits are rounded to 8,

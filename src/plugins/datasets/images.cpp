@@ -103,7 +103,7 @@ class ImageFolder final : public DatasetSource {
                        "by seed",
                        {.low = 0, .high = 1, .open_low = true, .open_high = true}});
     return {
-        .summary = "image files (PNG, JPEG, WebP), a folder a class: images:FOLDER",
+        .summary = "image files (PNG, JPEG, BMP, WebP), a folder a class: images:FOLDER",
         .source = "the layout of torchvision's ImageFolder",
         .rule = message(
             "FOLDER is a path, or a path within data-dir. FOLDER/train/CLASS/* and "

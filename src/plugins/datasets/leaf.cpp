@@ -352,7 +352,8 @@ class Leaf final : public DatasetSource {
             "of numbers (784 of them in [0, 1] are 28 x 28 images) with whole numbers as y; or "
             "texts of 80 characters with the next character as y (80 classes); or names of image "
             "files, as in CelebA. Sent140's and Reddit's words are not read. Files are merged; "
-            "natural clients: the users, in the order of their names.",
+            "natural clients: the users, in the order of their names, whose samples of test/ are "
+            "what their clients evaluate on.",
         .options = options,
         .takes_argument = true};
   }
@@ -365,11 +366,9 @@ class Leaf final : public DatasetSource {
              content_of(test), ")");
     Dataset data;
     const std::vector<int64_t> train_order = order_of(train), test_order = order_of(test);
-    int64_t owner = 0;
-    for (const auto& [name, user] : train.users) {
-      if (user.samples == 0) continue;
-      data.owner.insert(data.owner.end(), static_cast<size_t>(user.samples), owner++);
-    }
+    Owners owners;
+    for (const auto& [name, user] : train.users) owners.add(name, user.samples, data);
+    for (const auto& [name, user] : test.users) owners.add(name, user.samples, data, false);
     data.train.labels = labels_of(train, train_order);
     data.test.labels = labels_of(test, test_order);
     if (train.kind == Kind::kText) {

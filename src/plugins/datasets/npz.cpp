@@ -1,6 +1,6 @@
 // Arrays from NumPy: an .npz archive, or a folder of .npy files.
 #include <algorithm>
-#include <span>
+#include <utility>
 
 #include "base/check.h"
 #include "plugins/datasets/files.h"
@@ -26,7 +26,8 @@ class Npz final : public DatasetSource {
             "[n, channels, height, width]; y [n] whole "
             "numbers from 0, or [n, T] for sequences, -1 where there is nothing to predict; x_test "
             "and y_test, or a part of x and y becomes the test set; client [n], any whole numbers: "
-            "the natural clients, in ascending order. The names that Keras (x_train, y_train) and "
+            "the natural clients, in ascending order; client_test, whose rows of x_test are. The "
+            "names that Keras (x_train, y_train) and "
             "MedMNIST (train_images, train_labels) give are known, too. Bytes stay bytes, "
             "everything else becomes float32. np.savez(FILE, x=x, y=y) writes such a file.",
         .options = {{"regression", Type::kFlag, "false",
@@ -60,13 +61,16 @@ class Npz final : public DatasetSource {
     Dataset data;
     const Form& form = form_of(path, data);
     NumpyArrays arrays = read_arrays(path, form);
-    const auto has = [&](const char* role) { return arrays.contains(role); };
+    const auto has = [&](const std::string& role) { return arrays.contains(role); };
     FL_CHECK(has("x_test") == has("y_test"), path, ": has ",
              has("x_test") ? form.x_test : form.y_test, ", but no ",
              has("x_test") ? form.y_test : form.x_test, " (both are needed, or neither)");
-    for (const char* role : {"x", "x_test", "y", "y_test", "client"}) {
+    FL_CHECK(!has("client_test") || (has("client") && has("x_test")), path,
+             ": has client_test, but no ", has("client") ? form.x_test : "client",
+             " (it is the client of each row of ", form.x_test, ", numbered as in client)");
+    for (const std::string role : {"x", "x_test", "y", "y_test", "client", "client_test"}) {
       if (!has(role)) continue;
-      const char* with = role[1] == '\0' || role[0] == 'c' ? "x" : "x_test";
+      const char* with = role.ends_with("_test") ? "x_test" : "x";
       FL_CHECK(arrays[role].dim() >= 1 && arrays[with].dim() >= 1 &&
                    arrays[role].size(0) == arrays[with].size(0) && arrays[role].numel() > 0,
                path, ": ", form.name(role), " is ", shape_text(arrays[role].sizes()), ", while ",
@@ -75,14 +79,12 @@ class Npz final : public DatasetSource {
     }
     FL_CHECK(arrays["x"].dim() > 1, path, ": ", form.x, " is ", shape_text(arrays["x"].sizes()),
              " (must be n x features; x[:, None] makes that of one number a sample)");
-    const std::vector<int64_t> clients =
-        has("client") ? client_codes(path, arrays["client"]) : std::vector<int64_t>{};
-    data.owner = clients;
+    if (has("client")) set_owners(path, arrays, data);
     note_rounding(path, form, arrays["x"], data);
     arrange_images(path, form, arrays, data);
     if (!job_.get<bool>("npz.regression"))
       refuse_indicators(path, form.y, arrays["y"], arrays["x"]);
-    if (!has("x_test")) split(path, arrays, data.owner);
+    if (!has("x_test")) split(path, arrays, data);
     const bool bytes = arrays["x"].scalar_type() == torch::kUInt8 &&
                        arrays["x_test"].scalar_type() == torch::kUInt8;
     FL_CHECK(bytes || (arrays["x"].scalar_type() != torch::kUInt8 &&
@@ -110,16 +112,18 @@ class Npz final : public DatasetSource {
   }
 
  private:
+  static constexpr const char* kRoles[] = {"x", "y", "x_test", "y_test", "client", "client_test"};
+
   // What arrays may be called: our names, and others' that many files have.
   struct Form {
     const char *x, *y, *x_test, *y_test;
     bool images_last = false;  // its writers put channels last, or leave out an only one
-    const char* name(const std::string& role) const {
+    std::string name(const std::string& role) const {
       return role == "x"        ? x
              : role == "y"      ? y
              : role == "x_test" ? x_test
              : role == "y_test" ? y_test
-                                : "client";
+                                : role;
     }
   };
 
@@ -147,8 +151,7 @@ class Npz final : public DatasetSource {
       std::vector<std::string> others;
       for (const std::string& name : names) {
         bool read = false;
-        for (const char* role : {"x", "y", "x_test", "y_test", "client"})
-          read = read || name == form.name(role);
+        for (const char* role : kRoles) read = read || name == form.name(role);
         if (!read) others.push_back(name);
       }
       if (!others.empty())
@@ -163,11 +166,10 @@ class Npz final : public DatasetSource {
 
   // By role.
   static NumpyArrays read_arrays(const std::string& path, const Form& form) {
-    const std::vector<std::string> roles = {"x", "y", "x_test", "y_test", "client"};
     std::vector<std::string> names;
-    for (const std::string& role : roles) names.emplace_back(form.name(role));
+    for (const std::string role : kRoles) names.push_back(form.name(role));
     NumpyArrays found = read_numpy(path, names), arrays;
-    for (const std::string& role : roles) {
+    for (const std::string role : kRoles) {
       const auto at = found.find(form.name(role));
       if (at != found.end()) arrays[role] = at->second;
     }
@@ -221,33 +223,42 @@ class Npz final : public DatasetSource {
     }
   }
 
-  // A client's number in ascending order.
-  static std::vector<int64_t> client_codes(const std::string& path, const torch::Tensor& array) {
-    FL_CHECK(array.dim() == 1 && !array.is_floating_point(), path, ": client is ",
-             shape_text(array.sizes()), " of ", array.scalar_type(),
-             " (must be one whole number a row of x)");
-    const torch::Tensor whole = array.to(torch::kInt64).contiguous();
-    const std::span<const int64_t> given(whole.data_ptr<int64_t>(),
-                                         static_cast<size_t>(whole.numel()));
-    std::vector<int64_t> known(given.begin(), given.end());
+  // Clients are numbered in ascending order; a test sample of another one is nobody's.
+  static void set_owners(const std::string& path, const NumpyArrays& arrays, Dataset& data) {
+    const auto whole = [&](const char* role) {
+      const auto found = arrays.find(role);
+      if (found == arrays.end()) return std::vector<int64_t>{};
+      const torch::Tensor& array = found->second;
+      FL_CHECK(array.dim() == 1 && !array.is_floating_point(), path, ": ", role, " is ",
+               shape_text(array.sizes()), " of ", array.scalar_type(),
+               " (must be one whole number a row of x)");
+      const torch::Tensor numbers = array.to(torch::kInt64).contiguous();
+      return std::vector<int64_t>(numbers.data_ptr<int64_t>(),
+                                  numbers.data_ptr<int64_t>() + numbers.numel());
+    };
+    data.owner = whole("client");
+    data.test_owner = whole("client_test");
+    std::vector<int64_t> known = data.owner;
     std::sort(known.begin(), known.end());
     known.erase(std::unique(known.begin(), known.end()), known.end());
-    std::vector<int64_t> codes;
-    for (const int64_t client : given)
-      codes.push_back(std::lower_bound(known.begin(), known.end(), client) - known.begin());
-    return codes;
+    for (std::vector<int64_t>* const owners : {&data.owner, &data.test_owner}) {
+      for (int64_t& client : *owners) {
+        const auto place = std::lower_bound(known.begin(), known.end(), client);
+        client = place != known.end() && *place == client ? place - known.begin() : -1;
+      }
+    }
   }
 
-  // Sets a part of x and y aside as x_test and y_test; `owner` keeps that of what remains.
-  void split(const std::string& path, NumpyArrays& arrays, std::vector<int64_t>& owner) const {
+  // Sets a part of x and y aside as x_test and y_test, and their owners.
+  void split(const std::string& path, NumpyArrays& arrays, Dataset& data) const {
+    const std::vector<int64_t> owner = std::exchange(data.owner, {});
     const std::vector<bool> is_test = draw_test_samples(
         job_, path, arrays["x"].size(0), job_.get<double>("npz.test-fraction"), owner);
-    std::vector<int64_t> part[2], kept;
+    std::vector<int64_t> part[2];
     for (size_t i = 0; i < is_test.size(); ++i) {
       part[is_test[i] ? 1 : 0].push_back(static_cast<int64_t>(i));
-      if (!is_test[i] && !owner.empty()) kept.push_back(owner[i]);
+      if (!owner.empty()) (is_test[i] ? data.test_owner : data.owner).push_back(owner[i]);
     }
-    owner = kept;
     const torch::Tensor train = torch::tensor(part[0]), test = torch::tensor(part[1]);
     for (const std::string name : {"x", "y"}) {
       arrays[name + "_test"] = arrays[name].index_select(0, test);

@@ -117,6 +117,7 @@ class Synthetic final : public DatasetSource {
         rows.labels.push_back(model.label(x));
       }
       data.owner.insert(data.owner.end(), train_size, user);
+      data.test_owner.insert(data.test_owner.end(), n - train_size, user);
     }
     data.train = train.samples();
     data.test = test.samples();

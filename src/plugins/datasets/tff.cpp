@@ -90,13 +90,6 @@ void append(std::vector<int64_t>& to, const std::vector<int64_t>& from) {
   to.insert(to.end(), from.begin(), from.end());
 }
 
-// Owners are numbered in the order of their names; a client without training samples owns none.
-void append_owner(Dataset& data, int64_t n) {
-  if (n == 0) return;
-  const int64_t owner = data.owner.empty() ? 0 : data.owner.back() + 1;
-  data.owner.insert(data.owner.end(), static_cast<size_t>(n), owner);
-}
-
 torch::Tensor label_tensor(std::vector<int64_t> labels) {
   const int64_t n = std::ssize(labels);
   return to_tensor(std::move(labels), {n});
@@ -129,23 +122,24 @@ class FedEmnist final : public DatasetSource {
             : find_files(job_, "fed-emnist", "fed_emnist");
     const std::string &train = its_train, &test = its_test;  // which lambdas may have
     Dataset data;
+    Owners owners;
     const std::string names = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     data.classes = digits_ ? 10 : 62;
     for (int64_t c = 0; c < data.classes; ++c)
       data.class_names.emplace_back(1, names[static_cast<size_t>(c)]);
     Pixels pixels[2];
-    survive(train, [&] { read_part(train, pixels[0], data, true); });
-    survive(test, [&] { read_part(test, pixels[1], data, false); });
-    data.train.labels = read_part(train, pixels[0], data, true);
-    data.test.labels = read_part(test, pixels[1], data, false);
+    survive(train, [&] { read_part(train, pixels[0], owners, data, true); });
+    survive(test, [&] { read_part(test, pixels[1], owners, data, false); });
+    data.train.labels = read_part(train, pixels[0], owners, data, true);
+    data.test.labels = read_part(test, pixels[1], owners, data, false);
     set_inputs(data, pixels[0], file_order(data.train.size()), pixels[1],
                file_order(data.test.size()), {1, 28, 28});
     return data;
   }
 
  private:
-  static torch::Tensor read_part(const std::string& path, Pixels& pixels, Dataset& data,
-                                 bool train) {
+  static torch::Tensor read_part(const std::string& path, Pixels& pixels, Owners& owners,
+                                 Dataset& data, bool train) {
     const Clients clients(path);
     std::vector<int64_t> labels;
     for (const std::string& client : clients.names()) {
@@ -153,7 +147,7 @@ class FedEmnist final : public DatasetSource {
       const int64_t n = clients.samples(inside, {28, 28});
       pixels.append(clients.file().read_floats(inside), clients.where(inside));
       append(labels, clients.labels(client, "label", data.classes, n));
-      if (train) append_owner(data, n);
+      owners.add(client, n, data, train);
     }
     return label_tensor(std::move(labels));
   }
@@ -200,6 +194,7 @@ class FedCifar100 final : public DatasetSource {
   static Samples read_part(const std::string& path, Dataset& data, bool train) {
     constexpr int64_t kPlane = 32 * 32;
     const Clients clients(path);
+    Owners owners;  // of the training set alone: the test set's clients are others
     std::vector<uint8_t> pixels;
     std::vector<int64_t> labels;
     for (const std::string& client : clients.names()) {
@@ -221,7 +216,7 @@ class FedCifar100 final : public DatasetSource {
       }
       append(labels, clients.labels(client, "label", data.classes, n));
       if (!train) continue;
-      append_owner(data, n);
+      owners.add(client, n, data);
       if (clients.file().has(clients.at(client, "coarse_label")))
         append(data.coarse, clients.labels(client, "coarse_label", 20, n));
     }
@@ -258,17 +253,18 @@ class FedShakespeare final : public DatasetSource {
     const auto [its_train, its_test] = find_files(job_, "fed-shakespeare", "shakespeare");
     const std::string &train = its_train, &test = its_test;  // which lambdas may have
     Dataset data;
+    Owners owners;
     data.classes = tff_text::kVocabulary;
     data.class_names = tff_text::names();
-    survive(train, [&] { read_part(train, data, true); });
-    survive(test, [&] { read_part(test, data, false); });
-    data.train = read_part(train, data, true);
-    data.test = read_part(test, data, false);
+    survive(train, [&] { read_part(train, owners, data, true); });
+    survive(test, [&] { read_part(test, owners, data, false); });
+    data.train = read_part(train, owners, data, true);
+    data.test = read_part(test, owners, data, false);
     return data;
   }
 
  private:
-  static Samples read_part(const std::string& path, Dataset& data, bool train) {
+  static Samples read_part(const std::string& path, Owners& owners, Dataset& data, bool train) {
     constexpr int64_t kLength = tff_text::kLength, kWindow = kLength + 1;
     const Clients clients(path);
     std::vector<uint8_t> windows;
@@ -276,7 +272,7 @@ class FedShakespeare final : public DatasetSource {
       const int64_t before = std::ssize(windows);
       for (const std::string& snippet : clients.file().read_texts(clients.at(client, "snippets")))
         tff_text::append_windows(snippet, windows);
-      if (train) append_owner(data, (std::ssize(windows) - before) / kWindow);
+      owners.add(client, (std::ssize(windows) - before) / kWindow, data, train);
     }
     const int64_t n = std::ssize(windows) / kWindow;
     FL_CHECK(n > 0, path, ": there is no text in it");

@@ -18,7 +18,10 @@ inline const std::vector<int64_t>& image_shape(const Network::Setup& setup, cons
   const std::vector<int64_t>& shape = setup.input_shape;
   FL_CHECK(shape.size() == 3 && shape[1] >= size && shape[2] >= size, "model ", model,
            " needs images [channels, height, width] of at least ", size, " x ", size,
-           "; the data's samples are ", torch::IntArrayRef(shape));
+           "; the data's samples are ", torch::IntArrayRef(shape),
+           shape.size() == 1 ? " (csv.shape makes images of a table's rows, x.reshape(...) of an "
+                               "array's; logistic, 2nn and mlp take rows)"
+                             : "");
   return shape;
 }
 

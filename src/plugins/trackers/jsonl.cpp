@@ -57,7 +57,7 @@ class Jsonl final : public Tracker {
                  {"bytes_down", r.bytes_down},
                  {"bytes_up", r.bytes_up},
                  {"train_loss", number(r.train_loss)}};
-    const auto add = [&](const char* name, double value) {
+    const auto add = [&](const std::string& name, double value) {
       if (!std::isnan(value)) line[name] = number(value);
     };
     add("test_loss", r.test_loss);
@@ -66,13 +66,14 @@ class Jsonl final : public Tracker {
     add("test_auc", r.metrics.area_under_curve);
     add("test_f1", r.metrics.macro_f1);
     add("test_perplexity", r.metrics.perplexity);
-    if (r.clients.clients > 0) {
-      add("clients_loss", r.clients.loss);
-      add("clients_accuracy", r.clients.accuracy);
-    }
-    if (r.personal.clients > 0) {
-      add("personal_loss", r.personal.loss);
-      add("personal_accuracy", r.personal.accuracy);
+    for (const auto& [name, s] :
+         {std::pair{std::string("clients_"), &r.clients}, {"personal_", &r.personal}}) {
+      if (s->clients == 0) continue;
+      add(name + "loss", s->loss);
+      add(name + "accuracy", s->accuracy);
+      add(name + "balanced_accuracy", s->balanced_accuracy);
+      add(name + "auc", s->area_under_curve);
+      add(name + "f1", s->macro_f1);
     }
     for (const auto& [name, value] : r.figures) line[name] = number(value);
     write(line);

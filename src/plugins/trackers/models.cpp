@@ -7,7 +7,7 @@
 #include "base/check.h"
 #include "base/files.h"
 #include "base/hdf5_file.h"
-#include "learning/tracker.h"
+#include "learning/named_model.h"
 
 namespace fl_sim {
 namespace {
@@ -79,8 +79,7 @@ class Models final : public Tracker {
     const std::string path = folder_ + "/" + name, temporary = path + ".tmp";
     make_file(temporary, [&](const std::string& place) {
       Hdf5File file = Hdf5File::create(place);
-      for (const NamedTensor& tensor : model)
-        file.write("/model/" + tensor.name, tensor.values, tensor.shape);
+      write_model(file, "/model", model);
       file.write_attribute("/model", "round", round_);
       file.close();
     });
