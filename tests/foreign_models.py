@@ -186,7 +186,8 @@ class ForeignModels(Case):
         x, y = numbers(48, 10, 3, seed=4), np.arange(48) % 2
         self.same_everywhere(net, {"x": x[:38] + y[:38, None, None], "y": y[:38], "x_test": x[38:], "y_test": y[38:]})
         with h5py.File(self.path("x.h5")) as file:
-            for name, before in {**{"rnn." + name: w for name, w in weights.items()}, "weight": numbers(2, 8, seed=7)}.items():
+            weights = {"rnn." + name: weight for name, weight in weights.items()}
+            for name, before in {**weights, "weight": numbers(2, 8, seed=7)}.items():
                 moved = np.abs(file["model"][name][()] - before).max()
                 self.assertGreater(moved, 1e-4, name)
 
@@ -207,7 +208,8 @@ class ForeignModels(Case):
 
     def test_probabilities(self):
         scores = "y = torch.add(torch.matmul(x, torch.t(self.weight)), self.bias)\n"
-        for name, word in (("softmax", "its outputs are probabilities"), ("log_softmax", "its outputs are log-probabilities")):
+        for name, word in (("softmax", "its outputs are probabilities"),
+                           ("log_softmax", "its outputs are log-probabilities")):
             self.same_everywhere(linear(scores + f"return torch.{name}(y, 1)"), warns=[[word]])
 
     def test_tied_weights(self):
@@ -310,7 +312,8 @@ class ForeignModels(Case):
 
     def test_what_does_not_fit(self):
         for words, forward in ((["for 2 samples it returns [2, 6], expected [2, 4]"], "return x"),
-                               (["it returns a tensor of shape []"], "return torch.sum(torch.matmul(x, torch.t(self.weight)))"),
+                               (["it returns a tensor of shape []"],
+                                "return torch.sum(torch.matmul(x, torch.t(self.weight)))"),
                                (["does not fit the data", "RuntimeError", "2x6 and 4x6"],
                                 "return torch.matmul(x, self.weight)")):
             self.refuse(words, linear(forward))

@@ -208,7 +208,7 @@ class Case(unittest.TestCase):
 
     @classmethod
     def write_job(cls, train, rounds, clients=23, cohort=7, **changes):
-        """For a setUpClass: `cls.job` is the file of a job on so many small images, with further keys (model=..., _ is -)."""
+        """For a setUpClass: `cls.job` is the file of a job on so many small images, with further keys (_ is -)."""
         cls._data = tempfile.TemporaryDirectory(prefix="fl_sim_test_")
         cls.addClassCleanup(cls._data.cleanup)
         write_images(cls._data.name, train=train)

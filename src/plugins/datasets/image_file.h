@@ -1,5 +1,5 @@
-// PNG, JPEG, BMP and, where libwebp was there to build with, WebP files. Only image_file.cpp includes
-// <png.h>, <turbojpeg.h> and <webp/decode.h>.
+// PNG, JPEG, BMP and, where libwebp was there to build with, WebP files. Only image_file.cpp
+// includes <png.h>, <turbojpeg.h> and <webp/decode.h>.
 #pragma once
 
 #include <cstdint>

@@ -308,6 +308,10 @@ class Npz final : public DatasetSource {
       FL_CHECK(largest < kMostClasses, path, ": label ", largest,
                " occurs (labels must be 0, 1, ... and less than ", kMostClasses, ")");
       data.classes = std::max(data.classes, largest + 1);
+      const int64_t smallest = samples->labels.min().item<int64_t>();
+      FL_CHECK(
+          smallest >= 0 || samples->labels.dim() == 2, path, ": label ", smallest,
+          " occurs (labels are 0, 1, ...; numpy.unique(y, return_inverse=True)[1] makes such)");
     }
     // A text need not have every character.
     if (data.train.labels.dim() == 2) return;
