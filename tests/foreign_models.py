@@ -212,6 +212,12 @@ class ForeignModels(Case):
                            ("log_softmax", "its outputs are log-probabilities")):
             self.same_everywhere(linear(scores + f"return torch.{name}(y, 1)"), warns=[[word]])
 
+    def test_statistics_of_each_batch(self):
+        """nn.BatchNorm1d(..., track_running_stats=False), and a trace of net.train()."""
+        self.same_everywhere(linear("y = torch.batch_norm(x, None, None, None, None, True, 0.1, 1e-05, False)\n"
+                                    "return torch.add(torch.matmul(y, torch.t(self.weight)), self.bias)"),
+                             warns=[["batch_norm in training mode for good", "track_running_stats = False"]])
+
     def test_tied_weights(self):
         """One weight in two layers has the sum of their gradients: the same as one layer of twice its scores."""
         weight = numbers(CLASSES, FEATURES)
@@ -271,6 +277,19 @@ class ForeignModels(Case):
         alone = {**self.data, "client": np.repeat([0, 1, 2], [20, 17, 1])}
         self.refuse(["client 2 would meet", "leave clients of a single sample out"], self.batch_norm(), alone, clients=None,
                     partitioner="natural", cohort=1)
+
+    def test_numbers_that_are_none(self):
+        """NaN is not chance; and where it comes of a batch of one sample alone, that is said before the first round."""
+        run = self.start(*self.options(linear("return torch.log(torch.matmul(x, torch.t(self.weight)))"))).wait()
+        self.assertEqual(run.code, 3, str(run))
+        self.assertIn("net.pt: forward() gives NaN or infinity for the first samples already", run.err)
+        self.assertNotIn("random", run.err)
+        spread = linear("y = torch.div(torch.sub(x, torch.mean(x, [0])), torch.std(x, [0]))\n"
+                        "return torch.add(torch.matmul(y, torch.t(self.weight)), self.bias)")
+        of = {**self.data, "client": np.repeat([0, 1, 2], [11, 17, 10])}
+        self.refuse(["cannot train on a batch of one sample (its gradient is NaN or infinite there", "client 0 would meet",
+                     "--local.batch-size 11"], spread, of, clients=None, partitioner="natural")
+        self.train(spread, of, clients=None, partitioner="natural", local__batch_size=12)
 
     def test_a_failure_in_a_late_round(self):
         """What could not be seen before has a round, a client and a batch; what was shown is in the file."""

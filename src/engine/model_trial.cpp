@@ -105,6 +105,12 @@ class ModelTrial {
     return torch::autograd::grad({loss}, leaves, {}, {}, false, /*allow_unused=*/true);
   }
 
+  static bool is_finite(const std::vector<torch::Tensor>& gradients) {
+    return std::all_of(gradients.begin(), gradients.end(), [](const torch::Tensor& gradient) {
+      return !gradient.defined() || torch::isfinite(gradient).all().item<bool>();
+    });
+  }
+
   void train(int64_t count) {
     std::vector<torch::Tensor> found;
     try {
@@ -192,7 +198,8 @@ class ModelTrial {
                             " use a layer that needs no batch, such as GroupNorm"));
       };
       try {
-        gradients(1);
+        if (!is_finite(gradients(1)) && is_finite(gradients(2)))
+          refuse("its gradient is NaN or infinite there, as where a standard deviation is taken");
       } catch (const ForwardError& error) {
         refuse(error.reason());
       } catch (const Error&) {

@@ -182,7 +182,14 @@ class TorchScript final : public Network {
     torch::NoGradGuard no_grad;
     const Weights weights(layout_, row.unsqueeze(0));
     const torch::Tensor scores = run(weights, x, kEvaluationSeed);
-    const bool random = !scores.equal(run(weights, x, kEvaluationSeed + 1));
+    const bool random = !scores.allclose(run(weights, x, kEvaluationSeed + 1), 0, 0,
+                                         /*equal_nan=*/true);
+    if (!torch::isfinite(scores).all().item<bool>()) {
+      found.push_back(file_ +
+                      ": forward() gives NaN or infinity for the first samples already, with the "
+                      "weights of the file (does it divide by 0, or take a logarithm or root of "
+                      "what is not positive?)");
+    }
     std::erase_if(modes.training, [&](const auto& mode) {
       return !random && mode.first.find("norm") == std::string::npos;
     });
@@ -190,7 +197,8 @@ class TorchScript final : public Network {
       found.push_back(message(
           file_, ": ", counted_list(modes.training),
           " in training mode for good, as in a trace of net.train(): evaluation is done with it, ",
-          random ? "with the same random numbers for each batch" : "by each batch's statistics",
+          random ? "with the same random numbers for each batch"
+                 : "by each batch's statistics, as track_running_stats = False has it, too",
           remedy));
     } else if (random) {
       found.push_back(file_ +
