@@ -100,7 +100,8 @@ BmpPixels read_bmp(const std::string& path, const std::vector<uint8_t>& file) {
         colour = file.data() + header.palette() + index * header.entry;
       }
       const uint8_t opacity = usual && masks[3] != 0 ? colour[3] : 255;
-      out.bytes.insert(out.bytes.end(), {colour[2], colour[1], colour[0], opacity});
+      for (const uint8_t part : {colour[2], colour[1], colour[0], opacity})
+        out.bytes.push_back(part);
     }
   }
   return out;

@@ -156,7 +156,8 @@ Image read_jpeg(const std::string& path, std::vector<uint8_t> bytes, int64_t cha
     const bool warning = tjGetErrorCode(jpeg.get()) == TJERR_WARNING;
     if (warning && flaw.find(kNoEnd) != std::string::npos) {
       // With that marker nothing is wrong, if no pixel is missing.
-      bytes.insert(bytes.end(), {0xff, 0xd9});
+      bytes.push_back(0xff);
+      bytes.push_back(0xd9);
       check(decompress(TJFLAG_STOPONWARNING));
     } else if (warning && flaw.find(kStray) != std::string::npos) {
       decompress(0);  // to the end: it cannot be stopped by anything else
