@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <hdf5.h>
 
 #include <cmath>
 #include <cstring>
@@ -199,6 +200,44 @@ TEST(Hdf5File, ADatasetThatClaimsMoreThanTheFileHoldsIsAnError) {
   ASSERT_GT(patched, 0u);
   put_bytes(path, bytes);
   EXPECT_THAT(error_of([&] { Hdf5File::open(path).read_integers("/zeros"); }), HasSubstr(path));
+}
+
+// By HDF5's own means, as others write them: several numbers, a text, and a length without an end.
+TEST(Hdf5File, WhatIsNotOneNumberOrOneTextIsAnError) {
+  const std::string path = valid_file("several.h5");
+  {
+    const hid_t file = H5Fopen(path.c_str(), H5F_ACC_RDWR, H5P_DEFAULT);
+    const hsize_t four = 4;
+    const hid_t numbers = H5Screate_simple(1, &four, nullptr), scalar = H5Screate(H5S_SCALAR);
+    const hid_t several = H5Acreate_by_name(file, "/a", "several", H5T_IEEE_F64LE, numbers,
+                                            H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+    const double values[] = {1, 2, 3, 4};
+    H5Awrite(several, H5T_NATIVE_DOUBLE, values);
+    const hid_t longest = H5Tcopy(H5T_C_S1);
+    H5Tset_size(longest, size_t{1} << 31);
+    const hid_t text =
+        H5Dcreate2(file, "/text", longest, scalar, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+    const hsize_t sizes[] = {hsize_t{1} << 40, 3}, chunk[] = {64, 3};
+    const hid_t space = H5Screate_simple(2, sizes, nullptr), list = H5Pcreate(H5P_DATASET_CREATE);
+    H5Pset_chunk(list, 2, chunk);
+    const hid_t table =
+        H5Dcreate2(file, "/table", H5T_IEEE_F64LE, space, H5P_DEFAULT, list, H5P_DEFAULT);
+    EXPECT_GE(std::min({several, text, table}), 0);
+    H5Aclose(several);
+    H5Dclose(text);
+    H5Dclose(table);
+    H5Fclose(file);
+  }
+  const Hdf5File file = Hdf5File::open(path);
+  const auto names = [&](const std::string& inside) {
+    return AllOf(HasSubstr(path), HasSubstr(inside));
+  };
+  EXPECT_THAT(error_of([&] { file.read_number_attribute("/a", "several"); }),
+              names("attribute several of /a is not one number"));
+  EXPECT_THAT(error_of([&] { file.read_number_attribute("/a", "note"); }),
+              names("attribute note of /a is not one number"));
+  EXPECT_THAT(error_of([&] { file.read_text("/text"); }), names("/text"));
+  EXPECT_THAT(error_of([&] { file.shape("/table"); }), names("/table"));
 }
 
 TEST(Hdf5File, ClosingTwiceAndMovingIsSafe) {

@@ -528,6 +528,34 @@ TEST(Job, TextThatDoesNotSurviveIsRefused) {
   EXPECT_ERROR(Job::parse(with(kArguments, {"--output", "a#b.h5"})), "cannot hold '#'");
   EXPECT_ERROR(Job::parse(with(kArguments, {"--output", " a.h5"})), "blanks at the ends");
   EXPECT_ERROR(Job::parse(with(kArguments, {"--output", "a\nseed = 3"})), "line breaks");
+  EXPECT_ERROR(Job::parse(with(kArguments, {"--output", "a.h5\t"})), "blanks at the ends");
+  const JobFile zero(std::string("data-dir = a\0b\n", 15) + kComplete);
+  EXPECT_ERROR(zero.parse(), "zero byte");
+  EXPECT_ERROR(zero.parse(), zero.path() + ", line 1");
+}
+
+// A refusal says which line of which file it is about, be it the key that is wrong, its value or
+// what it names; none where the command line says it.
+TEST(Job, RefusalsNameTheLine) {
+  const auto refused = [](const std::string& text, const std::vector<std::string>& arguments = {}) {
+    const JobFile file("# a comment\n" + text);
+    std::string what = error_of([&] { file.parse(arguments); });
+    const size_t at = what.find(file.path());
+    return at == std::string::npos ? what : what.replace(at, file.path().size(), "FILE");
+  };
+  const std::string base = "dataset = fcube\nmodel = logistic\n\n[local]\nbatch-size = 10\n";
+  EXPECT_THAT(refused(base + "lr = fast\n"),
+              AllOf(HasSubstr("local.lr is 'fast'"), HasSubstr("(FILE, line 7)")));
+  EXPECT_THAT(refused(base + "lr = 0.1 # rate\nlearning = 1"), HasSubstr("in FILE, line 8;"));
+  EXPECT_THAT(refused("seed = 1\nseed = 2\n" + base), HasSubstr("in FILE, line 3 (keep one)"));
+  EXPECT_THAT(refused(base + "\nlr\n"), HasSubstr("in FILE, line 8 ("));
+  EXPECT_THAT(refused("fedprox.mu = 1\n" + base + "lr = 0.1"),
+              AllOf(HasSubstr("fedprox.mu is set, but"), HasSubstr("(FILE, line 2)")));
+  EXPECT_THAT(refused("algorithm = fedavgg\n" + base + "lr = 0.1"),
+              AllOf(HasSubstr("did you mean 'fedavg'?"), HasSubstr("(FILE, line 2)")));
+  EXPECT_THAT(refused(base),
+              AllOf(HasSubstr("FILE: the job does not say:"), HasSubstr("local.lr")));
+  EXPECT_THAT(refused(base + "lr = 0.1", {"--rounds", "-3"}), Not(HasSubstr("FILE")));
 }
 
 // Files that are no job: missing, a directory, garbage, a broken HDF5 file, no key = value lines.

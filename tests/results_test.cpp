@@ -379,6 +379,28 @@ TEST(Results, AFailedWriteIsAnErrorAndKeepsTheOldFile) {
   EXPECT_THAT(Hdf5File::open(path).read_integers("/rounds/round"), ElementsAre(1, 2));
 }
 
+// What is no table of rounds, one after the other, is not gone on with.
+TEST(Results, OtherThanRoundsInTheirOrderAreNotContinued) {
+  const std::string path = fresh_directory("order") + "/run.h5";
+  const auto write = [&](const auto& rounds, const std::vector<int64_t>& shape) {
+    Hdf5File file = Hdf5File::create(path);
+    file.write("/job/text", std::string("rounds = 2\n"));
+    file.write("/rounds/round", rounds, shape);
+    file.close();
+  };
+  write(std::vector<int64_t>{1}, {});
+  EXPECT_THAT(error_of([&] { Results(path, true).former(); }),
+              testing::AllOf(HasSubstr(path), HasSubstr("is no column")));
+  for (const std::vector<int64_t>& rounds :
+       {std::vector<int64_t>{2, 1}, {1, 1}, {0, 1}, {1, 3}, {-1, 0}}) {
+    write(rounds, {2});
+    EXPECT_THAT(error_of([&] { Results(path, true).load(2); }),
+                testing::AllOf(HasSubstr(path), HasSubstr("/rounds is of round")));
+  }
+  write(std::vector<int64_t>{1, 2}, {2});
+  EXPECT_NO_THROW(Results(path, true).load(2));
+}
+
 TEST(Results, ParametersThatHdf5CannotNameAreRefused) {
   Results results(fresh_directory("names") + "/run.h5", false);
   for (const std::string name : {"", ".", "a/b"}) {

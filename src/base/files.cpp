@@ -44,13 +44,17 @@ std::string expanded_path(const std::string& key, const std::string& path) {
     return std::isalnum(static_cast<unsigned char>(c)) || c == '_';
   };
   for (size_t i = 0; i < rest.size();) {
+    if (rest[i] != '$') {
+      whole += rest[i++];
+      continue;
+    }
     const bool braces = rest.compare(i, 2, "${") == 0;
     const size_t first = i + (braces ? 2 : 1);
     size_t last = first;
     while (last < rest.size() && in_name(rest[last])) ++last;
     const bool digit = first < last && std::isdigit(static_cast<unsigned char>(rest[first]));
     const bool closed = !braces || (last < rest.size() && rest[last] == '}');
-    if (rest[i] != '$' || first == last || digit || !closed) {
+    if (first == last || digit || !closed) {
       whole += rest[i++];
       continue;
     }

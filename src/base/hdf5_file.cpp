@@ -191,20 +191,24 @@ std::vector<int64_t> shape_of(const std::string& file, hid_t dataset, const std:
   return {sizes.begin(), sizes.end()};
 }
 
-// Number of values. A damaged file may claim more than any machine holds; refused before memory is
-// asked for.
-size_t count_of(const std::string& file, hid_t dataset, const std::string& path) {
+// Whether a file may hold so many values: a damaged one may claim more than any machine holds,
+// which is refused before memory is asked for. They may be compressed.
+void check_claim(const std::string& file, const std::string& path, double count) {
   constexpr double kBestCompression = 1100;  // deflate reaches 1032
+  constexpr double kFew = 1 << 24;
+  struct stat status = {};
+  const bool known = stat(file.c_str(), &status) == 0;
+  FL_CHECK(count < kFew || !known || count < kBestCompression * static_cast<double>(status.st_size),
+           file, ": cannot read ", path, " (it claims ", count,
+           " values, more than the file can hold: damaged?)");
+}
+
+size_t count_of(const std::string& file, hid_t dataset, const std::string& path) {
   const Id space(H5Dget_space(dataset), H5Sclose);
   require(space, file, "cannot read " + path);
   const hssize_t count = H5Sget_simple_extent_npoints(space);
   require(count, file, "cannot read " + path);
-  struct stat status = {};
-  const bool known = stat(file.c_str(), &status) == 0;
-  FL_CHECK(count < (int64_t{1} << 24) || !known ||
-               static_cast<double>(count) < kBestCompression * static_cast<double>(status.st_size),
-           file, ": cannot read ", path, " (it claims ", count,
-           " values, more than the file can hold: damaged?)");
+  check_claim(file, path, static_cast<double>(count));
   return static_cast<size_t>(count);
 }
 
@@ -270,7 +274,9 @@ std::string read_string(const std::string& file, const std::string& what, hid_t 
     H5free_memory(text);
     return result;
   }
-  std::string text(H5Tget_size(type), '\0');
+  const size_t size = H5Tget_size(type);
+  check_claim(file, what, static_cast<double>(size));
+  std::string text(size, '\0');
   require(read(text.data()), file, problem);
   text.resize(strnlen(text.data(), text.size()));
   return text;
@@ -426,7 +432,12 @@ std::vector<std::string> Hdf5File::names(const std::string& group) const {
 
 std::vector<int64_t> Hdf5File::shape(const std::string& path) const {
   const Turn turn;
-  return shape_of(path_, open_dataset(path_, id_, path), path);
+  const std::vector<int64_t> sizes = shape_of(path_, open_dataset(path_, id_, path), path);
+  const double count = std::accumulate(
+      sizes.begin(), sizes.end(), 1.0,
+      [](double product, int64_t size) { return product * static_cast<double>(size); });
+  check_claim(path_, path, count);
+  return sizes;
 }
 
 bool Hdf5File::holds_floats(const std::string& path) const {
@@ -527,6 +538,13 @@ double Hdf5File::read_number_attribute(const std::string& path, const std::strin
   const Id attribute(H5Aopen_by_name(id_, path.c_str(), name.c_str(), H5P_DEFAULT, H5P_DEFAULT),
                      H5Aclose);
   require(attribute, path_, "cannot read " + what);
+  const Id type(H5Aget_type(attribute), H5Tclose);
+  const Id space(H5Aget_space(attribute), H5Sclose);
+  require(type, path_, "cannot read " + what);
+  require(space, path_, "cannot read " + what);
+  const H5T_class_t kind = H5Tget_class(type);
+  FL_CHECK((kind == H5T_INTEGER || kind == H5T_FLOAT) && H5Sget_simple_extent_npoints(space) == 1,
+           path_, ": ", what, " is not one number");
   double value = 0;
   require(H5Aread(attribute, H5T_NATIVE_DOUBLE, &value), path_, "cannot read " + what);
   return value;

@@ -1,10 +1,13 @@
 #include "base/job.h"
 
+#include <algorithm>
 #include <boost/program_options.hpp>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <set>
 #include <sstream>
+#include <utility>
 
 #include "base/check.h"
 #include "base/files.h"
@@ -40,10 +43,13 @@ std::set<std::string> named_plugins(const po::parsed_options& parsed) {
   return named;
 }
 
+// Where something stands: "in net.ini, line 7".
+using Where = std::function<std::string(const std::string& key)>;
+
 // key = value pairs of what Boost parsed; unknown keys and stray words are errors. `used`: as for
 // unknown_key, beside what these options name. `notes`: where of two equal keys the last one counts
 // and that is said; without it they are an error.
-Values collect(const po::parsed_options& parsed, const std::string& where,
+Values collect(const po::parsed_options& parsed, const Where& where_is,
                std::set<std::string> used = {}, std::vector<std::string>* notes = nullptr) {
   std::set<std::string> flags;
   for (const Option& option : all_options()) {
@@ -51,6 +57,7 @@ Values collect(const po::parsed_options& parsed, const std::string& where,
   }
   Values values;
   for (const po::option& option : parsed.options) {
+    const std::string where = where_is(option.string_key);
     if (option.position_key >= 0) {
       const std::string& word = option.original_tokens.at(0);
       const bool file = word.ends_with(".ini") || word.ends_with(".h5");
@@ -85,15 +92,61 @@ Values collect(const po::parsed_options& parsed, const std::string& where,
   return values;
 }
 
+// The numbers of a text's lines, from 1: of keys the last one that sets them.
+struct IniLines {
+  std::map<std::string, int64_t> of_key;
+  int64_t wrong = 0;  // the first that is none of INI; 0: there is none
+};
+
+// As Boost takes them.
+IniLines lines_of_ini(const std::string& ini) {
+  const auto trimmed = [](const std::string& text) {
+    const size_t begin = text.find_first_not_of(" \t\r\n");
+    if (begin == std::string::npos) return std::string();
+    return text.substr(begin, text.find_last_not_of(" \t\r\n") - begin + 1);
+  };
+  IniLines lines;
+  std::istringstream in(ini);
+  std::string prefix;
+  int64_t number = 0;
+  for (std::string line; std::getline(in, line);) {
+    ++number;
+    line = trimmed(line.substr(0, line.find('#')));
+    if (line.empty()) continue;
+    const size_t equals = line.find('=');
+    if (line.front() == '[' && line.back() == ']') {
+      prefix = line.substr(1, line.size() - 2);
+      if (!prefix.ends_with('.')) prefix += '.';
+    } else if (equals != std::string::npos) {
+      lines.of_key[prefix + trimmed(line.substr(0, equals))] = number;
+    } else if (lines.wrong == 0) {
+      lines.wrong = number;
+    }
+  }
+  return lines;
+}
+
+std::string line_text(int64_t number) { return number == 0 ? "" : message(", line ", number); }
+
+int64_t line_of(const IniLines& lines, const std::string& key) {
+  const auto found = lines.of_key.find(key);
+  return found == lines.of_key.end() ? 0 : found->second;
+}
+
 Values parse_ini(const std::string& ini, const std::string& where) {
+  const IniLines lines = lines_of_ini(ini);
+  const auto where_is = [&](const std::string& key) {
+    return where + line_text(line_of(lines, key));
+  };
   std::istringstream in(ini);
   try {
     const po::options_description known = boost_options();
-    Values values = collect(po::parse_config_file(in, known, true), where);
-    FL_CHECK(!values.contains("job"), "a job file cannot name another job (key 'job' ", where, ")");
+    Values values = collect(po::parse_config_file(in, known, true), where_is);
+    FL_CHECK(!values.contains("job"), "a job file cannot name another job (key 'job' ",
+             where_is("job"), ")");
     return values;
   } catch (const po::error& error) {
-    throw Error(message(error.what(), " ", where,
+    throw Error(message(error.what(), " ", where, line_text(lines.wrong),
                         " (lines are 'key = value', '[section]' or '# comment')"));
   }
 }
@@ -110,7 +163,14 @@ Ini read_ini(const std::string& path) {
            " (is the path right, and is it a readable file?)");
   std::ostringstream text;
   text << in.rdbuf();
-  if (!text.str().starts_with("\x89HDF\r\n\x1a\n")) return {plain_text(text.str(), path)};
+  if (!text.str().starts_with("\x89HDF\r\n\x1a\n")) {
+    std::string plain = plain_text(text.str(), path);
+    const size_t zero = plain.find('\0');
+    FL_CHECK(zero == std::string::npos, path, ", line ",
+             1 + std::count(plain.begin(), plain.begin() + static_cast<std::ptrdiff_t>(zero), '\n'),
+             " has a zero byte (a job file is text; is it damaged?)");
+    return {std::move(plain)};
+  }
   const Hdf5File file = Hdf5File::open(path);
   check_results_format(file, path);
   return {file.read_text("/job/text"), true};
@@ -128,13 +188,33 @@ std::optional<std::string> value_in(const std::string& ini, const std::string& k
   return {};
 }
 
-// A job file; a results file keeps its own output to itself.
-JobFile read_job_file(const std::string& path) {
-  const Ini ini = read_ini(path);
+// What a job file says; a results file keeps its own output to itself.
+JobFile values_of(const Ini& ini, const std::string& path) {
   Values values = parse_ini(ini.text, message("in ", path));
   if (!ini.of_results) return {values};
   for (const char* own : {"output", "overwrite", "quiet", "log-level"}) values.erase(own);
   return {values, true};
+}
+
+// What is wrong with the values of a job, and which line of its file says so, if one does: messages
+// begin with the key, or are of a plug-in that there is not.
+std::string with_place(const std::string& what, const Values& command_line, const JobFile& file,
+                       const Ini& ini, const std::string& path) {
+  std::string key = what.substr(0, what.find(' '));
+  if (command_line.contains(key)) return what;
+  if (!file.values.contains(key)) {
+    const auto named = std::find_if(file.values.begin(), file.values.end(), [&](const auto& value) {
+      return !command_line.contains(value.first) && !kind_of(value.first).empty() &&
+             what.starts_with(message("there is no ", kind_of(value.first), " '",
+                                      split_name(value.second).first, "'"));
+    });
+    if (named == file.values.end()) {
+      return what.starts_with("the job does not say") ? message(path, ": ", what)
+                                                      : message(what, " (job file ", path, ")");
+    }
+    key = named->first;
+  }
+  return message(what, " (", path, line_text(line_of(lines_of_ini(ini.text), key)), ")");
 }
 
 std::string default_output(const Values& values, const std::string& job_file) {
@@ -177,7 +257,9 @@ Job Job::parse(const std::vector<std::string>& arguments) {
             .style(style::unix_style & ~style::allow_guessing & ~style::allow_short)
             .allow_unregistered()
             .run();
-    command_line = collect(parsed, "on the command line", plugins_of_job_file(parsed), &notes);
+    command_line = collect(
+        parsed, [](const std::string&) { return std::string("on the command line"); },
+        plugins_of_job_file(parsed), &notes);
   } catch (const po::error& error) {
     throw Error(
         message(error.what(), " (options are written --key value; fl_sim --help shows all)"));
@@ -187,7 +269,15 @@ Job Job::parse(const std::vector<std::string>& arguments) {
     file = expanded_path("job", command_line["job"]);
     command_line.erase("job");
   }
-  Job job(resolve(command_line, file.empty() ? JobFile{} : read_job_file(file)));
+  const Ini ini = file.empty() ? Ini{} : read_ini(file);
+  const JobFile said = file.empty() ? JobFile{} : values_of(ini, file);
+  Job job;
+  try {
+    job = Job(resolve(command_line, said));
+  } catch (const Error& error) {
+    if (file.empty()) throw;
+    throw Error(with_place(error.what(), command_line, said, ini, file));
+  }
   if (job.values_["output"] == "auto") job.values_["output"] = default_output(job.values_, file);
   job.notes_ = std::move(notes);
   return job;

@@ -77,8 +77,8 @@ std::string checked(const std::string& key, const Option& option, const std::str
       throw Error(message(key, " is '", text, "' (must be true or false): ", option.meaning));
     case Type::kText:
       FL_CHECK(!text.empty(), key, " is empty: ", option.meaning);
-      FL_CHECK(text.find_first_of("#\n\r") == std::string::npos && text.front() != ' ' &&
-                   text.back() != ' ',
+      FL_CHECK(text.find_first_of("#\n\r") == std::string::npos && text.find_first_of(" \t") != 0 &&
+                   text.find_last_of(" \t") != text.size() - 1,
                key, " is '", text, "' (a job cannot hold '#', line breaks or blanks at the ends)");
       FL_CHECK(
           option.choices.empty() ||

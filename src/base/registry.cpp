@@ -137,10 +137,16 @@ std::string nearest(const std::string& word, const std::vector<std::string>& can
   };
   std::string best;
   size_t best_distance = std::max<size_t>(2, word.size() / 3) + 1;
+  // Words of other lengths are never near, and one from a damaged file may be of any length.
+  const auto distance_below_best = [&](const std::string& candidate) {
+    const size_t longer = std::max(word.size(), candidate.size());
+    const bool far = longer - std::min(word.size(), candidate.size()) >= best_distance;
+    return far ? best_distance : distance(word, candidate);
+  };
   for (const std::string& candidate : candidates) {
     // "lr" stands for "local.lr": the part behind the dot counts as well.
     const std::string tail = candidate.substr(candidate.rfind('.') + 1);
-    const size_t d = std::min(distance(word, candidate), distance(word, tail));
+    const size_t d = std::min(distance_below_best(candidate), distance_below_best(tail));
     if (d < best_distance) {
       best = candidate;
       best_distance = d;

@@ -47,15 +47,26 @@ struct Run {
 };
 
 // Clients' updates that were left out because they diverged.
-int64_t diverged_in(const Hdf5File& file) {
-  double all = 0;
+int64_t diverged_in(const Hdf5File& file, const std::string& path) {
+  int64_t all = 0;
   if (file.has("/rounds/diverged")) {
-    for (const double count : file.read_doubles("/rounds/diverged")) all += count;
+    for (const int64_t count : file.read_integers("/rounds/diverged")) {
+      FL_CHECK(count >= 0 && count < int64_t{1} << 32, path, ": /rounds/diverged holds ", count,
+               " (must be numbers of clients; damaged?)");
+      all += count;
+    }
   } else if (file.has("/clients/status")) {  // by an earlier fl_sim
     for (const double status : file.read_doubles("/clients/status"))
       all += status == static_cast<double>(ClientStatus::kDiverged) ? 1 : 0;
   }
-  return static_cast<int64_t>(all);
+  return all;
+}
+
+// The length of /rounds/round.
+int64_t rounds_in_file(const Hdf5File& file, const std::string& path) {
+  const std::vector<int64_t> shape = file.shape("/rounds/round");
+  FL_CHECK(shape.size() == 1, path, ": /rounds/round is no column (damaged?)");
+  return shape[0];
 }
 
 struct Arguments {
@@ -110,6 +121,15 @@ bool falls(const std::string& metric) {
   return metric.find("loss") != std::string::npos || metric.find("perplexity") != std::string::npos;
 }
 
+Job job_of_file(const Hdf5File& file, const std::string& path) {
+  const std::string text = file.read_text("/job/text");
+  try {
+    return Job::from_text(text);
+  } catch (const Error& error) {
+    throw Error(message(path, ": its /job/text cannot be understood: ", error.what()));
+  }
+}
+
 Run read(const std::string& path, const Arguments& arguments) {
   const Hdf5File file = Hdf5File::open(path);
   FL_CHECK(file.has("/job/text") && file.has("/rounds/round"), path,
@@ -117,14 +137,14 @@ Run read(const std::string& path, const Arguments& arguments) {
   check_results_format(file, path);
   Run run;
   run.path = path;
-  const Job job = Job::from_text(file.read_text("/job/text"));
+  const Job job = job_of_file(file, path);
   run.seed = job.get<int64_t>("seed");
   for (const auto& [key, text] : job.values()) {
     if (key != "seed" && !may_differ(key)) run.job[key] = text;
   }
   if (!file.has_attribute("/provenance", "end")) {
     std::cerr << "fl_sim: warning: " << path
-              << " is of a run that is not through: " << file.shape("/rounds/round").at(0) << " of "
+              << " is of a run that is not through: " << rounds_in_file(file, path) << " of "
               << job.get<int64_t>("rounds") << " rounds" << std::endl;
   }
   std::string column = "/rounds/" + arguments.metric;
@@ -154,7 +174,7 @@ Run read(const std::string& path, const Arguments& arguments) {
       path, ": ", column, " has ", values.size(), " values for ", rounds.size(),
       " rounds (a table cannot be compared)");
   run.rounds = std::ssize(rounds);
-  run.diverged = diverged_in(file);
+  run.diverged = diverged_in(file, path);
   const double sign = falls(arguments.metric) ? -1 : 1;
   std::vector<double> places, signed_values, bytes;
   double carried = 0;

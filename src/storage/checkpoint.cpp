@@ -11,6 +11,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -108,7 +109,8 @@ void write_tensor(Hdf5File& file, const std::string& path, const torch::Tensor& 
   file.write_attribute(path, "type", std::string(c10::toString(values.scalar_type())));
 }
 
-torch::Tensor read_tensor(const Hdf5File& file, const std::string& path) {
+// `where`: the file's name, for messages.
+torch::Tensor read_tensor(const Hdf5File& file, const std::string& where, const std::string& path) {
   const std::string type = file.read_text_attribute(path, "type");
   const std::vector<int64_t> shape = file.shape(path);
   const auto tensor = [&](auto values, torch::ScalarType scalar_type) {
@@ -118,7 +120,7 @@ torch::Tensor read_tensor(const Hdf5File& file, const std::string& path) {
     return tensor(file.read_floats(path), torch::kFloat32);
   if (type == c10::toString(torch::kFloat64))
     return tensor(file.read_doubles(path), torch::kFloat64);
-  FL_CHECK(type == c10::toString(torch::kInt64), path, " has type '", type,
+  FL_CHECK(type == c10::toString(torch::kInt64), where, ": ", path, " has type '", type,
            "' (must be Float, Double or Long)");
   return tensor(file.read_integers(path), torch::kInt64);
 }
@@ -128,10 +130,10 @@ void write_state(Hdf5File& file, const std::string& group, const State& state) {
   for (const auto& [name, tensor] : state) write_tensor(file, group + "/" + plain(name), tensor);
 }
 
-State read_state(const Hdf5File& file, const std::string& group) {
+State read_state(const Hdf5File& file, const std::string& where, const std::string& group) {
   State state;
   for (const std::string& name : file.names(group))
-    state[original(name)] = read_tensor(file, group + "/" + name);
+    state[original(name)] = read_tensor(file, where, group + "/" + name);
   return state;
 }
 
@@ -144,13 +146,17 @@ void write_server(Hdf5File& file, const ServerState& server) {
   write_state(file, "/server/memory", server.memory);
 }
 
-ServerState read_server(const Hdf5File& file) {
+ServerState read_server(const std::string& where) {
+  const Hdf5File file = Hdf5File::open(where);
   ServerState server;
-  server.round = file.read_integers("/server/round").at(0);
-  server.weights = read_tensor(file, "/server/weights");
-  server.shared = read_state(file, "/server/shared");
-  server.hidden = read_state(file, "/server/hidden");
-  server.memory = read_state(file, "/server/memory");
+  const std::vector<int64_t> round = file.read_integers("/server/round");
+  FL_CHECK(round.size() == 1, where, ": /server/round holds ", round.size(),
+           " numbers (must be one)");
+  server.round = round[0];
+  server.weights = read_tensor(file, where, "/server/weights");
+  server.shared = read_state(file, where, "/server/shared");
+  server.hidden = read_state(file, where, "/server/hidden");
+  server.memory = read_state(file, where, "/server/memory");
   return server;
 }
 
@@ -184,6 +190,13 @@ void read_states(const Hdf5File& file, const std::vector<int64_t>& ids, int64_t 
                    std::span<Number>(state.data_ptr<Number>(), static_cast<size_t>(length)));
     clients.put(ids[i], std::move(state));
   }
+}
+
+// A number of a manifest, from 0 on.
+int64_t whole(const Json& json, const std::string& path, const char* what) {
+  FL_CHECK(json.is_number_unsigned() && json.get<uint64_t>() <= INT64_MAX, path, ": ", what,
+           " is no whole number from 0 on");
+  return json.get<int64_t>();
 }
 
 }  // namespace
@@ -293,18 +306,21 @@ Manifest read_manifest(const std::string& folder) {
   try {
     const Json json = Json::parse(body);
     FL_CHECK(json.at("format") == kFormat, path, ": is no manifest of a checkpoint");
-    const auto version = json.at("version").get<int64_t>();
+    const int64_t version = whole(json.at("version"), path, "version");
     FL_CHECK(version == Manifest::kVersion, path, ": is of format version ", version,
              ", by fl_sim ", json.at("program").get<std::string>(), " (this fl_sim reads version ",
              Manifest::kVersion, " only; go on with that one)");
-    manifest.round = json.at("round");
+    manifest.round = whole(json.at("round"), path, "round");
     manifest.program = json.at("program");
     manifest.partition = json.at("partition");
     manifest.data = json.at("data");
     manifest.job = json.at("job").get<std::map<std::string, std::string>>();
     for (const Json& one : json.at("files")) {
-      manifest.files.push_back(
-          {one.at("name"), one.at("bytes"), one.at("crc32"), one.at("clients")});
+      const std::string name = one.at("name");
+      FL_CHECK(!name.empty() && name.find('/') == std::string::npos, path, ": names a file '", name,
+               "' (must be one beside it)");
+      manifest.files.push_back({name, whole(one.at("bytes"), path, "bytes"), one.at("crc32"),
+                                whole(one.at("clients"), path, "clients")});
     }
   } catch (const Json::exception& error) {
     throw Error(message(path, ": cannot be understood (", error.what(), ")"));
@@ -362,7 +378,7 @@ CheckpointFile write_server_file(const std::string& folder, const ServerState& s
 
 ServerState read_server_file(const Manifest& manifest) {
   verify(manifest, manifest.files[0]);
-  const ServerState server = read_server(Hdf5File::open(manifest.folder + "/" + kServer));
+  const ServerState server = read_server(manifest.folder + "/" + kServer);
   FL_CHECK(server.round == manifest.round, manifest.folder, "/", kServer, ": is of round ",
            server.round);
   return server;
@@ -375,11 +391,18 @@ void read_clients_file(const Manifest& manifest, const CheckpointFile& file, Cli
   const std::vector<int64_t> ids = opened.read_integers("/clients/id");
   FL_CHECK(std::ssize(ids) == file.clients, path, ": holds ", ids.size(),
            " clients' states, the manifest says ", file.clients);
+  const bool ascending =
+      std::adjacent_find(ids.begin(), ids.end(), std::greater_equal<>()) == ids.end();
+  FL_CHECK(ascending && (ids.empty() || ids[0] >= 0), path,
+           ": /clients/id holds no clients in ascending order");
   if (ids.empty()) return;
   const std::vector<int64_t> shape = opened.shape("/clients/state");
   FL_CHECK(shape.size() == 2 && shape[0] == std::ssize(ids), path, ": holds ", ids.size(),
            " clients, but not their states");
-  if (opened.read_text_attribute("/clients", "type") == c10::toString(torch::kFloat64)) {
+  const std::string type = opened.read_text_attribute("/clients", "type");
+  FL_CHECK(type == c10::toString(torch::kFloat64) || type == c10::toString(torch::kFloat32), path,
+           ": /clients has type '", type, "' (must be Float or Double)");
+  if (type == c10::toString(torch::kFloat64)) {
     read_states<double>(opened, ids, shape[1], torch::kFloat64, clients);
   } else {
     read_states<float>(opened, ids, shape[1], torch::kFloat32, clients);

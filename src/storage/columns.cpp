@@ -314,20 +314,38 @@ void write_blocks(Hdf5File& file, const RecordLog<Record>& log, const Columns& c
   } while (first < log.size());
 }
 
-// The same into an empty one.
+int64_t rows_of(const Hdf5File& file, const std::string& column) {
+  if (!file.has(column)) return 0;
+  const std::vector<int64_t> shape = file.shape(column);
+  FL_CHECK(shape.size() == 1, column, " is no column (it has ", shape.size(), " dimensions)");
+  return shape[0];
+}
+
+// Rows are in the order of rounds, which begin with 1: what a damaged file claims beside its data
+// reads as zeros.
+template <class Record>
+void check_rounds(const std::vector<Record>& rows, int64_t last, const std::string& table) {
+  for (const Record& row : rows) {
+    FL_CHECK(row.round >= std::max<int64_t>(1, last), table, " has a row of round ", row.round,
+             " behind one of round ", last, " (damaged?)");
+    last = row.round;
+  }
+}
+
+// A table into an empty log, block by block. `columns` reads those of a block.
 template <class Record, class Columns>
-void read_blocks(const Hdf5File& file, int64_t rows, RecordLog<Record>& log,
+void read_blocks(const Hdf5File& file, const std::string& table, RecordLog<Record>& log,
                  const Columns& columns) {
+  const int64_t rows = rows_of(file, table + "/round");
+  int64_t last = 0;
   for (int64_t first = 0; first < rows; first += kBlock) {
     std::vector<Record> block(static_cast<size_t>(std::min(kBlock, rows - first)));
     Reader io(file, first, rows);
     columns(io, block);
+    check_rounds(block, last, table);
+    last = block.back().round;
     log.add(block);
   }
-}
-
-int64_t rows_of(const Hdf5File& file, const std::string& column) {
-  return file.has(column) ? file.shape(column).at(0) : 0;
 }
 
 }  // namespace
@@ -357,7 +375,15 @@ void write_rounds(Hdf5File& file, const std::vector<RoundRecord>& rounds,
 }
 
 std::vector<RoundRecord> read_rounds(const Hdf5File& file) {
-  std::vector<RoundRecord> rounds(static_cast<size_t>(rows_of(file, "/rounds/round")));
+  const int64_t rows = rows_of(file, "/rounds/round");
+  // Before there is a record for each: those are a hundred times as large.
+  const std::vector<int64_t> numbers =
+      rows > 0 ? file.read_integers("/rounds/round") : std::vector<int64_t>();
+  for (int64_t i = 0; i < rows; ++i) {
+    FL_CHECK(numbers[static_cast<size_t>(i)] == i + 1, "row ", i, " of /rounds is of round ",
+             numbers[static_cast<size_t>(i)], " (must be ", i + 1, "; damaged?)");
+  }
+  std::vector<RoundRecord> rounds(static_cast<size_t>(rows));
   std::set<std::string> figures;
   if (file.has("/rounds")) {
     for (std::string& name : file.names("/rounds")) {
@@ -383,7 +409,7 @@ void write_clients(Hdf5File& file, const RecordLog<ClientRecord>& clients,
 
 void read_clients(const Hdf5File& file, const std::vector<std::string>& scalars,
                   RecordLog<ClientRecord>& clients) {
-  read_blocks(file, rows_of(file, "/clients/round"), clients,
+  read_blocks(file, "/clients", clients,
               [&](Reader& io, auto& records) { client_columns(io, scalars, records); });
 }
 
@@ -394,7 +420,7 @@ void write_evaluations(Hdf5File& file, const RecordLog<ClientEvaluation>& evalua
 }
 
 void read_evaluations(const Hdf5File& file, RecordLog<ClientEvaluation>& evaluations) {
-  read_blocks(file, rows_of(file, "/evaluations/round"), evaluations,
+  read_blocks(file, "/evaluations", evaluations,
               [](Reader& io, auto& records) { evaluation_columns(io, records, {}); });
 }
 

@@ -124,6 +124,18 @@ Results::Results(std::string path, bool overwrite)
   FL_CHECK(!error, trial, " cannot be written (", error.message(), "); choose another --output");
 }
 
+namespace {
+
+// The attribute that says after which round a part of the file was what it is.
+int64_t round_of(const Hdf5File& file, const std::string& path) {
+  const double round = file.read_number_attribute(path, "round");
+  FL_CHECK(round >= 1 && round < 9e15 && round == std::floor(round), "attribute round of ", path,
+           " is ", round, " (must be a round)");
+  return static_cast<int64_t>(round);
+}
+
+}  // namespace
+
 // What is there already of a run that this one continues.
 void Results::load(int64_t last_round) {
   const Hdf5File file = Hdf5File::open(path_);
@@ -134,8 +146,7 @@ void Results::load(int64_t last_round) {
     read_clients(file, scalars_, clients_);
     read_evaluations(file, evaluations_);
     if (file.has(kBest)) {
-      best_ = {static_cast<int64_t>(file.read_number_attribute(kBest, "round")),
-               file.read_number_attribute(kBest, "value")};
+      best_ = {round_of(file, kBest), file.read_number_attribute(kBest, "value")};
       for (const std::string& name : file.names(kBest)) {
         const std::string path = std::string(kBest) + "/" + name;
         best_.model.push_back({name, file.shape(path), file.read_floats(path)});
@@ -143,7 +154,7 @@ void Results::load(int64_t last_round) {
     }
     if (file.has("/confusion")) {
       confusion_ = file.read_integers("/confusion");
-      confusion_round_ = static_cast<int64_t>(file.read_number_attribute("/confusion", "round"));
+      confusion_round_ = round_of(file, "/confusion");
     }
   } catch (const Error& error) {
     throw Error(message(path_, ": cannot be continued (", error.what(), ")"));
@@ -189,7 +200,11 @@ std::optional<Results::Former> Results::former() const {
   former.start = read("start");
   former.resumed = read("resumed");
   former.lost_ranks = read("lost_ranks");
-  former.rounds = file.has("/rounds/round") ? file.shape("/rounds/round").at(0) : 0;
+  if (file.has("/rounds/round")) {
+    const std::vector<int64_t> shape = file.shape("/rounds/round");
+    FL_CHECK(shape.size() == 1, path_, ": /rounds/round is no column (damaged?)");
+    former.rounds = shape[0];
+  }
   return former;
 }
 
