@@ -29,6 +29,9 @@ OTHER_METHODS = {"add_": "sub_", "sub_": "add_", "add": "sub", "sub": "add", "mu
 OTHER_WEIGHTS = {"sum": "mean", "mean": "sum", "samples": "clients", "clients": "samples", "samples_": "clients_",
                  "clients_": "samples_", "step_weight": "steps", "steps": "step_weight", "samples_seen": "steps",
                  '"uniform"': '"samples"', '"samples"': '"uniform"', '"loss"': '"samples"'}
+# The objects that have both of two members.
+OWNERS = {"samples": {"sum", "setup"}, "clients": {"sum", "setup"}, "step_weight": {"client"}, "steps": {"client"},
+          "samples_seen": {"client", "all", "one"}}
 STREAM_WORDS = {"batches", "Rng", "streams", "streams_", "input_streams", "input_streams_", "seed", "purpose"}
 KEYWORDS = {"return", "case", "throw", "else", "do", "new", "delete", "goto", "const", "auto", "using", "typedef",
             "static", "constexpr", "if", "for", "while", "switch", "break", "continue", "default", "template", "struct",
@@ -251,7 +254,7 @@ class Source:
                 return i  # a designated initialiser
             while j in self.match and self.match[j] < j:
                 j = self.match[j] - 1
-                if self.tokens[j].kind != "name" and self.tokens[j].text not in ")]>":
+                if self.tokens[j].text in KEYWORDS or self.tokens[j].kind != "name" and self.tokens[j].text not in ")]>":
                     return j + 1
             i = j
         return i
@@ -334,8 +337,8 @@ class Source:
                 add(first, last, kind, f"{cut(first, i - 1)} {OTHER_OPERATORS[token.text]} {cut(i + 1, last)}")
                 if token.text in ("+=", "-="):
                     add(first, last, "term dropped", f"{cut(first, i - 1)} = {cut(i + 1, last)}")
-        elif token.text == "=" and before.kind == "name" and self.tokens[i - 2].text == "." and \
-                self.tokens[i - 3].text in ("{", ",") and after.text != "{" and after.kind != "string":
+        elif token.text == "=" and before.text in ("pull", "shift", "scale", "displacement", "lr", "plus", "decay") and \
+                self.tokens[i - 2].text == "." and self.tokens[i - 3].text in ("{", ",") and after.text != "{":
             last = self.ends(i, 16)
             if last > i:
                 add(i + 1, last, "sign", f"-({cut(i + 1, last)})")
@@ -360,7 +363,7 @@ class Source:
                 inside = cut(i + 1, self.match[i] - 1)
                 add(i + 1, self.match[i] - 1, "off by one", f"{inside} + 1")
         elif token.kind == "name" and token.text in OTHER_WEIGHTS and before.text in (".", "->") and \
-                not before.spaced:
+                not before.spaced and self.tokens[i - 2].text in OWNERS.get(token.text, {self.tokens[i - 2].text}):
             first = self.chain(i)
             last = self.match[i + 1] if after.text == "(" else i
             add(first, last, "weighting", cut(first, i)[:-len(token.text)] + OTHER_WEIGHTS[token.text] +
@@ -380,6 +383,9 @@ class Source:
                 first, last = self.chain(name), self.match[i]
                 arguments = self.arguments(i)
                 for (a, b), (c, d) in zip(arguments, arguments[1:]):
+                    if any(self.tokens[k].kind == "string" or self.tokens[k].text in "[{" or
+                           re.match(r"torch::k[A-Z]|torch::dtype", cut(k, last)) for k in (a, c)):
+                        continue  # of different types
                     add(first, last, "arguments swapped", cut(first, i) + self.text[token.end:self.tokens[a].begin] +
                         cut(c, d) + ", " + cut(a, b) + self.text[self.tokens[d].end:self.tokens[last].end])
                 head = self.tokens[name - 1].text
