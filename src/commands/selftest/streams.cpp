@@ -1,13 +1,18 @@
 // Streams of chance are part of a rule: the papers' steps on single samples, in the order that the
 // stream of this name deals them. Another stream would train as well, but be another job's result.
+#include <torch/torch.h>
+
 #include <cmath>
 #include <functional>
+#include <map>
+#include <memory>
 #include <numeric>
 #include <string>
 #include <vector>
 
 #include "base/rng.h"
 #include "commands/selftest/experiments.h"
+#include "network/layers.h"
 
 namespace fl_sim::selftest {
 namespace {
@@ -188,8 +193,7 @@ FL_SELFTEST("fedbabu", "equals", "fine-tuning takes samples in the order of 'per
   std::vector<Result> results;
   for (const bool whole : {false, true}) {
     results.push_back(adapts(
-        "fedbabu",
-        message("fedbabu.finetune-epochs = 2\nfedbabu.part = ", whole ? "all" : "head"),
+        "fedbabu", message("fedbabu.finetune-epochs = 2\nfedbabu.part = ", whole ? "all" : "head"),
         problem, [&](int64_t k, const Vector& w, const std::vector<size_t>& order) {
           return in_steps(problem, k, w, order, whole ? all_of_it(problem) : head_of_it(problem));
         }));
@@ -204,6 +208,182 @@ FL_SELFTEST("perfedavg", "equals", "an adaptation takes samples in the order of 
                 [&](int64_t k, const Vector& w, const std::vector<size_t>& order) {
                   return in_steps(problem, k, w, {order.front()}, all_of_it(problem));
                 });
+});
+
+// Dropout and noise ----------------------------------------------------------------------------
+
+// A softmax classifier, half of whose inputs are dropped at a time.
+class ThinnedClassifier final : public Network {
+ public:
+  explicit ThinnedClassifier(const Problem& problem)
+      : dropout_(0.5),
+        fc_(layout_, "fc", problem.classifier->features, problem.classifier->classes),
+        start_(problem.start) {}
+
+  torch::Tensor initial_row(Rng&) const override {
+    torch::Tensor rows = torch::zeros({1, layout_.row()});
+    size_t next = 0;
+    for (int64_t i = 0; i < std::ssize(layout_.parameters()); ++i) {
+      torch::Tensor flat = layout_.view(rows, i).view({-1});
+      for (int64_t j = 0; j < flat.numel(); ++j) flat[j] = start_[next++];
+    }
+    return rows[0];
+  }
+  torch::Tensor forward(const Weights& weights, torch::Tensor x) const override {
+    return fc_(weights, dropout_(weights, x));
+  }
+
+ private:
+  Dropout dropout_;
+  Linear fc_;
+  Vector start_;
+};
+
+class EveryonesView final : public Partitioner {
+ public:
+  Partition split(const PartitionRequest&, Rng&) const override { return {}; }
+};
+
+constexpr double kNoise = 0.25;
+
+// A round of `algorithm` on the classifier above, with noise on its inputs.
+struct Thinned {
+  Vector weights;
+  std::map<int64_t, Vector> personal;  // the clients' own models
+};
+Thinned thinned(const Problem& problem, const std::string& algorithm, const std::string& lines,
+                int64_t epochs = 2) {
+  std::vector<float> values;
+  std::vector<int64_t> labels;
+  for (const auto& points : problem.clients) {
+    for (const Point& point : points) {
+      for (const double value : point.a) values.push_back(static_cast<float>(value));
+      labels.push_back(point.label);
+    }
+  }
+  const Samples samples{torch::tensor(values).view({std::ssize(labels), -1}),
+                        torch::tensor(labels)};
+  const Partition own = own_samples(problem);
+  std::vector<std::vector<int64_t>> lists;
+  for (int64_t k = 0; k < own.clients(); ++k) {
+    lists.emplace_back(own.of(k).begin(), own.of(k).end());
+  }
+  Experiment e = hand_made_experiment(message(single_samples(epochs), "algorithm = ", algorithm,
+                                              "\nrounds = 1\ncohort = ", problem.cohort(1).size(),
+                                              "\naugment.noise = ", kNoise, "\n", lines),
+                                      samples, problem.classifier->classes, std::move(lists),
+                                      std::make_unique<ThinnedClassifier>(problem));
+  e.sampler = std::make_unique<FixedCohorts>(problem.cohorts);
+  e.input_changes =
+      InputChanges(e.job, EveryonesView(), e.partition.clients(), {problem.classifier->features});
+  const Finished finished = run(e);
+  Thinned result{numbers(finished.server.weights, e.network->layout()), {}};
+  for (const auto& [k, state] : finished.states) {
+    if (state.contains("personal")) {
+      result.personal[k] = numbers(state.at("personal"), e.network->layout());
+    }
+  }
+  return result;
+}
+
+// How a client's samples look to the network in one training: noise on the inputs from one stream,
+// half of them dropped from another.
+class Looks {
+ public:
+  Looks(const std::string& inputs, const std::string& dropout, int64_t round, int64_t k)
+      : noise_(kStreamSeed, inputs, round, k), dropout_(kStreamSeed, dropout, round, k) {}
+
+  Point of(Point point) {
+    for (double& a : point.a) a += static_cast<float>(kNoise * noise_.normal());
+    for (double& a : point.a) a *= dropout_.bits() < (uint32_t{1} << 31) ? 0 : 2;
+    return point;
+  }
+
+ private:
+  Rng noise_, dropout_;
+};
+
+// Two epochs of client k's single samples in this order, as they look.
+Vector in_looks(const Problem& problem, int64_t k, Vector w, const std::string& order, Looks looks,
+                const Pull& pull = {}) {
+  for (const size_t i : dealt(problem, k, order, 1, 2)) {
+    Vector g = problem.gradient(looks.of(problem.clients[static_cast<size_t>(k)][i]), w);
+    if (pull) g += pull(w);
+    w -= kStepRate * g;
+  }
+  return w;
+}
+
+Vector mean_of_cohort(const Problem& problem, const std::function<Vector(int64_t k)>& trained) {
+  Vector mean(0.0, problem.start.size());
+  for (const int64_t k : problem.cohort(1)) {
+    mean += problem.share(k, problem.cohort(1)) * trained(k);
+  }
+  return mean;
+}
+
+FL_SELFTEST("engine", "equals", "noise and dropout come from streams of their own", [] {
+  const Problem problem = classifier_problem(0);
+  std::vector<Result> results;
+  for (const char* group : {"group-size = 1", "group-size = 3"}) {
+    const Vector w = thinned(problem, "fedavg", group).weights;
+    results.push_back(compare(w, mean_of_cohort(problem, [&](int64_t k) {
+                                return in_looks(problem, k, problem.start, "shuffle",
+                                                {"inputs for dropout", "dropout", 1, k});
+                              })));
+  }
+  return all_of(results);
+});
+
+FL_SELFTEST("ditto", "equals", "own models have noise and dropout of their own", [] {
+  const Problem problem = classifier_problem(0);
+  const Thinned finished = thinned(problem, "ditto", "ditto.lambda = 0.5");
+  std::vector<Result> results;
+  for (const int64_t k : problem.cohort(1)) {
+    results.push_back(
+        compare(finished.personal.at(k),
+                in_looks(problem, k, problem.start, "personal",
+                         {"inputs for dropout personal", "dropout personal", 1, k},
+                         [&](const Vector& y) { return Vector(0.5 * (y - problem.start)); })));
+  }
+  return all_of(results);
+});
+
+FL_SELFTEST("perfedavg", "equals", "each batch of a step has noise and dropout of its own", [] {
+  const Problem problem = classifier_problem(0);
+  const double alpha = 0.25;
+  const Vector w = thinned(problem, "perfedavg",
+                           message("perfedavg.alpha = ", alpha, "\nperfedavg.variant = fo"))
+                       .weights;
+  return compare(w, mean_of_cohort(problem, [&](int64_t k) {
+                   const auto& points = problem.clients[static_cast<size_t>(k)];
+                   const auto outer = dealt(problem, k, "shuffle", 1, 2),
+                              inner = dealt(problem, k, "shuffle.1", 1, 2);
+                   Looks first("inputs for dropout.1", "dropout.1", 1, k),
+                       second("inputs for dropout", "dropout", 1, k);
+                   Vector own = problem.start;
+                   for (size_t i = 0; i < outer.size(); ++i) {
+                     const Vector y =
+                         own - alpha * problem.gradient(first.of(points[inner[i]]), own);
+                     own -= kStepRate * problem.gradient(second.of(points[outer[i]]), y);
+                   }
+                   return own;
+                 }));
+});
+
+// The samples in the order of the client's list.
+FL_SELFTEST("fedsgd", "equals", "full gradients have noise and dropout of their own", [] {
+  const Problem problem = classifier_problem(0);
+  const Vector w = thinned(problem, "fedsgd", "", 1).weights;
+  return compare(w, mean_of_cohort(problem, [&](int64_t k) {
+                   Looks looks("inputs for gradient", "gradient dropout", 1, k);
+                   Vector own = problem.start;
+                   for (const Point& point : problem.clients[static_cast<size_t>(k)]) {
+                     own -= kStepRate / static_cast<double>(problem.size(k)) *
+                            problem.gradient(looks.of(point), problem.start);
+                   }
+                   return own;
+                 }));
 });
 
 }  // namespace
