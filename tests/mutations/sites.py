@@ -294,7 +294,8 @@ class Source:
 
     def sites_at(self, i):
         token, before, after = self.tokens[i], self.tokens[i - 1], self.tokens[i + 1]
-        if token.kind == "string" and self.statement(i) & STREAM_WORDS and token.text[0] == '"':
+        if token.kind == "string" and self.statement(i) & STREAM_WORDS and token.text[0] == '"' and \
+                "own_rows" not in self.statement(i):
             return [self.site(i, i, "stream", new) for new in ('""', '"shuffle"', '"noise"')]
         if i in self.quiet:
             return []
