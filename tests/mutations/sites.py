@@ -32,6 +32,7 @@ OTHER_WEIGHTS = {"sum": "mean", "mean": "sum", "samples": "clients", "clients": 
 # The objects that have both of two members.
 OWNERS = {"samples": {"sum", "setup"}, "clients": {"sum", "setup"}, "step_weight": {"client"}, "steps": {"client"},
           "samples_seen": {"client", "all", "one"}}
+SYMMETRIC = {"min", "max", "hypot", "equal", "swap"}
 STREAM_WORDS = {"batches", "Rng", "streams", "streams_", "input_streams", "input_streams_", "seed", "purpose"}
 KEYWORDS = {"return", "case", "throw", "else", "do", "new", "delete", "goto", "const", "auto", "using", "typedef",
             "static", "constexpr", "if", "for", "while", "switch", "break", "continue", "default", "template", "struct",
@@ -383,7 +384,7 @@ class Source:
             if word.kind == "name" and word.text not in KEYWORDS and word.text not in ("FL_CHECK", "message", "Error"):
                 first, last = self.chain(name), self.match[i]
                 arguments = self.arguments(i)
-                for (a, b), (c, d) in zip(arguments, arguments[1:]):
+                for (a, b), (c, d) in zip(arguments, arguments[1:]) if word.text not in SYMMETRIC else ():
                     if any(self.tokens[k].kind == "string" or self.tokens[k].text in "[{" or
                            re.match(r"torch::k[A-Z]|torch::dtype", cut(k, last)) for k in (a, c)):
                         continue  # of different types
