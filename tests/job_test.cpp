@@ -546,7 +546,7 @@ TEST(Job, RefusalsNameTheLine) {
   const std::string base = "dataset = fcube\nmodel = logistic\n\n[local]\nbatch-size = 10\n";
   EXPECT_THAT(refused(base + "lr = fast\n"),
               AllOf(HasSubstr("local.lr is 'fast'"), HasSubstr("(FILE, line 7)")));
-  EXPECT_THAT(refused(base + "lr = 0.1 # rate\nlearning = 1"), HasSubstr("in FILE, line 8;"));
+  EXPECT_THAT(refused(base + "lr = 0.1 # rate\nlearning = 1"), HasSubstr("in FILE, line 8 ("));
   EXPECT_THAT(refused("seed = 1\nseed = 2\n" + base), HasSubstr("in FILE, line 3 (keep one)"));
   EXPECT_THAT(refused(base + "\nlr\n"), HasSubstr("in FILE, line 8 ("));
   EXPECT_THAT(refused("fedprox.mu = 1\n" + base + "lr = 0.1"),
