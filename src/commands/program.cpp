@@ -89,11 +89,9 @@ int run_job(const std::vector<std::string>& arguments) {
     plan_run(arguments, *ranks.comm);
     return 0;
   } catch (const RankGone& error) {
-    // It has been said, and rank 0 has the results.
-    if (rank == 0) report(rank, message("the run ends, for want of rank ", error.rank, left));
+    report(rank, rank == 0 ? "the run ends" + left : error.what());  // rank 0 has said it already
   } catch (const FailedElsewhere& error) {
-    report(error.gone ? 0 : error.rank,
-           (error.gone ? "the run ends, for want of a rank" : error.what()) + left);
+    report(error.gone ? 0 : error.rank, (error.gone ? "the run ends" : error.what()) + left);
   } catch (...) {
     report(rank, text_of_error() + left);
   }

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <chrono>
 #include <csignal>
+#include <iostream>
 #include <string>
 #include <thread>
 #include <unordered_map>
@@ -234,6 +235,7 @@ void Simulation::end_by_error() noexcept {
     attendance_.fail(why, of_another);
     return;
   }
+  if (of_another) std::cerr << "fl_sim: " << why << std::endl;
   if (!keeper_) return;
   root_->ledger.save_what_there_is(last_whole_model());
   try {

@@ -18,7 +18,8 @@ struct FailedElsewhere : Error {
   bool gone;  // it is a death
 };
 
-// Thrown where a rank of this machine is missed. Roll has said so.
+// Thrown where a rank of this machine is missed, see Roll. Rank 0 says so before it does anything
+// else, since its launcher may leave it a second: whoever catches this there has only to end.
 struct RankGone : Error {
   RankGone(int its_rank, const std::string& what) : Error(what), rank(its_rank) {}
   int rank;

@@ -9,7 +9,6 @@
 #include <cstdint>
 #include <cstring>
 #include <fstream>
-#include <iostream>
 #include <new>
 
 #include "base/check.h"
@@ -21,9 +20,8 @@ namespace fl_sim {
 
 struct Roll::Mark {
   std::atomic<int32_t> process{0}, rank{0}, left{0};
-  std::atomic<int32_t> told{0};    // its death, by somebody
   std::atomic<uint64_t> space{0};  // the inode of its space of process ids
-  char doing[100] = {};
+  char doing[104] = {};
 };
 
 namespace {
@@ -77,21 +75,26 @@ std::optional<Roll::Gone> Roll::gone(bool now) {
   next_ = time + std::chrono::milliseconds(100);
   const bool thoroughly = now || time >= next_thorough_;
   if (thoroughly) next_thorough_ = time + std::chrono::seconds(1);
-  Mark* missed = nullptr;
-  for (size_t place = 0; place < marks_.size() && missed == nullptr; ++place) {
-    if (static_cast<int>(place) != own_ && is_gone(*marks_[place], thoroughly))
-      missed = marks_[place];
+  const Mark* missed = nullptr;
+  bool first = true;  // of those that are left
+  for (size_t place = 0; place < marks_.size(); ++place) {
+    if (static_cast<int>(place) == own_) continue;
+    const bool is_missed = is_gone(*marks_[place], thoroughly);
+    if (is_missed && missed == nullptr) missed = marks_[place];
+    if (!is_missed && static_cast<int>(place) < own_) first = false;
   }
   if (missed == nullptr) return {};
+  if (missed->rank == 0 && !first) {
+    if (alone_since_ == Clock::time_point{}) alone_since_ = time;
+    if (time - alone_since_ < std::chrono::seconds(5)) return {};
+  }
   const std::string doing(missed->doing, strnlen(missed->doing, sizeof missed->doing));
-  Gone gone{missed->rank,
-            message("rank ", missed->rank.load(), " (process ", missed->process.load(), " on ",
-                    host_name(), ") was killed or has crashed: it was ",
-                    doing.empty() ? "starting" : doing,
-                    " (the system's log may say more: journalctl -k, dmesg, or the batch system's "
-                    "account of memory)")};
-  if (missed->told.exchange(1) == 0) std::cerr << "fl_sim: " << gone.what << std::endl;
-  return gone;
+  return Gone{missed->rank,
+              message("rank ", missed->rank.load(), " (process ", missed->process.load(), " on ",
+                      host_name(), ") was killed or has crashed: it was ",
+                      doing.empty() ? "starting" : doing,
+                      " (the system's log may say more: journalctl -k, dmesg, or the batch "
+                      "system's account of memory)")};
 }
 
 }  // namespace fl_sim

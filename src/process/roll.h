@@ -24,8 +24,8 @@ class Roll {
     int rank = 0;
     std::string what;  // "rank 2 (process 4711 on node7) was killed: it was training client 3 ..."
   };
-  // Looks, if the last look was long ago or if `now`. The first one of those that are left to see
-  // it says so on stderr, at once: the launcher may leave it a second.
+  // Looks, if the last look was long ago or if `now`. Where rank 0 is gone, one of those that are
+  // left is told at once, and the others only if that has not ended them.
   std::optional<Gone> gone(bool now);
 
  private:
@@ -36,7 +36,7 @@ class Roll {
 
   const int rank_, own_;      // this rank, and its place on the machine
   std::vector<Mark*> marks_;  // by place
-  Clock::time_point next_ = {}, next_thorough_ = {};
+  Clock::time_point next_ = {}, next_thorough_ = {}, alone_since_ = {};
 };
 
 }  // namespace fl_sim
