@@ -191,7 +191,11 @@ std::optional<Results::Former> Results::former() const {
   check_results_format(file, path_);
   Former former;
   // As it stands there: it may be of plug-ins that this run does without.
-  former.job = values_in_text(file.read_text("/job/text"));
+  try {
+    former.job = values_in_text(file.read_text("/job/text"));
+  } catch (const Error& error) {
+    throw Error(message(path_, ": its /job/text cannot be understood: ", error.what()));
+  }
   const auto read = [&](const std::string& name) {
     return file.has_attribute("/provenance", name) ? file.read_text_attribute("/provenance", name)
                                                    : std::string();
