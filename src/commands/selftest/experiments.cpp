@@ -54,15 +54,7 @@ class ClassifierNetwork final : public Sequential {
     linear("fc2", shape.classes);
   }
 
-  torch::Tensor initial_row(Rng&) const override {
-    torch::Tensor rows = torch::zeros({1, layout_.row()});
-    size_t next = 0;
-    for (int64_t i = 0; i < std::ssize(layout_.parameters()); ++i) {
-      torch::Tensor flat = layout_.view(rows, i).view({-1});
-      for (int64_t j = 0; j < flat.numel(); ++j) flat[j] = start_[next++];
-    }
-    return rows[0];
-  }
+  torch::Tensor initial_row(Rng&) const override { return row_of(start_, layout_); }
 
  private:
   Vector start_;
@@ -208,6 +200,16 @@ Vector to_vector(const torch::Tensor& tensor) {
   const torch::Tensor flat =
       tensor.detach().to(torch::kCPU).to(torch::kFloat64).flatten().contiguous();
   return Vector(flat.data_ptr<double>(), static_cast<size_t>(flat.numel()));
+}
+
+torch::Tensor row_of(const Vector& values, const ParameterLayout& layout) {
+  torch::Tensor rows = torch::zeros({1, layout.row()});
+  size_t next = 0;
+  for (int64_t i = 0; i < std::ssize(layout.parameters()); ++i) {
+    torch::Tensor flat = layout.view(rows, i).view({-1});
+    for (int64_t j = 0; j < flat.numel(); ++j) flat[j] = values[next++];
+  }
+  return rows[0];
 }
 
 Vector numbers(const torch::Tensor& rows, const ParameterLayout& layout) {

@@ -70,6 +70,8 @@ Vector to_vector(const torch::Tensor& tensor);
 // Tensors [n] or [M, n] of the shape of a network's rows, or of their trainable part, have gaps
 // between the parameters: the trainable numbers without them, one row after the other.
 Vector numbers(const torch::Tensor& rows, const ParameterLayout& layout);
+// The other way round: a row, float32, with these numbers as its parameters, one after the other.
+torch::Tensor row_of(const Vector& values, const ParameterLayout& layout);
 
 // `problem` after `rounds` rounds of `algorithm`: the trainable part of the global weights, one
 // model after the other where there are several.

@@ -220,15 +220,7 @@ class ThinnedClassifier final : public Network {
         fc_(layout_, "fc", problem.classifier->features, problem.classifier->classes),
         start_(problem.start) {}
 
-  torch::Tensor initial_row(Rng&) const override {
-    torch::Tensor rows = torch::zeros({1, layout_.row()});
-    size_t next = 0;
-    for (int64_t i = 0; i < std::ssize(layout_.parameters()); ++i) {
-      torch::Tensor flat = layout_.view(rows, i).view({-1});
-      for (int64_t j = 0; j < flat.numel(); ++j) flat[j] = start_[next++];
-    }
-    return rows[0];
-  }
+  torch::Tensor initial_row(Rng&) const override { return row_of(start_, layout_); }
   torch::Tensor forward(const Weights& weights, torch::Tensor x) const override {
     return fc_(weights, dropout_(weights, x));
   }
