@@ -565,6 +565,9 @@ TEST(Job, GarbageIsRefused) {
   EXPECT_ERROR(Job::parse({"--job", testing::TempDir()}), "cannot read the job file");
   const JobFile words("once upon a time\n");
   EXPECT_ERROR(words.parse(), words.path());
+  const JobFile large("rounds = 1\n");  // not read into memory first
+  std::filesystem::resize_file(large.path(), uintmax_t{1} << 40);
+  EXPECT_ERROR(large.parse(), large.path() + " has 1099511627776 bytes");
   std::string bytes;
   for (int i = 0; i < 3000; ++i) bytes += static_cast<char>((i * 37 + i / 256) % 256);
   const JobFile garbage(bytes);

@@ -176,7 +176,7 @@ inline SmallSet small_leaf(const TemporaryFolder& folder) {
 
 inline SmallSet small_leaf_text(const TemporaryFolder& folder) {
   SmallSet set{"leaf text", "leaf", "shakespeare", "", {}};
-  const auto text = [](char c) { return "\"" + std::string(79, c) + "\\n\""; };
+  const auto text = [](char c) { return message('"', std::string(79, c), "\\n\""); };
   for (const std::string part : {"train", "test"}) {
     set.files.push_back("shakespeare/data/" + part + "/all_data.json");
     folder.write(

@@ -2,10 +2,14 @@
 
 #include <hdf5.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
+#include <csignal>
 #include <cstring>
+#include <ctime>
 #include <functional>
 #include <mutex>
 #include <numeric>
@@ -16,10 +20,79 @@
 namespace fl_sim {
 namespace {
 
+// What a damaged file makes the library do instead of returning an error: it follows addresses that
+// the file holds, and cycles among them, for which SIGPROF comes after much of the processor's
+// time.
+constexpr std::array kAstray = {SIGSEGV, SIGBUS, SIGFPE, SIGABRT, SIGPROF};
+bool crashes_are_told = false;
+
+// Of the thread that has the turn. Read by a signal's handler.
+thread_local const char* at_work_on = nullptr;
+std::array<struct sigaction, kAstray.size()> elsewhere;  // what happens to others' signals
+
+void write_out(const char* text) {
+  const ssize_t unused = write(STDERR_FILENO, text, std::strlen(text));
+  static_cast<void>(unused);
+}
+
+// Nothing but system calls: the heap may be damaged too.
+void on_crash(int signal) {
+  if (at_work_on != nullptr) {
+    write_out("fl_sim: ");
+    write_out(at_work_on);
+    write_out(signal == SIGPROF ? ": is damaged (the HDF5 library does not come back from it)\n"
+                                : ": is damaged (the HDF5 library crashed over it)\n");
+    _exit(1);
+  }
+  for (size_t i = 0; i < kAstray.size(); ++i) {  // comes again, and is the other's
+    if (kAstray[i] == signal) sigaction(signal, &elsewhere[i], nullptr);
+  }
+}
+
+// SIGPROF for this thread when it has used so much of the processor. False: there is no such timer.
+bool start_timer(time_t seconds, timer_t& timer) {
+  struct sigevent event = {};
+  event.sigev_notify = SIGEV_THREAD_ID;
+  event.sigev_signo = SIGPROF;
+  event._sigev_un._tid = gettid();  // sigev_notify_thread_id, which the C library does not name
+  if (timer_create(CLOCK_THREAD_CPUTIME_ID, &event, &timer) != 0) return false;
+  const struct itimerspec once = {{0, 0}, {seconds, 0}};
+  return timer_settime(timer, 0, &once, nullptr) == 0;
+}
+
+// Within it a crash or a hang is told of, if anybody has asked for that.
+class Watch {
+ public:
+  explicit Watch(const std::string& file)
+      : first_(at_work_on == nullptr), told_(first_ && crashes_are_told) {
+    if (first_) at_work_on = file.c_str();
+    if (!told_) return;
+    struct sigaction action = {};
+    action.sa_handler = on_crash;
+    action.sa_flags = SA_ONSTACK;
+    for (size_t i = 0; i < kAstray.size(); ++i) sigaction(kAstray[i], &action, &elsewhere[i]);
+    // Of the processor, not the disk: the slowest conversions do far more than a megabyte in one.
+    struct stat status = {};
+    timed_ = start_timer(5 + (stat(at_work_on, &status) == 0 ? status.st_size >> 20 : 0), timer_);
+  }
+  ~Watch() {
+    if (timed_) timer_delete(timer_);
+    if (first_) at_work_on = nullptr;
+    if (!told_) return;
+    for (size_t i = 0; i < kAstray.size(); ++i) sigaction(kAstray[i], &elsewhere[i], nullptr);
+  }
+  Watch(const Watch&) = delete;
+  Watch& operator=(const Watch&) = delete;
+
+ private:
+  bool first_, told_, timed_ = false;  // first: not within another one
+  timer_t timer_ = {};
+};
+
 // The library serves one thread at a time; a run may write checkpoints and results at once.
 class Turn {
  public:
-  Turn() : lock_(mutex()) {}
+  explicit Turn(const std::string& file) : lock_(mutex()), watch_(file) {}
 
  private:
   static std::recursive_mutex& mutex() {
@@ -27,6 +100,7 @@ class Turn {
     return one;
   }
   std::lock_guard<std::recursive_mutex> lock_;
+  Watch watch_;
 };
 
 // An identifier of HDF5's with the function that releases it. Negative: the call that made it
@@ -285,7 +359,7 @@ std::string read_string(const std::string& file, const std::string& what, hid_t 
 }  // namespace
 
 Hdf5File Hdf5File::create(const std::string& path) {
-  const Turn turn;
+  const Turn turn(path);
   silence();
   const Id access = access_list(path);
   const hid_t id = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access);
@@ -294,7 +368,7 @@ Hdf5File Hdf5File::create(const std::string& path) {
 }
 
 Hdf5File Hdf5File::open(const std::string& path) {
-  const Turn turn;
+  const Turn turn(path);
   silence();
   struct stat status = {};
   FL_CHECK(stat(path.c_str(), &status) == 0, path, ": cannot be opened (", std::strerror(errno),
@@ -310,20 +384,20 @@ Hdf5File::Hdf5File(Hdf5File&& other) noexcept
     : path_(std::move(other.path_)), id_(std::exchange(other.id_, -1)) {}
 
 Hdf5File::~Hdf5File() {
-  const Turn turn;
+  const Turn turn(path_);
   if (id_ >= 0) H5Fclose(id_);
 }
 
 template <class Number>
 void Hdf5File::write_numbers(const std::string& path, std::span<const Number> data,
                              const std::vector<int64_t>& shape) {
-  const Turn turn;
+  const Turn turn(path_);
   write_dataset(path_, id_, path, file_type<Number>(), memory_type<Number>(), data.data(),
                 std::ssize(data), shape);
 }
 
 void Hdf5File::write(const std::string& path, std::span<const std::string> data) {
-  const Turn turn;
+  const Turn turn(path_);
   std::vector<const char*> pointers;
   for (const std::string& text : data) pointers.push_back(text.c_str());
   const Id type = string_type(path_);
@@ -331,14 +405,14 @@ void Hdf5File::write(const std::string& path, std::span<const std::string> data)
 }
 
 void Hdf5File::write(const std::string& path, const std::string& text) {
-  const Turn turn;
+  const Turn turn(path_);
   const char* pointer = text.c_str();
   const Id type = string_type(path_);
   write_dataset(path_, id_, path, type, type, &pointer, 1, {});
 }
 
 void Hdf5File::make(const std::string& path, const std::vector<int64_t>& shape, Numbers numbers) {
-  const Turn turn;
+  const Turn turn(path_);
   const std::string problem = "cannot make " + path;
   const hid_t type = numbers == Numbers::kIntegers  ? file_type<int64_t>()
                      : numbers == Numbers::kDoubles ? file_type<double>()
@@ -361,14 +435,14 @@ void Hdf5File::make_column(const std::string& path, int64_t rows, Numbers type) 
 
 template <class Number>
 void Hdf5File::write_rows(const std::string& path, int64_t first, std::span<const Number> data) {
-  const Turn turn;
+  const Turn turn(path_);
   transfer_rows(path_, id_, path, first, std::ssize(data), memory_type<Number>(), data.data(),
                 nullptr);
 }
 
 template <class Number>
 void Hdf5File::read_rows(const std::string& path, int64_t first, std::span<Number> data) const {
-  const Turn turn;
+  const Turn turn(path_);
   transfer_rows(path_, id_, path, first, std::ssize(data), memory_type<Number>(), nullptr,
                 data.data());
 }
@@ -385,30 +459,30 @@ FL_HDF5_NUMBERS(int64_t)
 
 void Hdf5File::write_attribute(const std::string& path, const std::string& name,
                                const std::string& text) {
-  const Turn turn;
+  const Turn turn(path_);
   const char* pointer = text.c_str();
   const Id type = string_type(path_);
   write_attribute_of(path_, id_, path, name, type, type, &pointer);
 }
 
 void Hdf5File::write_attribute(const std::string& path, const std::string& name, double value) {
-  const Turn turn;
+  const Turn turn(path_);
   write_attribute_of(path_, id_, path, name, file_type<double>(), memory_type<double>(), &value);
 }
 
 void Hdf5File::write_attribute(const std::string& path, const std::string& name, int64_t value) {
-  const Turn turn;
+  const Turn turn(path_);
   write_attribute_of(path_, id_, path, name, file_type<int64_t>(), memory_type<int64_t>(), &value);
 }
 
 bool Hdf5File::has(const std::string& path) const {
-  const Turn turn;
+  const Turn turn(path_);
   const Id object(H5Oopen(id_, path.c_str(), H5P_DEFAULT), H5Oclose);
   return object >= 0;
 }
 
 std::vector<std::string> Hdf5File::names(const std::string& group) const {
-  const Turn turn;
+  const Turn turn(path_);
   const std::string problem = "cannot list " + group;
   const Id opened(H5Gopen2(id_, group.c_str(), H5P_DEFAULT), H5Gclose);
   require(opened, path_, problem);
@@ -431,17 +505,14 @@ std::vector<std::string> Hdf5File::names(const std::string& group) const {
 }
 
 std::vector<int64_t> Hdf5File::shape(const std::string& path) const {
-  const Turn turn;
-  const std::vector<int64_t> sizes = shape_of(path_, open_dataset(path_, id_, path), path);
-  const double count = std::accumulate(
-      sizes.begin(), sizes.end(), 1.0,
-      [](double product, int64_t size) { return product * static_cast<double>(size); });
-  check_claim(path_, path, count);
-  return sizes;
+  const Turn turn(path_);
+  const Id dataset = open_dataset(path_, id_, path);
+  count_of(path_, dataset, path);  // throws where it claims too much
+  return shape_of(path_, dataset, path);
 }
 
 bool Hdf5File::holds_floats(const std::string& path) const {
-  const Turn turn;
+  const Turn turn(path_);
   const Id dataset = open_dataset(path_, id_, path);
   const Id type(H5Dget_type(dataset), H5Tclose);
   require(type, path_, "cannot read " + path);
@@ -450,22 +521,22 @@ bool Hdf5File::holds_floats(const std::string& path) const {
 }
 
 std::vector<double> Hdf5File::read_doubles(const std::string& path) const {
-  const Turn turn;
+  const Turn turn(path_);
   return read_numbers<double>(path_, id_, path);
 }
 
 std::vector<float> Hdf5File::read_floats(const std::string& path) const {
-  const Turn turn;
+  const Turn turn(path_);
   return read_numbers<float>(path_, id_, path);
 }
 
 std::vector<int64_t> Hdf5File::read_integers(const std::string& path) const {
-  const Turn turn;
+  const Turn turn(path_);
   return read_numbers<int64_t>(path_, id_, path);
 }
 
 std::string Hdf5File::read_text(const std::string& path) const {
-  const Turn turn;
+  const Turn turn(path_);
   const Id dataset = open_dataset(path_, id_, path);
   const Id type(H5Dget_type(dataset), H5Tclose);
   const Id space(H5Dget_space(dataset), H5Sclose);
@@ -475,7 +546,7 @@ std::string Hdf5File::read_text(const std::string& path) const {
 }
 
 std::vector<std::string> Hdf5File::read_texts(const std::string& path) const {
-  const Turn turn;
+  const Turn turn(path_);
   const std::string problem = "cannot read " + path;
   const Id dataset = open_dataset(path_, id_, path);
   const Id type(H5Dget_type(dataset), H5Tclose);
@@ -516,12 +587,12 @@ std::vector<std::string> Hdf5File::read_texts(const std::string& path) const {
 }
 
 bool Hdf5File::has_attribute(const std::string& path, const std::string& name) const {
-  const Turn turn;
+  const Turn turn(path_);
   return has(path) && H5Aexists_by_name(id_, path.c_str(), name.c_str(), H5P_DEFAULT) > 0;
 }
 
 std::string Hdf5File::read_text_attribute(const std::string& path, const std::string& name) const {
-  const Turn turn;
+  const Turn turn(path_);
   const std::string what = "attribute " + name + " of " + path;
   const Id attribute(H5Aopen_by_name(id_, path.c_str(), name.c_str(), H5P_DEFAULT, H5P_DEFAULT),
                      H5Aclose);
@@ -533,7 +604,7 @@ std::string Hdf5File::read_text_attribute(const std::string& path, const std::st
 }
 
 double Hdf5File::read_number_attribute(const std::string& path, const std::string& name) const {
-  const Turn turn;
+  const Turn turn(path_);
   const std::string what = "attribute " + name + " of " + path;
   const Id attribute(H5Aopen_by_name(id_, path.c_str(), name.c_str(), H5P_DEFAULT, H5P_DEFAULT),
                      H5Aclose);
@@ -551,15 +622,23 @@ double Hdf5File::read_number_attribute(const std::string& path, const std::strin
 }
 
 void Hdf5File::close() {
-  const Turn turn;
+  const Turn turn(path_);
   if (id_ < 0) return;
   // Flushed first, since after a failed H5Fclose the library may still hold the file.
   require(H5Fflush(id_, H5F_SCOPE_GLOBAL), path_, "cannot be written");
   require(H5Fclose(std::exchange(id_, -1)), path_, "cannot be written");
 }
 
+void tell_of_hdf5_crashes() {
+  // Cycles in a file may use up the stack.
+  static std::array<char, 1 << 14> stack;
+  const stack_t other = {.ss_sp = stack.data(), .ss_flags = 0, .ss_size = stack.size()};
+  crashes_are_told = sigaltstack(&other, nullptr) == 0;
+}
+
 std::string hdf5_library_version() {
-  const Turn turn;
+  static const std::string kNoFile = "HDF5";
+  const Turn turn(kNoFile);
   silence();
   unsigned major = 0, minor = 0, release = 0;
   H5get_libversion(&major, &minor, &release);

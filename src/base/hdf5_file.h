@@ -83,6 +83,12 @@ class Hdf5File {
   int64_t id_;  // hid_t; -1 once closed
 };
 
+// From now on a crash of the library over a damaged file, and 5 s of the processor's time and one
+// more for each megabyte, end the process with status 1 and the file's name. For programs' mains:
+// while the library is at work it takes SIGSEGV, its like and SIGPROF, and the calling thread's
+// second stack.
+void tell_of_hdf5_crashes();
+
 std::string hdf5_library_version();  // "1.10.8"
 
 }  // namespace fl_sim

@@ -57,23 +57,23 @@ Values collect(const po::parsed_options& parsed, const Where& where_is,
   }
   Values values;
   for (const po::option& option : parsed.options) {
-    const std::string where = where_is(option.string_key);
+    const auto where = [&] { return where_is(option.string_key); };
     if (option.position_key >= 0) {
       const std::string& word = option.original_tokens.at(0);
       const bool file = word.ends_with(".ini") || word.ends_with(".h5");
       throw Error(
-          message("unexpected argument '", word, "' ", where, " (",
+          message("unexpected argument '", word, "' ", where(), " (",
                   file ? message("a job is given by --job ", word)
                        : message("options are written --key value; fl_sim --help shows them"),
                   ")"));
     }
     if (option.unregistered) {
       used.merge(named_plugins(parsed));
-      throw Error(unknown_key(option.string_key, where, used));
+      throw Error(unknown_key(option.string_key, where(), used));
     }
     // A flag that is only named is on; Boost applies that later than we look.
     const bool is_flag = option.value.empty() && flags.contains(option.string_key);
-    FL_CHECK(is_flag || option.value.size() == 1, "option '", option.string_key, "' ", where,
+    FL_CHECK(is_flag || option.value.size() == 1, "option '", option.string_key, "' ", where(),
              " needs a value");
     const auto [place, first] =
         values.emplace(option.string_key, is_flag ? "true" : option.value[0]);
@@ -81,11 +81,11 @@ Values collect(const po::parsed_options& parsed, const Where& where_is,
       place->second += "," + option.value[0];
       continue;
     }
-    FL_CHECK(first || notes != nullptr, "option '", option.string_key, "' is set twice ", where,
+    FL_CHECK(first || notes != nullptr, "option '", option.string_key, "' is set twice ", where(),
              " (keep one)");
     if (first) continue;
     const std::string last = is_flag ? "true" : option.value[0];
-    notes->push_back(message(option.string_key, " is set twice ", where, ", to ", place->second,
+    notes->push_back(message(option.string_key, " is set twice ", where(), ", to ", place->second,
                              " and ", last, ": the last one counts"));
     place->second = last;
   }
@@ -134,9 +134,9 @@ int64_t line_of(const IniLines& lines, const std::string& key) {
 }
 
 Values parse_ini(const std::string& ini, const std::string& where) {
-  const IniLines lines = lines_of_ini(ini);
+  // Lines are counted where something is refused.
   const auto where_is = [&](const std::string& key) {
-    return where + line_text(line_of(lines, key));
+    return where + line_text(line_of(lines_of_ini(ini), key));
   };
   std::istringstream in(ini);
   try {
@@ -146,7 +146,7 @@ Values parse_ini(const std::string& ini, const std::string& where) {
              where_is("job"), ")");
     return values;
   } catch (const po::error& error) {
-    throw Error(message(error.what(), " ", where, line_text(lines.wrong),
+    throw Error(message(error.what(), " ", where, line_text(lines_of_ini(ini).wrong),
                         " (lines are 'key = value', '[section]' or '# comment')"));
   }
 }
@@ -161,9 +161,18 @@ Ini read_ini(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
   FL_CHECK(in && !std::filesystem::is_directory(path), "cannot read the job file ", path,
            " (is the path right, and is it a readable file?)");
-  std::ostringstream text;
-  text << in.rdbuf();
-  if (!text.str().starts_with("\x89HDF\r\n\x1a\n")) {
+  static const std::string kHdf5 = "\x89HDF\r\n\x1a\n";
+  std::string begin(kHdf5.size(), '\0');
+  in.read(begin.data(), std::ssize(begin));
+  if (begin != kHdf5) {
+    constexpr uintmax_t kMost = 1 << 26;
+    std::error_code unknown;  // of a pipe: 0 bytes
+    const uintmax_t size = std::filesystem::file_size(path, unknown);
+    FL_CHECK(unknown || size <= kMost, path, " has ", size,
+             " bytes (a job file is a text of some lines, or a results file)");
+    std::ostringstream text;
+    text << begin.substr(0, static_cast<size_t>(in.gcount()));
+    if (in) text << in.rdbuf();
     std::string plain = plain_text(text.str(), path);
     const size_t zero = plain.find('\0');
     FL_CHECK(zero == std::string::npos, path, ", line ",

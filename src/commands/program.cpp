@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "base/check.h"
+#include "base/hdf5_file.h"
 #include "base/registry.h"
 #include "base/version.h"
 #include "commands/compare.h"
@@ -158,5 +159,6 @@ extern "C" [[gnu::visibility("default")]] int fl_sim_main(int argc, char** argv)
   // Collectives and layers allocate and free large buffers all the time: keep the pages.
   mallopt(M_MMAP_MAX, 0);
   mallopt(M_TRIM_THRESHOLD, INT_MAX);
+  fl_sim::tell_of_hdf5_crashes();
   return fl_sim::answer({argv + 1, argv + argc});
 }

@@ -855,6 +855,12 @@ FL_SELFTEST("fedem", "equals", "components that start alike are FedAvg at a part
                  joined({slow, slow}));
 });
 
+FL_SELFTEST("fedem", "mistakes", "components that start alike, and kept momentum, are refused", [] {
+  const Problem problem = two_groups();
+  return all_of({refuses(problem, "fedem", "init = x.h5"),
+                 refuses(problem, "fedem", "local.momentum = 0.5\nlocal.keep-momentum = true")});
+});
+
 // Two groups far apart: each client ends with all its weight on its own group's component, which
 // ends at the group's optimum.
 FL_SELFTEST("fedem", "fixed point", "two planted groups are found, each with its own optimum", [] {
