@@ -62,7 +62,13 @@ bool begins_in_library(void* const* frames, int count, bool handlers) {
     Dl_info info{};
     return dladdr(frame, &info) != 0 && info.dli_fbase == own.dli_fbase;
   };
+  // Templates of the C++ library are also this program's.
   const auto of_runtime = [&](void* frame) {
+    Dl_info info{};
+    if (dladdr(frame, &info) != 0 && info.dli_sname != nullptr &&
+        (std::strncmp(info.dli_sname, "_ZNSt", 5) == 0 ||
+         std::strncmp(info.dli_sname, "_ZNKSt", 6) == 0))
+      return true;
     return std::any_of(std::begin(runtime), std::end(runtime),
                        [&](const char* name) { return is_of(frame, name); });
   };
