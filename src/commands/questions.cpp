@@ -438,9 +438,9 @@ bool answer_question(const std::vector<std::string>& arguments) {
     if (word == "--list") {
       std::vector<std::string> plurals;
       for (const std::string& kind : plugin_kinds()) {
-        plurals.push_back(kind + "s");
-        if (next != kind + "s" && next != kind && !next.empty()) continue;
-        if (next.empty()) std::cout << (kind == plugin_kinds()[0] ? "" : "\n") << kind << "s:\n";
+        plurals.push_back(plural_of(kind));
+        if (next != plural_of(kind) && next != kind && !next.empty()) continue;
+        if (next.empty()) std::cout << (kind == plugin_kinds()[0] ? "" : "\n") << plural_of(kind) << ":\n";
         print_plugins(kind);
         if (!next.empty()) return true;
       }
