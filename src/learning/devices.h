@@ -17,7 +17,7 @@
 namespace fl_sim {
 
 struct Device {
-  double seconds_per_sample = 0;  // of one forward pass
+  double seconds_per_sample = 0;                              // of one forward pass
   double down_bps = std::numeric_limits<double>::infinity();  // bit/s to it
   double up_bps = std::numeric_limits<double>::infinity();    // and from it
   int64_t kind = 0;                                           // which of the population's classes
@@ -42,7 +42,8 @@ class Devices {
   static constexpr const char* kKind = "devices";
   struct Setup {
     const Job& job;
-    int64_t clients;  // ids 0 to clients - 1, those held out included
+    std::string argument;  // behind the colon of its name
+    int64_t clients;       // ids 0 to clients - 1, those held out included
   };
 
   virtual ~Devices() = default;
