@@ -81,6 +81,7 @@ RunEstimate::Pace RunEstimate::pace(int ranks) const {
       for (const int64_t client : group.ids) took_part.emplace_back().client = client;
     }
     e_.sampler->learn(memory, planner.learned_from(std::move(took_part)));
+    planner.end_round(memory);
     double last = 0;
     for (int64_t lane = 0; lane < e_.algorithm->needs().lanes; ++lane)
       last = std::max(last, planner.expected_seconds(lane));

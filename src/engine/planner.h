@@ -74,6 +74,8 @@ class Planner {
 
   // Records of those who were drawn for a lane of this round, but do nothing.
   std::vector<ClientRecord> absent(int64_t lane) const;
+  // Of the round that was planned last.
+  const Timetable& timetable() const { return timetable_; }
   // What virtual time says of the round's clients.
   void put_times(std::vector<ClientRecord>& records) const;
   // And of the round, which is through: `memory` is told what time it is.
