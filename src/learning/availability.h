@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "base/job.h"
 #include "base/registry.h"
@@ -17,7 +18,8 @@ class Availability {
   static constexpr const char* kKind = "availability";
   struct Setup {
     const Job& job;
-    int64_t clients;  // ids 0 to clients - 1, those held out included
+    std::string argument;  // behind the colon of its name
+    int64_t clients;       // ids 0 to clients - 1, those held out included
   };
 
   virtual ~Availability() = default;

@@ -42,7 +42,8 @@ class Devices {
   static constexpr const char* kKind = "devices";
   struct Setup {
     const Job& job;
-    int64_t clients;  // ids 0 to clients - 1, those held out included
+    std::string argument;  // behind the colon of its name
+    int64_t clients;       // ids 0 to clients - 1, those held out included
   };
 
   virtual ~Devices() = default;
