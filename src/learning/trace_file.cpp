@@ -1,12 +1,13 @@
 #include "learning/trace_file.h"
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
+#include <utility>
 
 #include "base/check.h"
-#include "base/registry.h"
 #include "base/text.h"
 
 namespace fl_sim {
@@ -46,12 +47,11 @@ std::string beginning_of(std::string text) {
 
 }  // namespace
 
-std::string trace_path(const std::string& key, const std::string& value) {
-  const std::string path = split_name(value).second;
-  FL_CHECK(
-      !path.empty(), key, " is ", value,
-      " and names no file (must be file:PATH, HDF5 or CSV; --explain file says what is in it)");
-  return path;
+std::string trace_path(const std::string& key, const std::string& argument) {
+  FL_CHECK(!argument.empty(), key,
+           " is file, and names no file (must be file:PATH, HDF5 or CSV; "
+           "--explain file says what is in it)");
+  return argument;
 }
 
 bool is_hdf5_trace(const std::string& path) {

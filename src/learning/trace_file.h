@@ -9,8 +9,9 @@
 
 namespace fl_sim {
 
-// The file in "file:PATH", which the job's key `key` says. Throws Error if it names none.
-std::string trace_path(const std::string& key, const std::string& value);
+// What stands behind the colon of "file:PATH", the value of the job's key `key`. Throws Error if
+// that is nothing.
+std::string trace_path(const std::string& key, const std::string& argument);
 
 // Whether it is HDF5; other files are taken for CSV. Throws Error if it cannot be read, or is what
 // scripts/convert_trace makes such a file of.

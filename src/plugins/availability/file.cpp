@@ -1,5 +1,6 @@
 // When clients can be reached, from a trace: FedScale's, FLASH's, or one's own.
 #include <algorithm>
+#include <cmath>
 #include <span>
 
 #include "base/hdf5_file.h"
@@ -15,7 +16,7 @@ constexpr double kLongestPeriod = 0x1p53;
 class AvailabilityFile final : public Availability {
  public:
   explicit AvailabilityFile(const Setup& setup)
-      : path_(trace_path("availability", setup.job.get<std::string>("availability"))) {
+      : path_(trace_path("availability", setup.argument)) {
     const double period = setup.job.get<double>("file.period");
     if (is_hdf5_trace(path_)) {
       read_hdf5(period);

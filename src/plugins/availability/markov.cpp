@@ -4,7 +4,8 @@
 // by bridges: borders so far apart that they know nothing of one another are drawn from the
 // stationary law, and one in the middle between two others from the chain's law given both. Within
 // an epoch the chain is run from its first state, again and again until it ends in its last one.
-// All of that is the chain's law, so nothing is approximated; each draw has a stream of its own.
+// All of that is the chain's law, so nothing is approximated. Random streams number epochs with 32
+// bits: at the shortest, of 2 s, a client's path begins anew after 285 years.
 #include <array>
 #include <cmath>
 
@@ -14,8 +15,6 @@
 namespace fl_sim {
 namespace {
 
-// Epochs are numbered with 32 bits in random streams: so long that the longest time fits.
-constexpr int kShortestEpoch = 29;  // 2^29 us, 537 s
 // exp(-40) is nothing beside a probability of 2^-53.
 constexpr double kForgotten = 40;
 
@@ -144,7 +143,7 @@ class Markov final : public Availability {
   uint64_t seed_;
   std::array<double, 2> mean_;  // microseconds off and on
   double rate_;                 // at which the chain forgets, per microsecond
-  int bits_ = kShortestEpoch;   // an epoch has 2^bits_ microseconds
+  int bits_ = 0;                // an epoch has 2^bits_ microseconds, about a stay on and one off
   int levels_ = 0;              // borders 2^levels_ epochs apart are independent
 };
 

@@ -11,7 +11,7 @@ namespace {
 class DeviceFile final : public Devices {
  public:
   explicit DeviceFile(const Setup& setup)
-      : Devices(setup), path_(trace_path("devices", setup.job.get<std::string>("devices"))) {
+      : Devices(setup), path_(trace_path("devices", setup.argument)) {
     if (is_hdf5_trace(path_)) {
       read_hdf5();
     } else {
