@@ -460,6 +460,10 @@ TEST(Sine, SwingsOverTheDay) {
   at(18, chance(18));
   at(24 + 3, chance(3));
   at(24 * 1000 + 20, chance(20));
+  // Of a slot of two hours, that between them counts.
+  const auto long_slots = availability("sine", "sine.beta = 0\nsine.slot = 7200");
+  expect_share(share_of(n, [&](int64_t k) { return long_slots->online(k, 0, 4 * kHourLong); }),
+               0.4 * std::sin(2 * M_PI * 5 / 24) + 0.5, n, "two hours");
   // A client's own share in 40 days: its slots are independent, in the mean p (1 - p) is 0.17.
   int64_t slots = 0;
   for (int64_t slot = 0; slot < 40 * 144; ++slot)
@@ -566,6 +570,21 @@ TEST(Markov, IsTheChain) {
     }
   }
   EXPECT_ERROR(availability("markov", "markov.on = 10"), "markov.off");
+}
+
+// Proves that the borders of epochs know of one another: exp(-4.2) is left of the first at the
+// next.
+TEST(Markov, EpochsAreJoined) {
+  const int64_t n = 1000000;
+  const auto chain = availability("markov", "markov.on = 1\nmarkov.off = 1");
+  const Micros epoch = Micros{1} << 21;
+  for (const Micros start : {76 * epoch, 77 * epoch}) {
+    expect_share(share_of(n,
+                          [&](int64_t k) {
+                            return chain->online(k, 0, start) && chain->online(k, 0, start + epoch);
+                          }),
+                 0.25 + 0.25 * std::exp(-2 * seconds_of(epoch)), n, message(start));
+  }
 }
 
 // Proves that clients are independent of one another.
