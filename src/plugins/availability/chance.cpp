@@ -12,8 +12,9 @@ class Chance final : public Availability {
 
   static PluginInfo describe() {
     return {.summary = "the same chance for each client in each round",
-            .rule = "A client can be drawn in a round with `availability.probability`, whatever "
-                    "it was before, and is there to the round's end.",
+            .rule =
+                "A client can be drawn in a round with `availability.probability`, whatever "
+                "it was before, and is there to the round's end.",
             .reads = {"availability.probability"}};
   }
 
