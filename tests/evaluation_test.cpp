@@ -36,14 +36,15 @@ Samples six() {
   return {x, torch::tensor(labels)};
 }
 
-TestResult evaluated(const MetricChoice& choice) {
+TestResult evaluated(const MetricChoice& choice, const Samples& samples = six()) {
   const Scores network;
   TestResult last;
-  Evaluator evaluator(network, six(), 1, 0, false, choice,
+  Evaluator evaluator(network, samples, 1, 0, false, choice,
                       [&](const TestResult& result) { last = result; });
   evaluator.add(3, torch::zeros({1, 1}));
   evaluator.finish();
   EXPECT_EQ(last.round, 3);
+  EXPECT_GT(evaluator.seconds(), 0);
   return last;
 }
 
@@ -93,6 +94,13 @@ TEST(Evaluator, MeasuresWhatIsAskedFor) {
               Pointwise(DoubleNear(1e-12), {2.0 / 3, 1.0 / 2, 1.0}));
   EXPECT_THAT((std::vector<double>{m.class_f1.begin(), m.class_f1.begin() + 3}),
               Pointwise(DoubleNear(1e-12), {0.8, 0.5, 2.0 / 3}));
+}
+
+// One model's samples are ranked by its scores, not by probabilities, which are 1 for both.
+TEST(Evaluator, RanksByScores) {
+  const Samples sure{torch::tensor({{0.0F, 800.0F}, {0.0F, 790.0F}}),
+                     torch::tensor(std::vector<int64_t>{1, 0})};
+  EXPECT_EQ(evaluated({.area_under_curve = true, .classes = 2}, sure).metrics.area_under_curve, 1);
 }
 
 TEST(Evaluator, MeasuresNothingElse) {
