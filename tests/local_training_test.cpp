@@ -480,6 +480,14 @@ TEST(LocalTraining, AlgorithmsRefuseWhatTheyCannotHeed) {
     EXPECT_NE(refused("centralized", lines, Objective::Kind::kCrossEntropy).find("has no server"),
               std::string::npos)
         << lines;
+  // In cohorts of its own it is said whose they are; one cohort is the job's.
+  const std::string inner = refused("fml", "", Objective::Kind::kSquared);
+  EXPECT_EQ(refused("pwfl", "pwfl.inner = fml\npwfl.models = 1\ncohort = 4\nclients = 4",
+                    Objective::Kind::kSquared),
+            inner);
+  EXPECT_EQ(refused("pwfl", "pwfl.inner = fml\npwfl.models = 2\ncohort = 4\nclients = 4",
+                    Objective::Kind::kSquared),
+            "pwfl.inner is fml, in cohorts of 2: " + inner);
 }
 
 // Nesterov's form needs a momentum; a job that asks for it without one is told so.
