@@ -417,6 +417,79 @@ TEST(LocalTraining, AClientWithoutSamplesDoesNothing) {
   EXPECT_LT(largest_value(stacked.delta[1] - world.train({1}).delta[0]), 1e-10);
 }
 
+// A straggler's limit is in the job's unit: epochs, or steps where the job counts in steps, also
+// where the algorithm's own rule counts in the other.
+TEST(LocalTraining, AStragglersLimitIsInTheJobsUnit) {
+  const auto steps_of = [](const std::string& lines, const LocalRule& rule,
+                           std::vector<int64_t> limits) {
+    const TrainingWorld world(small_mlp(), random_samples(20, {6}, 3), {12, 8},
+                              "local.batch-size = 4\nlocal.lr = 0.1\n" + lines);
+    ClientGroup group = world.group({0, 1});
+    group.limits = std::move(limits);
+    const Update update = LocalTraining(world.setup).train(group, world.global, rule);
+    return std::vector<int64_t>{update.clients[0].steps, update.clients[1].steps};
+  };
+  using Steps = std::vector<int64_t>;
+  EXPECT_EQ(steps_of("local.epochs = 3", {}, {}), (Steps{9, 6}));
+  EXPECT_EQ(steps_of("local.epochs = 3", {}, {1, 2}), (Steps{3, 4}));
+  EXPECT_EQ(steps_of("local.steps = 5", {}, {2, 0}), (Steps{2, 5}));
+  // Epochs of the rule under a job that counts in steps: 6 and 4 steps at most.
+  EXPECT_EQ(steps_of("local.steps = 5", {.epochs = 2}, {}), (Steps{6, 4}));
+  EXPECT_EQ(steps_of("local.steps = 5", {.epochs = 2}, {1, 3}), (Steps{1, 3}));
+  EXPECT_EQ(steps_of("local.steps = 5", {.epochs = 2}, {0, 3}), (Steps{6, 3}));
+  EXPECT_EQ(steps_of("local.steps = 5", {.epochs = 2}, {100, 1}), (Steps{6, 1}));
+  EXPECT_EQ(steps_of("local.epochs = 3", {.epochs = 0}, {1, 2}), (Steps{0, 0}));
+}
+
+// Clients whose numbers of steps are not in a group's order are sorted where nothing in the rule
+// belongs to a client's row; elsewhere that is refused.
+TEST(LocalTraining, RowsOfClientsCannotBeSorted) {
+  const TrainingWorld world(small_mlp(), random_samples(20, {6}, 3), {8, 12},
+                            "local.batch-size = 4\nlocal.lr = 0.1");
+  const int64_t trainable = world.network->layout().trainable();
+  const torch::Tensor each = torch::zeros({2, trainable}, torch::kFloat64);
+  const auto trained = [&](const LocalRule& rule) {
+    ClientGroup group = world.group({0, 1});
+    return LocalTraining(world.setup).train(group, world.global, rule);
+  };
+  const Update common = trained({.affine = {.pull = 0.5, .anchor = each[0]}});
+  EXPECT_EQ(common.clients[0].steps, 2);
+  EXPECT_EQ(common.clients[1].steps, 3);
+  const std::string refused = "clients of a group must come with the most steps first";
+  EXPECT_ERROR(trained({.affine = {.pull = 0.5, .anchor = each}}), refused);
+  EXPECT_ERROR(trained({.affine = {.shift = each}}), refused);
+  EXPECT_ERROR(trained({.displacement = each}), refused);
+  EXPECT_ERROR(trained({.gradient = [](LocalStep&) {}}), refused);
+  EXPECT_ERROR(trained({.at = [](LocalStep& step) { return step.whole; }}), refused);
+  EXPECT_ERROR(trained({.loss = [](LocalStep&, Scored&) {}}), refused);
+}
+
+// What an algorithm's training cannot do is refused as it is made.
+TEST(LocalTraining, AlgorithmsRefuseWhatTheyCannotHeed) {
+  const TrainingWorld world(small_mlp(), random_samples(4, {6}, 3), {4}, "");
+  const auto refused = [&](const std::string& algorithm, const std::string& lines,
+                           Objective::Kind kind) {
+    const Job job = hand_made_job("algorithm = " + algorithm + "\n" + lines);
+    auto network = small_mlp();
+    network->set_objective(Objective(kind), 1);
+    return error_of([&] { make<Algorithm>(algorithm, {job, *network, 1, 4}); });
+  };
+  for (const Objective::Kind kind : {Objective::Kind::kBinary, Objective::Kind::kSquared})
+    EXPECT_NE(refused("fml", "", kind).find("choose objective cross-entropy"), std::string::npos);
+  for (const char* lines : {"server.optimizer = adam\nserver.lr = 1", "server.lr = 0.5"})
+    EXPECT_NE(refused("centralized", lines, Objective::Kind::kCrossEntropy).find("has no server"),
+              std::string::npos)
+        << lines;
+  // In cohorts of its own it is said whose they are; one cohort is the job's.
+  const std::string inner = refused("fml", "", Objective::Kind::kSquared);
+  EXPECT_EQ(refused("pwfl", "pwfl.inner = fml\npwfl.models = 1\ncohort = 4\nclients = 4",
+                    Objective::Kind::kSquared),
+            inner);
+  EXPECT_EQ(refused("pwfl", "pwfl.inner = fml\npwfl.models = 2\ncohort = 4\nclients = 4",
+                    Objective::Kind::kSquared),
+            "pwfl.inner is fml, in cohorts of 2: " + inner);
+}
+
 // Nesterov's form needs a momentum; a job that asks for it without one is told so.
 TEST(LocalTraining, NesterovNeedsMomentum) {
   EXPECT_ERROR(TrainingWorld(small_mlp(), random_samples(4, {6}, 3), {4}, "local.nesterov = true")

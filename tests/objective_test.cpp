@@ -159,6 +159,18 @@ TEST(Objective, LogOddsDoNotSaturate) {
   EXPECT_NEAR(Objective::mixed_log_odds(binary.predictions(std::vector<float>{70}))[1], 70, 1e-9);
 }
 
+// Proves that a class of one sample has an area as others have, and one that all are of has none.
+TEST(Detail, AClassOfOneSampleCounts) {
+  Detail detail{.class_samples = {3, 1},
+                .class_correct = {0, 0},
+                .log_odds = {0, 0.1, 0, 0.2, 0, 0.4, 0, 0.3},
+                .labels = {0, 0, 0, 1}};
+  EXPECT_NEAR(detail.area_under_curve(), 2.0 / 3, 1e-12);
+  detail.class_samples = {0, 4};
+  detail.labels = {1, 1, 1, 1};
+  EXPECT_TRUE(std::isnan(detail.area_under_curve()));
+}
+
 // Proves that a diverged model has no area under the curve, and that asking for it ends.
 TEST(Detail, ADivergedModelHasNoArea) {
   const double nan = std::nan("");

@@ -105,14 +105,25 @@ TEST(Continuous, IsStrictAtSigmaOne) {
 
 // With normal z, key = sigma z + (1 - sigma) e and the upper half of the keys, the mean of z is
 // rho sqrt(2 / pi), where rho = sigma / sqrt(sigma^2 + (1 - sigma)^2) is the correlation of z and
-// key. sigma = 0 is IID.
+// key. sigma = 0 is IID. Whatever unit and zero the attribute has.
 TEST(Continuous, BlendsWithNoise) {
   constexpr int64_t n = 20'000;
   Rng rng(4, "values");
-  std::vector<double> values(n);
+  std::vector<double> values(n), elsewhere(n);
   for (double& value : values) value = rng.normal();
-  const torch::Tensor inputs = tensor_of(values, {n, 1});
+  std::transform(values.begin(), values.end(), elsewhere.begin(),
+                 [](double z) { return 30 - 0.01 * z; });
   const std::vector<int64_t> labels(n, 0);
+  const torch::Tensor far = tensor_of(elsewhere, {n, 1}), inputs = tensor_of(values, {n, 1});
+  for (const double sigma : {0.3, 0.8}) {
+    const Partition p =
+        split("continuous", message("continuous.sigma = ", sigma, "\ncontinuous.column = 0"),
+              {labels, 1, 2, {}, {}, far});
+    double mean = 0;
+    for (const int64_t index : p.of(1)) mean -= values[static_cast<size_t>(index)] / (n / 2.0);
+    const double rho = sigma / std::sqrt(sigma * sigma + (1 - sigma) * (1 - sigma));
+    EXPECT_NEAR(mean, rho * std::sqrt(2 / std::numbers::pi), kErrors / std::sqrt(n / 2)) << sigma;
+  }
   for (const double sigma : {0.0, 0.3, 0.5, 0.8}) {
     const Partition p =
         split("continuous", message("continuous.sigma = ", sigma, "\ncontinuous.column = 0"),

@@ -764,6 +764,15 @@ TEST(ServerAverage, FollowsItsRule) {
             evaluated_after("", 3));
   EXPECT_EQ(evaluated_after("\nserver.average = swa\nserver.average-start = 3", 3),
             evaluated_after("", 3));
+  // By default over the last quarter: rounds 3 and 4 of 4, 6 to 8 of 8.
+  for (const auto& [rounds, start] : {std::pair{4, 3}, {8, 6}, {1, 1}, {2, 2}})
+    EXPECT_EQ(
+        evaluated_after("\nserver.average = swa", rounds),
+        evaluated_after(message("\nserver.average = swa\nserver.average-start = ", start), rounds));
+  EXPECT_NE(evaluated_after("\nserver.average = swa", 4),
+            evaluated_after("\nserver.average = swa\nserver.average-start = 2", 4));
+  EXPECT_ERROR(evaluated_after("\nserver.average = swa\nserver.average-start = 0", 3),
+               "server.average-start is '0' (must be auto or a round, 1 to 3)");
   EXPECT_ERROR(evaluated_after("\nserver.average = swa\nserver.average-start = 4", 3),
                "server.average-start is '4' (must be auto or a round, 1 to 3)");
 }

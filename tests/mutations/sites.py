@@ -242,6 +242,14 @@ class Source:
             j += 1
         return last
 
+    def assigned(self, i):
+        """The last token of what token i assigns: `x += a ? b : c` assigns all of it."""
+        last, choices = self.ends(i, 16), 0
+        while self.tokens[last + 1].text == "?" or self.tokens[last + 1].text == ":" and choices > 0:
+            choices += 1 if self.tokens[last + 1].text == "?" else -1
+            last = self.ends(last + 1, 16)
+        return last
+
     def chain(self, i):
         """The first token of a.b->c::d(...) whose last name is token i."""
         while i > 0:
@@ -333,7 +341,7 @@ class Source:
             if token.text in ("+", "*", "&&", "||"):
                 add(first, last, "term dropped", right)
         elif token.text in ASSIGNMENTS and token.text in OTHER_OPERATORS:
-            first, last = self.begins(i, 16), self.ends(i, 16)
+            first, last = self.begins(i, 16), self.assigned(i)
             if first < i < last:
                 kind = "sign" if token.text in ("+=", "-=") else "operator swapped"
                 add(first, last, kind, f"{cut(first, i - 1)} {OTHER_OPERATORS[token.text]} {cut(i + 1, last)}")
