@@ -371,8 +371,9 @@ class Images(ForeignData):
                 lambda image: bmp(seen(image), 32, header=124, masks=(*masks[:3], 0xff000000)))
         for bits, colours, header in ((8, 256, 40), (8, 200, 40), (8, 256, 12), (4, 16, 40), (4, 3, 40), (1, 2, 40)):
             palette = random.integers(0, 256, (colours, 3)).astype(np.uint8)
-            compare(f"{colours} colours of {bits} bits", (3, 11), lambda image, n=colours, p=palette: p[image % n],
-                    lambda image, n=colours, p=palette, b=bits, h=header: bmp(image % n, b, p, h))
+            compare(f"{colours} colours of {bits} bits", (3, 11),
+                    lambda image, n=colours, p=palette: p[image.astype(int) % n],
+                    lambda image, n=colours, p=palette, b=bits, h=header: bmp(image.astype(int) % n, b, p, h))
         good = bmp(np.zeros((4, 4, 3)))
         few = bmp(np.full((4, 4), 9), 8, np.zeros((5, 3)))
         for what, data, words in (
