@@ -4,6 +4,7 @@
 // second to load: where the program has to start anew for the BLAS, that happens before.
 #include <dlfcn.h>
 
+#include <csignal>
 #include <cstdio>
 #include <filesystem>
 #include <string>
@@ -13,6 +14,10 @@
 
 int main(int argc, char** argv) {
   fl_sim::restart_for_fast_blas(argv);
+  // Who starts a run may have it outlive its terminal (nohup); UCX, which MPI loads, takes the
+  // signal.
+  struct sigaction hangup = {};
+  sigaction(SIGHUP, nullptr, &hangup);
   // For all: MPI, LibTorch and plug-ins load libraries that look for symbols in what is there.
   void* library = dlopen(FL_SIM_LIBRARY, RTLD_LAZY | RTLD_GLOBAL);
   // Where somebody else's dlopen() stands between, as a sanitizer's does, this program's run path
@@ -24,6 +29,7 @@ int main(int argc, char** argv) {
     const std::string path = program.parent_path().string() + place + FL_SIM_LIBRARY;
     library = dlopen(path.c_str(), RTLD_LAZY | RTLD_GLOBAL);
   }
+  sigaction(SIGHUP, &hangup, nullptr);
   void* const entry = library != nullptr ? dlsym(library, "fl_sim_main") : nullptr;
   if (entry == nullptr) {
     std::fprintf(stderr,

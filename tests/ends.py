@@ -175,7 +175,8 @@ class Ends(Case):
         run.wait()
         self.assertNotEqual(run.code, 0)
         self.assertTrue(run.gone(), str(run))
-        self.assertRegex(run.err, r"SIGTERM \(from \w+, process \d+\) asks the run to stop")
+        if is_open_mpi("4"):  # later ones forward nothing any more
+            self.assertRegex(run.err, r"SIGTERM \(from \w+, process \d+\) asks the run to stop")
         self.assert_all_there(run, path)
 
     # ------------------------------------------------------------------------------------------------ killed
@@ -183,7 +184,7 @@ class Ends(Case):
     def test_a_rank_is_killed(self):
         """Those that are left name it, and what it did, also where the launcher is to be quiet."""
         for victim in (2, 1, 0):
-            for launcher in ([], ["-q"]) if is_open_mpi() and victim == 2 else ([],):
+            for launcher in ([], ["-q"]) if is_open_mpi("4") and victim == 2 else ([],):
                 with self.subTest(victim=victim, launcher=launcher):
                     path = self.path(f"{victim}{''.join(launcher)}.h5")
                     run = self.start("--job", self.job, "--output", path, ranks=3, launcher=launcher,

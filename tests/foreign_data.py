@@ -344,35 +344,40 @@ class Images(ForeignData):
     def test_bmp(self):
         """Each form that programs write, beside the same pixels as PNG."""
         random = np.random.default_rng(9)
-        names = [f"{c}/{i}" for c in "ab" for i in range(3)]
-        def compare(what, shape, plain, form, **changes):
+        def compare(what, shape, *forms, **changes):
+            """Three images of each class in each of these forms (how PNG sees it, how it is written)."""
             with self.subTest(what):
-                images = {name: random.integers(0, 256, shape).astype(np.uint8) for name in names}
-                self.same_result(
-                    self.image_folder("png", {name + ".png": png(plain(image)) for name, image in images.items()}),
-                    self.image_folder("bmp", {name + ".bmp": form(image) for name, image in images.items()}), **changes)
+                plain, other = {}, {}
+                for f, (seen, written) in enumerate(forms):
+                    for name in (f"{c}/{f}_{i}" for c in "ab" for i in range(3)):
+                        image = random.integers(0, 256, shape).astype(np.uint8)
+                        plain[name + ".png"], other[name + ".bmp"] = png(seen(image)), written(image)
+                self.same_result(self.image_folder("png", plain), self.image_folder("bmp", other), **changes)
                 shutil.rmtree(self.path("png"))
                 shutil.rmtree(self.path("bmp"))
         same = (lambda image: image)
         for width in (4, 5, 6, 7):  # rows fill up to four bytes
-            compare(f"24 bits, {width} wide", (3, width, 3), same, bmp)
-        compare("32 bits, of which 8 mean nothing", (3, 5, 3), same, lambda image: bmp(image, 32))
-        compare("top row first", (3, 5, 3), same, lambda image: bmp(image, top_down=True))
-        compare("OS/2", (3, 5, 3), same, lambda image: bmp(image, header=12))
-        compare("grey of colours", (3, 5, 3), same, bmp, images__colour="grey")
+            compare(f"24 bits, {width} wide", (3, width, 3), (same, bmp))
         masks = (0xff0000, 0xff00, 0xff, 0)
-        compare("masks behind the header", (3, 5, 3), same, lambda image: bmp(image, 32, masks=masks))
-        compare("masks in the header", (3, 5, 3), same, lambda image: bmp(image, 32, header=108, masks=masks))
+        compare("32 bits, top row first, OS/2, masks behind the header and in it", (3, 5, 3),
+                (same, lambda image: bmp(image, 32)),  # 8 of which mean nothing
+                (same, lambda image: bmp(image, top_down=True)), (same, lambda image: bmp(image, header=12)),
+                (same, lambda image: bmp(image, 32, masks=masks)),
+                (same, lambda image: bmp(image, 32, header=108, masks=masks)))
+        compare("grey of colours", (3, 5, 3), (same, bmp), images__colour="grey")
         opacity = np.array([255, 0, 255, 255, 0], np.uint8)
         def seen(image):
             image[..., 3] = opacity
             return image
-        compare("opacity", (3, 5, 4), lambda image: seen(image)[..., :3] * (opacity[:, None] // 255),
-                lambda image: bmp(seen(image), 32, header=124, masks=(*masks[:3], 0xff000000)))
+        compare("opacity", (3, 5, 4), (lambda image: seen(image)[..., :3] * (opacity[:, None] // 255),
+                                       lambda image: bmp(seen(image), 32, header=124, masks=(*masks[:3], 0xff000000))))
+        palettes = []
         for bits, colours, header in ((8, 256, 40), (8, 200, 40), (8, 256, 12), (4, 16, 40), (4, 3, 40), (1, 2, 40)):
             palette = random.integers(0, 256, (colours, 3)).astype(np.uint8)
-            compare(f"{colours} colours of {bits} bits", (3, 11), lambda image, n=colours, p=palette: p[image % n],
-                    lambda image, n=colours, p=palette, b=bits, h=header: bmp(image % n, b, p, h))
+            palettes.append((
+                lambda image, n=colours, p=palette: p[image.astype(int) % n],
+                lambda image, n=colours, p=palette, b=bits, h=header: bmp(image.astype(int) % n, b, p, h)))
+        compare("palettes", (3, 11), *palettes)
         good = bmp(np.zeros((4, 4, 3)))
         few = bmp(np.full((4, 4), 9), 8, np.zeros((5, 3)))
         for what, data, words in (

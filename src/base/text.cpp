@@ -3,12 +3,19 @@
 #include <algorithm>
 #include <cstdint>
 #include <iomanip>
+#include <iostream>
 #include <sstream>
 #include <string_view>
 
 #include "base/check.h"
 
 namespace fl_sim {
+
+void tell(const std::string& text) {
+  const std::string line = "fl_sim: " + text + "\n";
+  std::cerr.flush();
+  std::cerr.write(line.data(), std::ssize(line));
+}
 
 std::string fixed(double value, int digits) {
   std::ostringstream out;

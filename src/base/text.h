@@ -12,6 +12,10 @@ namespace fl_sim {
 // With so many digits behind the point: fixed(0.8125, 2) is "0.81".
 std::string fixed(double value, int digits);
 
+// Says "fl_sim: TEXT", a line on standard error, in one piece: Open MPI 5's launcher sends the
+// first piece of what comes in several to standard output now and then.
+void tell(const std::string& text);
+
 // Columns that UTF-8 text takes on a terminal, one a code point.
 size_t width_of(const std::string& text);
 

@@ -143,25 +143,23 @@ Run read(const std::string& path, const Arguments& arguments) {
     if (key != "seed" && !may_differ(key)) run.job[key] = text;
   }
   if (!file.has_attribute("/provenance", "end")) {
-    std::cerr << "fl_sim: warning: " << path
-              << " is of a run that is not through: " << rounds_in_file(file, path) << " of "
-              << job.get<int64_t>("rounds") << " rounds" << std::endl;
+    tell(message("warning: ", path, " is of a run that is not through: ",
+                 rounds_in_file(file, path), " of ", job.get<int64_t>("rounds"), " rounds"));
   }
   std::string column = "/rounds/" + arguments.metric;
   const std::string own = "personal_", clients = "clients_";
   if (!file.has(column) && arguments.metric.starts_with(own)) {
     const std::string same = "/rounds/" + clients + arguments.metric.substr(own.size());
     if (file.has(same)) {
-      std::cerr << "fl_sim: note: clients have no models of their own in " << path << ": "
-                << clients << arguments.metric.substr(own.size())
-                << ", of the global model on the same samples, is taken" << std::endl;
+      tell(message("note: clients have no models of their own in ", path, ": ", clients,
+                   arguments.metric.substr(own.size()),
+                   ", of the global model on the same samples, is taken"));
       column = same;
     }
   }
   if (arguments.metric == "test_accuracy" && file.has("/rounds/personal_accuracy")) {
-    std::cerr << "fl_sim: note: clients have models of their own in " << path
-              << ", and test_accuracy is the global model's (--metric personal_accuracy)"
-              << std::endl;
+    tell(message("note: clients have models of their own in ", path,
+                 ", and test_accuracy is the global model's (--metric personal_accuracy)"));
   }
   FL_CHECK(file.has(column), path, " has no column ", column, " (it has ",
            list_of(file.names("/rounds")), ")");

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "base/check.h"
+#include "base/text.h"
 #include "commands/partition_picture.h"
 #include "commands/progress.h"
 #include "commands/words.h"
@@ -66,7 +67,7 @@ void plan_partition(const std::vector<std::string>& arguments) {
   std::cout << facts.title << "\n\n"
             << partition_table(facts, skew) << "\n"
             << partition_blocks(facts, columns > 0 ? columns : kUsualColumns) << std::flush;
-  for (const std::string& note : plan.notes) std::cerr << "fl_sim: warning: " << note << std::endl;
+  for (const std::string& note : plan.notes) tell("warning: " + note);
   if (!picture) return;
   draw_picture(facts, kind == "bars" ? PictureKind::kBars : PictureKind::kBubbles, *picture);
   std::cout << "\npicture         " << *picture << "\n";

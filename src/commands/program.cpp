@@ -11,6 +11,7 @@
 #include "base/check.h"
 #include "base/hdf5_file.h"
 #include "base/registry.h"
+#include "base/text.h"
 #include "base/version.h"
 #include "commands/compare.h"
 #include "commands/plugins.h"
@@ -32,7 +33,7 @@ constexpr double kStartSeconds = 600;  // that MPI may take to start
 
 // `rank` -1: it is not known yet.
 void report(int rank, const std::string& what) {
-  std::cerr << "fl_sim: " << (rank >= 0 ? message("rank ", rank, ": ") : "") << what << std::endl;
+  tell((rank >= 0 ? message("rank ", rank, ": ") : "") + what);
 }
 
 // MPI and all ranks, from start() on.

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "base/text.h"
 
 namespace fl_sim {
 namespace {
@@ -174,9 +175,9 @@ void Progress::note(const std::string& text, LogLevel level) {
   if (!shows(level)) return;
   if (!bar_.empty()) std::cout << kClearLine << std::flush;
   if (level == LogLevel::kError) {
-    std::cerr << "fl_sim: " << text << std::endl;
+    tell(text);
   } else if (level == LogLevel::kWarning) {
-    std::cerr << "fl_sim: warning: " << text << std::endl;
+    tell("warning: " + text);
   } else {
     std::cout << text << std::endl;
   }

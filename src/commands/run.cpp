@@ -11,6 +11,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/text.h"
 #include "base/version.h"
 #include "commands/plugins.h"
 #include "commands/progress.h"
@@ -131,8 +132,7 @@ bool complete_without_data(const Job& given) {
 Start prepare_run(const std::vector<std::string>& arguments) {
   TestHooks::get();
   Start start{.job = Job::parse(arguments)};
-  for (const std::string& note : start.job.notes())
-    std::cerr << "fl_sim: warning: " << note << std::endl;
+  for (const std::string& note : start.job.notes()) tell("warning: " + note);
   name_plugins(start.job, arguments);
   start.complete = complete_without_data(start.job);
   return start;

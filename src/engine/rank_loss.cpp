@@ -1,7 +1,6 @@
 #include "engine/rank_loss.h"
 
 #include <algorithm>
-#include <iostream>
 #include <memory>
 #include <optional>
 #include <string>
@@ -9,6 +8,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "base/text.h"
 #include "base/version.h"
 #include "engine/simulation.h"
 #include "process/interruption.h"
@@ -153,8 +153,7 @@ class Run {
   // Also while an error ends this object: what the alarm uses lives longer.
   void watch() const {
     const auto alarm = [&all = all_, rank = comm_->rank()](const std::string& what) {
-      std::cerr << "fl_sim: rank " << rank << ": " << what << " on " << host_name()
-                << " (stall-timeout)" << std::endl;
+      tell(message("rank ", rank, ": ", what, " on ", host_name(), " (stall-timeout)"));
       all.abort(1);
     };
     Watchdog::get().start(read_options<SurvivalOptions>(e_.job).stall_timeout, alarm);

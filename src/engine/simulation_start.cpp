@@ -4,13 +4,13 @@
 #include <algorithm>
 #include <chrono>
 #include <csignal>
-#include <iostream>
 #include <string>
 #include <thread>
 #include <unordered_map>
 #include <utility>
 
 #include "base/check.h"
+#include "base/text.h"
 #include "engine/lanes.h"
 #include "engine/record_bytes.h"
 #include "engine/traffic.h"
@@ -237,7 +237,7 @@ void Simulation::end_by_error() noexcept {
     attendance_.fail(why, of_another);
     return;
   }
-  if (of_another) std::cerr << "fl_sim: " << why << std::endl;
+  if (of_another) tell(why);
   if (!keeper_) return;
   root_->ledger.save_what_there_is(last_whole_model());
   try {

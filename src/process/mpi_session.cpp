@@ -6,10 +6,10 @@
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
-#include <iostream>
 #include <thread>
 
 #include "base/check.h"
+#include "base/text.h"
 #include "base/version.h"
 #include "process/launcher.h"
 #include "process/mpi_dialect.h"
@@ -65,8 +65,7 @@ void check_memory() {
       " (enlarge it: docker run --shm-size=1g, or mount -o remount,size=1g /dev/shm; or see what "
       "fills it)";
   if (free >= each + each / 16) {  // files grow as ranks speak
-    if (own == 0)
-      std::cerr << "fl_sim: warning: " << what << ": it may crash" << remedy << std::endl;
+    if (own == 0) tell(message("warning: ", what, ": it may crash", remedy));
     return;
   }
   MpiFiles::get().end();
