@@ -420,6 +420,18 @@ TEST(VirtualClock, WhoGoesOfflineIsLostOrPauses) {
   }
 }
 
+// Every population but `none` reads every key of the clock.
+TEST(Devices, KeysOfTheClockAreRead) {
+  for (const Option& option : engine_options()) {
+    if (!option.name.starts_with("clock.") && option.name != "devices.assign" &&
+        option.name != "availability.interruption")
+      continue;
+    EXPECT_EQ(option.read_by, "devices") << option.name;
+    EXPECT_EQ(readers("devices", option.name).size() + 1, catalog()["devices"].size())
+        << option.name;
+  }
+}
+
 TEST(VirtualClock, RefusesWhatCannotBe) {
   const auto refused = [](const std::string& lines) {
     const Experiment e = timed(lines, 4, 1);

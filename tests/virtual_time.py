@@ -124,7 +124,7 @@ class VirtualTime(Case):
         self.assertRegex(run.out, r"\n  count +10.00\n")
         self.assertRegex(run.out, r"\n  not needed +3.00\n")
         wasted = 100 * rounds["wasted_samples"].sum() / (rounds["wasted_samples"].sum() + rounds["samples"].sum())
-        self.assertIn(f"wasted      {wasted:.1f} % of the samples", run.out)
+        self.assertRegex(run.out, rf"\nwasted +{wasted:.1f} % of the samples")
         self.assertEqual(os.listdir(self.folder).count("results"), 0)
         self.fail_with(["--plan clock: devices is none", "--devices lognormal"], "--plan", "clock", "--job", self.job)
 

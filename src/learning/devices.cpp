@@ -44,7 +44,7 @@ const OptionSet<DeviceOptions> DeviceOptions::kOptions(
 std::vector<std::string> clock_keys(std::vector<std::string> more) {
   for (const char* key :
        {"clock.rule", "clock.pass-factor", "clock.kappa", "clock.over-commit", "clock.keep",
-        "clock.deadline", "clock.quorum", "clock.wait-lost", "clock.min-online",
+        "clock.deadline", "clock.late", "clock.quorum", "clock.wait-lost", "clock.min-online",
         "clock.server-seconds", "clock.latency", "clock.limit", "devices.assign",
         "availability.interruption"})
     more.emplace_back(key);
@@ -55,9 +55,8 @@ Device DeviceOptions::device() const {
   const auto rate = [](double bps) {
     return bps > 0 ? bps : std::numeric_limits<double>::infinity();
   };
-  return {.seconds_per_sample = seconds_per_sample,
-          .down_bps = rate(down_bps),
-          .up_bps = rate(up_bps)};
+  return {
+      .seconds_per_sample = seconds_per_sample, .down_bps = rate(down_bps), .up_bps = rate(up_bps)};
 }
 
 Devices::Devices(const Setup& setup)
@@ -66,7 +65,8 @@ Devices::Devices(const Setup& setup)
 Device Devices::in_task(const Device& device, int64_t client, int64_t task) const {
   Device now = device;
   const double s = options_.jitter;
-  if (s > 0) now.seconds_per_sample *= std::exp(s * Rng(seed_, "jitter", task, client).normal() - s * s / 2);
+  if (s > 0)
+    now.seconds_per_sample *= std::exp(s * Rng(seed_, "jitter", task, client).normal() - s * s / 2);
   return now;
 }
 
