@@ -36,13 +36,13 @@ std::vector<TimedTask> tasks_of(const std::vector<double>& seconds) {
 struct Closed {
   double seconds;  // since the round's start
   bool counts;
-  std::vector<int64_t> kept, late, not_needed;
+  std::vector<int64_t> kept = {}, late = {}, not_needed = {};
 };
 
 Closed closed(ClosingRule rule, const std::vector<double>& seconds) {
   std::vector<TimedTask> tasks = tasks_of(seconds);
   const RoundEnd end = close_round(rule, micros(100), tasks);
-  Closed c{.seconds = seconds_of(end.at) - 100, .counts = end.counts, .kept = {}};
+  Closed c{.seconds = seconds_of(end.at) - 100, .counts = end.counts};
   for (const TimedTask& task : tasks) {
     if (task.end == End::kKept) c.kept.push_back(task.client);
     if (task.end == End::kLate) c.late.push_back(task.client);
