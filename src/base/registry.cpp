@@ -82,10 +82,9 @@ size_t count_plugins() {
 }
 
 const std::vector<std::string>& plugin_kinds() {
-  static const std::vector<std::string> kinds = {"algorithm",  "partitioner", "dataset",
-                                                 "model",      "sampler",     "transform",
-                                                 "aggregator", "availability", "devices",
-                                                 "tracker"};
+  static const std::vector<std::string> kinds = {
+      "algorithm", "partitioner", "dataset",      "model",   "sampler",
+      "transform", "aggregator",  "availability", "devices", "tracker"};
   return kinds;
 }
 
