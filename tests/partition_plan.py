@@ -54,7 +54,7 @@ class PartitionPlan(Case):
         text = self.succeed("--plan", "partition", "--job", self.path("job.ini")).out
         self.assertTrue(text.startswith("shards (per-client 2), 10 clients, fashion-mnist\n"), text)
         self.fail_with(["unknown key 'shards.per'"], "--plan", "partition", *self.common, "--shards.per", 2)
-        self.fail_with(["--plan knows no 'model' (choose partition, or say nothing to plan the whole"],
+        self.fail_with(["--plan knows no 'model' (choose partition or clock, or say nothing to plan the whole"],
                        "--plan", "model", *self.common)
         self.fail_with(["clients is 601 (must be at most 600"], "--plan", "partition", *self.common, "--clients", 601)
 

@@ -581,13 +581,18 @@ std::unique_ptr<Sampler> uniform(int64_t cohort, int64_t clients) {
 }
 
 // A cohort among `candidates` clients, all of whom can be reached.
-std::vector<int64_t> drawn(const Sampler& sampler, int64_t round, int64_t candidates, Rng& rng) {
+std::vector<int64_t> drawn(const Sampler& sampler, int64_t round, int64_t cohort,
+                           int64_t candidates, Rng& rng) {
   const Candidates who(candidates);
   const Partition partition;
   const State memory;
   std::vector<int64_t> ids;
-  for (const Drawn& one : sampler.sample(
-           {.round = round, .candidates = who, .partition = partition, .memory = memory}, rng)) {
+  for (const Drawn& one : sampler.sample({.round = round,
+                          .cohort = cohort,
+                          .candidates = who,
+                          .partition = partition,
+                          .memory = memory},
+                                         rng)) {
     EXPECT_TRUE(std::isnan(one.weight));  // by the job
     ids.push_back(one.client);
   }
@@ -601,7 +606,7 @@ TEST(Uniform, EverySetIsEquallyLikely) {
   constexpr int64_t n = 20'000;
   for (int64_t round = 0; round < n; ++round) {
     Rng rng(0, "cohort", round);
-    ++counts[drawn(*sampler, round, 5, rng)];
+    ++counts[drawn(*sampler, round, 2, 5, rng)];
   }
   ASSERT_EQ(counts.size(), 10u);
   double chi_squared = 0;
@@ -616,7 +621,7 @@ TEST(Uniform, CohortsAreDistinctAscendingAndOfTheAskedSize) {
   for (const auto& [cohort, clients] :
        {std::pair{1, 1}, std::pair{100, 100}, std::pair{1000, 1'000'000}}) {
     Rng rng(0, "cohort");
-    const std::vector<int64_t> ids = drawn(*uniform(cohort, clients), 0, clients, rng);
+    const std::vector<int64_t> ids = drawn(*uniform(cohort, clients), 0, cohort, clients, rng);
     ASSERT_EQ(static_cast<int>(ids.size()), cohort);
     for (size_t i = 1; i < ids.size(); ++i) EXPECT_LT(ids[i - 1], ids[i]);
     EXPECT_GE(ids.front(), 0);
@@ -630,7 +635,7 @@ TEST(Uniform, TakesEverybodyWhereTheyAreFew) {
     Rng rng(0, "cohort");
     std::vector<int64_t> everybody(candidates);
     std::iota(everybody.begin(), everybody.end(), 0);
-    EXPECT_EQ(drawn(*uniform(4, 10), 0, candidates, rng), everybody);
+    EXPECT_EQ(drawn(*uniform(4, 10), 0, 4, candidates, rng), everybody);
   }
 }
 

@@ -7,7 +7,9 @@ import h5py
 
 from whole_program import ROOT, Case, write_images
 
-KINDS = ["algorithm", "partitioner", "dataset", "model", "sampler", "transform", "aggregator", "tracker"]
+KINDS = {"algorithm": "algorithms", "partitioner": "partitioners", "dataset": "datasets", "model": "models",
+         "sampler": "samplers", "transform": "transforms", "aggregator": "aggregators", "availability": "availability",
+         "devices": "devices", "tracker": "trackers"}
 OPTION = re.compile(r"^  --(\S+) (\S+)(?:  \[(.*)\]|  \(no default\))$", re.M)
 
 
@@ -39,10 +41,10 @@ class Questions(Case):
                 section = sections.setdefault(line[:-1], [])
             elif line:
                 section.append(line)
-        self.assertEqual(list(sections), [kind + "s" for kind in KINDS])
+        self.assertEqual(list(sections), list(KINDS.values()))
         for kind in KINDS:
-            self.assertEqual(self.ask("--list", kind), self.ask("--list", kind + "s"))
-            self.assertEqual([line.split()[0] for line in sections[kind + "s"]], list(self.listed(kind)))
+            self.assertEqual(self.ask("--list", kind), self.ask("--list", KINDS[kind]))
+            self.assertEqual([line.split()[0] for line in sections[KINDS[kind]]], list(self.listed(kind)))
         self.assertLessEqual({"fedavg", "fedprox", "scaffold", "fedadam"}, set(self.listed("algorithm")))
 
     def test_explain(self):

@@ -70,12 +70,33 @@ TEST(Rng, EveryPartOfTheNameCounts) {
 // Names enter the counter as 32-bit hashes; those that the program uses must not collide. Add
 // yours.
 TEST(Rng, PurposesInUseDiffer) {
-  const std::vector<const char*> purposes = {
-      "availability",     "check",   "client-split", "dropout",    "dropout personal",
-      "evaluate-clients", "fcube",   "gaussian",     "head",       "holdout",
-      "ifca-mixture",     "lanes",   "lost",         "partition",  "personal",
-      "population",       "sampler", "shuffle",      "stragglers", "synthetic",
-      "weights"};
+  const std::vector<const char*> purposes = {"availability",
+                                             "availability-share",
+                                             "check",
+                                             "client-split",
+                                             "dropout",
+                                             "dropout personal",
+                                             "evaluate-clients",
+                                             "fcube",
+                                             "gaussian",
+                                             "head",
+                                             "holdout",
+                                             "ifca-mixture",
+                                             "jitter",
+                                             "lanes",
+                                             "lost",
+                                             "markov",
+                                             "markov-epoch",
+                                             "partition",
+                                             "personal",
+                                             "population",
+                                             "sampler",
+                                             "sessions",
+                                             "shuffle",
+                                             "stragglers",
+                                             "synthetic",
+                                             "time-zone",
+                                             "weights"};
   std::set<std::pair<uint64_t, uint64_t>> blocks;
   for (const char* purpose : purposes) {
     Rng rng(0, purpose);

@@ -602,8 +602,12 @@ TEST(Multinomial, WeighsClientsByTheirSamplesOnAverage) {
     for (int round = 1; round <= kRounds; ++round) {
       Rng rng(7, "sampler", round);
       double all = 0;
-      const std::vector<Drawn> cohort = sampler->sample(
-          {.round = round, .candidates = who, .partition = partition, .memory = memory}, rng);
+      const std::vector<Drawn> cohort = sampler->sample({.round = round,
+                                                         .cohort = 3,
+                                                         .candidates = who,
+                                                         .partition = partition,
+                                                         .memory = memory},
+                                                        rng);
       for (const auto& [client, weight] : cohort) {
         weights[client] += weight;
         all += weight;
@@ -634,8 +638,12 @@ TEST(Multinomial, TheSumIsWeighedByDraws) {
   const State memory;
   const Candidates who(4);
   Vector expected = problem.start;
-  for (const auto& [client, weight] : e.sampler->sample(
-           {.round = 1, .candidates = who, .partition = e.partition, .memory = memory}, rng)) {
+  for (const auto& [client, weight] : e.sampler->sample({.round = 1,
+                                      .cohort = std::ssize(problem.cohort(1)),
+                                      .candidates = who,
+                                      .partition = e.partition,
+                                      .memory = memory},
+                                                        rng)) {
     expected += weight * (problem.train(client, problem.start, local) - problem.start);
   }
   EXPECT_LT(distance(Vector(run(e).weights[std::slice(0, 3, 1)]), expected), kTolerance);
@@ -693,8 +701,12 @@ TEST(RoundRobin, EverybodyHasATurn) {
     Rng rng(1, "sampler", round);
     std::vector<ClientRecord> records;
     std::vector<int64_t> cohort;
-    for (const Drawn& drawn : sampler->sample(
-             {.round = round, .candidates = who, .partition = partition, .memory = memory}, rng)) {
+    for (const Drawn& drawn : sampler->sample({.round = round,
+                              .cohort = 4,
+                              .candidates = who,
+                              .partition = partition,
+                              .memory = memory},
+                                              rng)) {
       cohort.push_back(drawn.client);
       records.emplace_back().client = drawn.client;
     }

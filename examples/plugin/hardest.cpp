@@ -45,7 +45,7 @@ class Hardest final : public Sampler {
       order.emplace_back(-loss[id], id);
     }
     std::sort(order.begin(), order.end());
-    order.resize(std::min(order.size(), static_cast<size_t>(cohort_)));
+    order.resize(std::min(order.size(), static_cast<size_t>(request.cohort)));
     std::vector<Drawn> cohort;
     for (const auto& [negative, id] : order) cohort.push_back({id});
     std::sort(cohort.begin(), cohort.end(),

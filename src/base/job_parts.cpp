@@ -367,7 +367,7 @@ void check_declared(const std::string& kind, const std::string& name, const Plug
     const std::string& read_by = of_engine(key, "says that it reads").read_by;
     FL_CHECK(read_by == kind, who, " says that it reads ", key,
              ", but its kind has no say in that: ",
-             read_by.empty() ? "every job has it" : "it is of " + read_by + "s");
+             read_by.empty() ? "every job has it" : "it is of " + plural_of(read_by));
   }
 }
 

@@ -35,8 +35,8 @@ class OptionSet {
                     : std::is_same_v<T, double> ? Option::Type::kNumber
                     : std::is_same_v<T, bool>   ? Option::Type::kFlag
                                                 : Option::Type::kText;
-      // Where another key's value makes it idle, a job does not have it.
-      const bool may_be_idle = !option.only_with.first.empty();
+      // Where another key's value or plug-in makes it idle, a job does not have it.
+      const bool may_be_idle = !option.only_with.first.empty() || !option.read_by.empty();
       read = [member, may_be_idle, key = option.name](const Job& job, Struct& into) {
         if (!may_be_idle || job.values().contains(key)) into.*member = job.get<T>(key);
       };

@@ -82,10 +82,14 @@ size_t count_plugins() {
 }
 
 const std::vector<std::string>& plugin_kinds() {
-  static const std::vector<std::string> kinds = {"algorithm",  "partitioner", "dataset",
-                                                 "model",      "sampler",     "transform",
-                                                 "aggregator", "tracker"};
+  static const std::vector<std::string> kinds = {
+      "algorithm", "partitioner", "dataset",      "model",   "sampler",
+      "transform", "aggregator",  "availability", "devices", "tracker"};
   return kinds;
+}
+
+std::string plural_of(const std::string& kind) {
+  return kind.ends_with('s') || kind.ends_with('y') ? kind : kind + "s";
 }
 
 const std::vector<std::pair<std::string, std::string>>& algorithm_families() {

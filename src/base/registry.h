@@ -108,6 +108,9 @@ size_t count_plugins();
 // for one is called like it, or says so by its `plugin_kind`.
 const std::vector<std::string>& plugin_kinds();
 
+// What several of a kind are called: "samplers", "devices".
+std::string plural_of(const std::string& kind);
+
 // "more than 0", "1 to 5"; empty where everything is allowed.
 std::string range_text(const Range& range);
 

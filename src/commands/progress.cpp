@@ -41,6 +41,11 @@ std::string measured(const char* format, double value) {
   return std::isnan(value) ? "" : formatted(format, value);
 }
 
+// What time it is for the clients.
+std::string virtual_text(const RoundRecord& round) {
+  return round.virtual_time.measured() ? "virtual " + duration_text(round.virtual_time.end) : "";
+}
+
 // "of 10: 2 diverged, 1 late, 1 lost"; empty where all count with all of their work.
 std::string attendance_text(const RoundRecord& round) {
   std::string text;
@@ -51,6 +56,8 @@ std::string attendance_text(const RoundRecord& round) {
   add(round.stragglers, "late");
   add(round.lost, "lost");
   add(round.set_aside, "set aside");
+  add(round.virtual_time.offline, "offline");
+  add(round.virtual_time.not_needed, "not needed");
   add(round.partial, "in part");
   return text.empty() ? "" : message("of ", round.cohort, ": ", text);
 }
@@ -112,7 +119,7 @@ std::string round_line(const RoundRecord& round, int64_t rounds) {
        measured("perplexity %.3f", metrics.perplexity), measured("worst class %.4f", worst),
        measured("clients %.4f", round.clients.accuracy),
        measured("own models %.4f", round.personal.accuracy), speed_text(round),
-       formatted("%.1f s", round.seconds), attendance_text(round)});
+       formatted("%.1f s", round.seconds), virtual_text(round), attendance_text(round)});
 }
 
 std::string bar_line(const RoundRecord& round, int64_t rounds, double seconds_left, int columns) {

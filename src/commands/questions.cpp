@@ -9,9 +9,11 @@
 #include "base/results_format.h"
 #include "base/text.h"
 #include "base/version.h"
+#include "commands/clock_plan.h"
 #include "commands/partition_plan.h"
 #include "commands/provenance.h"
 #include "commands/text_table.h"
+#include "commands/words.h"
 
 namespace fl_sim {
 namespace {
@@ -119,6 +121,7 @@ const std::vector<Group>& groups() {
       {"What is simulated",
        {"algorithm", "dataset", "data-dir", "model", "init", "objective", "partitioner",
         "transforms", "aggregator", "sampler", "clients", "cohort", "rounds", "seed", "weighting"}},
+      {"Devices and virtual time", {"availability", "devices", "devices.", "clock."}},
       {"Clients' training", {"local."}},
       {"The server's step", {"server."}},
       {"Who holds what, and what clients see of it", {"partition.", "augment.", "shift."}},
@@ -169,7 +172,8 @@ void print_help() {
                "  --help  --version\n"
                "  --list [KIND]          all plug-ins, or those of a kind: algorithms,\n"
                "                         partitioners, datasets, models, samplers,\n"
-               "                         transforms, aggregators, trackers\n"
+               "                         transforms, aggregators, availability,\n"
+               "                         devices, trackers\n"
                "  --explain WORD         a plug-in's source, rule and options; a key; a value\n"
                "                         of one; a column of results files\n"
                "  --explain algorithms   all algorithms, as a page in Markdown\n"
@@ -181,7 +185,9 @@ void print_help() {
                "  --plan partition       who would hold what in the job, as a table and a\n"
                "                         picture\n"
                "      --picture FILE     drawn by gnuplot as well, a .svg or .png\n"
-               "      --picture-kind bubbles|bars\n\n"
+               "      --picture-kind bubbles|bars\n"
+               "  --plan clock           when clients would be through and rounds end in virtual\n"
+               "                         time, for a job with devices; nothing is trained\n\n"
                "Commands:\n"
                "  fl_sim compare FILE...        results files side by side, over seeds:\n"
                "                                compare --help\n"
@@ -395,6 +401,16 @@ bool plans_a_part(const std::vector<std::string>& arguments, size_t place) {
          !arguments[place + 1].starts_with("-");
 }
 
+// `--plan partition`, `--plan clock`.
+void plan_a_part(const std::vector<std::string>& arguments) {
+  std::vector<std::string> words = arguments;
+  const std::string what = take_option(words, "--plan").value_or("");
+  FL_CHECK(what == "partition" || what == "clock", "--plan knows no '", what,
+           "' (choose partition or clock, or say nothing to plan the whole run)");
+  if (what == "clock") return plan_clock(arguments);
+  plan_partition(arguments);
+}
+
 }  // namespace
 
 bool is_question(const std::vector<std::string>& arguments) {
@@ -432,15 +448,16 @@ bool answer_question(const std::vector<std::string>& arguments) {
       return true;
     }
     if (plans_a_part(arguments, i)) {
-      plan_partition(arguments);
+      plan_a_part(arguments);
       return true;
     }
     if (word == "--list") {
       std::vector<std::string> plurals;
       for (const std::string& kind : plugin_kinds()) {
-        plurals.push_back(kind + "s");
-        if (next != kind + "s" && next != kind && !next.empty()) continue;
-        if (next.empty()) std::cout << (kind == plugin_kinds()[0] ? "" : "\n") << kind << "s:\n";
+        plurals.push_back(plural_of(kind));
+        if (next != plural_of(kind) && next != kind && !next.empty()) continue;
+        if (next.empty())
+          std::cout << (kind == plugin_kinds()[0] ? "" : "\n") << plural_of(kind) << ":\n";
         print_plugins(kind);
         if (!next.empty()) return true;
       }

@@ -78,7 +78,8 @@ std::string left_out_text(const Outcome& o) {
   std::string text;
   for (const auto& [count, what] :
        {std::pair{o.diverged, "diverged"}, std::pair{o.stragglers, "late and dropped"},
-        std::pair{o.lost, "lost"}, std::pair{o.set_aside, "too few for the aggregator"}}) {
+        std::pair{o.lost, "lost"}, std::pair{o.set_aside, "too few for the aggregator"},
+        std::pair{o.offline, "offline"}, std::pair{o.not_needed, "not needed"}}) {
     if (count > 0) text += message(text.empty() ? "" : ", ", count, " ", what);
   }
   if (!text.empty()) text = message("of ", o.asked, " clients asked: ", text);
@@ -191,6 +192,16 @@ std::string header(const Experiment& e, const Communicator& comm, const GpuComm&
                "), seed ", value("seed"), ", groups of ", value("group-size"), ", ",
                value("precision"), value("deterministic") == "true" ? "" : ", not deterministic"));
   line("attendance", absence_text(read_options<AbsenceOptions>(job)));
+  if (value("availability") != "chance") {
+    line("available", value("availability"));
+    line("", settings(job, split_name(value("availability")).first + "."));
+  }
+  if (value("devices") != "none") {
+    line("devices", value("devices"));
+    line("", settings(job, "devices."));
+    line("", settings(job, split_name(value("devices")).first + "."));
+    line("  clock", settings(job, "clock."));
+  }
   line("", settings(job, split_name(value("sampler")).first + "."));
   const auto chosen = [&](const std::string& name, const std::string& key) {
     const std::vector<std::string> words = job.names(key);
@@ -256,6 +267,12 @@ std::string summary(const Outcome& outcome, double seconds, double target,
          message(fixed(target, 4), outcome.target_reached ? " reached after " : " not reached in ",
                  outcome.rounds, " rounds, ", fixed(seconds, 1), " s, ", human_bytes(outcome.bytes),
                  " to and from clients"));
+  }
+  if (!std::isnan(outcome.virtual_seconds)) {
+    line("virtual", message(duration_text(outcome.virtual_seconds), " (",
+                            fixed(outcome.virtual_seconds, 1), " s) for the clients, ",
+                            fixed(outcome.virtual_seconds / static_cast<double>(outcome.rounds), 1),
+                            " s a round"));
   }
   line("left out", left_out_text(outcome));
   if (outcome.out_of_patience)

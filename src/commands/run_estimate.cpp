@@ -32,7 +32,7 @@ int64_t bytes_of(const Partition& lists) {
 RunEstimate::RunEstimate(const Experiment& experiment, const Measured& measured,
                          const ProcessMemory& at_start, int64_t reading_peak)
     : e_(experiment), m_(measured), at_start_(at_start), reading_peak_(reading_peak) {
-  const RoundPlan plan = Planner(e_, 1).next({}, sampler_memory(e_));
+  const RoundPlan plan = Planner(e_, 1).next({}, planning_memory(e_));
   for (const int64_t clients : plan.clients) cohort_ += clients;
   rows_ = e_.algorithm->needs().pooled ? std::ssize(plan.groups) : cohort_;
   groups_ = std::ssize(plan.groups);
@@ -51,7 +51,7 @@ std::map<int64_t, RunEstimate::Load> RunEstimate::first_deal(int ranks) const {
   std::map<int64_t, Load> loads;
   for (int rank = ranks == 1 ? 0 : 1; rank < ranks; ++rank) loads[rank];
   const LocalPlan local(e_.job);
-  for (const PlannedGroup& group : Planner(e_, ranks).next({}, sampler_memory(e_)).groups) {
+  for (const PlannedGroup& group : Planner(e_, ranks).next({}, planning_memory(e_)).groups) {
     Load& load = loads[group.rank];
     ++load.groups;
     for (size_t i = 0; i < group.ids.size(); ++i) {
@@ -68,7 +68,7 @@ std::map<int64_t, RunEstimate::Load> RunEstimate::first_deal(int ranks) const {
 RunEstimate::Pace RunEstimate::pace(int ranks) const {
   Planner planner(e_, ranks);
   planner.expect(m_.start, m_.step);
-  State memory = sampler_memory(e_);
+  State memory = planning_memory(e_);
   const int64_t rounds = std::min(rounds_, kSomeRounds);
   double work = 0, span = 0;
   for (int64_t round = 0; round < rounds; ++round) {
@@ -81,6 +81,7 @@ RunEstimate::Pace RunEstimate::pace(int ranks) const {
       for (const int64_t client : group.ids) took_part.emplace_back().client = client;
     }
     e_.sampler->learn(memory, planner.learned_from(std::move(took_part)));
+    planner.end_round(memory);
     double last = 0;
     for (int64_t lane = 0; lane < e_.algorithm->needs().lanes; ++lane)
       last = std::max(last, planner.expected_seconds(lane));

@@ -257,6 +257,10 @@ void build_parts(Experiment& e) {
   FL_CHECK(samples > 0, "no client has a training sample");
   const auto [sampler, unused] = split_name(e.job.get<std::string>("sampler"));
   e.sampler = make<Sampler>(sampler, {e.job, clients});
+  const auto [availability, source] = split_name(e.job.get<std::string>("availability"));
+  e.availability = make<Availability>(availability, {e.job, source, e.partition.clients()});
+  const auto [devices, list] = split_name(e.job.get<std::string>("devices"));
+  e.devices = make<Devices>(devices, {e.job, list, e.partition.clients()});
   e.algorithm =
       with_average(make<Algorithm>(algorithm, {e.job, *e.network, clients, samples}), e.job);
   const Needs needs = e.algorithm->needs();

@@ -14,6 +14,8 @@
 #include "data/partitioner.h"
 #include "learning/aggregator.h"
 #include "learning/algorithm.h"
+#include "learning/availability.h"
+#include "learning/devices.h"
 #include "learning/sampler.h"
 #include "learning/transform.h"
 #include "network/network.h"
@@ -33,6 +35,9 @@ struct Experiment {
   std::unique_ptr<Network> network;
   std::unique_ptr<Algorithm> algorithm;
   std::unique_ptr<Sampler> sampler;
+  // When clients can be reached, and what they run on.
+  std::unique_ptr<Availability> availability;
+  std::unique_ptr<Devices> devices;
   // What happens to updates, in the job's order, and what the server makes of them.
   struct NamedTransform {
     std::string name;

@@ -113,9 +113,8 @@ void Ledger::add(const std::vector<ClientRecord>& records, const Traffic& each) 
   stop_at_divergence();
   underway_.bytes_down += each.down * std::ssize(records);
   underway_.bytes_up +=
-      each.up * std::count_if(records.begin(), records.end(), [](const ClientRecord& record) {
-        return !record.is(ClientStatus::kLost) && !record.is(ClientStatus::kStraggler);
-      });
+      each.up * std::count_if(records.begin(), records.end(),
+                              [](const ClientRecord& record) { return record.answers(); });
 }
 
 void Ledger::leave_out(const std::vector<int64_t>& clients) {
@@ -175,10 +174,11 @@ RoundRecord Ledger::row_of_round(int64_t hosts) const {
   return round;
 }
 
-void Ledger::end_round(const ServerState& model, const Figures& figures, Evaluation evaluates,
-                       int64_t hosts, int64_t absent) {
+void Ledger::end_round(const ServerState& model, const Figures& figures, const VirtualRound& times,
+                       Evaluation evaluates, int64_t hosts, int64_t absent) {
   RoundRecord round = row_of_round(hosts);
   round.figures = figures;
+  round.virtual_time = times;
   round.absent = absent;
   count_survivors(round);
   evaluates.test_set = evaluates.test_set || outcome_.gave_up;  // the last model is looked at
@@ -315,6 +315,9 @@ void Ledger::count(const RoundRecord& round) {
   outcome_.lost += round.lost;
   outcome_.set_aside += round.set_aside;
   outcome_.partial += round.partial;
+  outcome_.offline += round.virtual_time.offline;
+  outcome_.not_needed += round.virtual_time.not_needed;
+  outcome_.virtual_seconds = round.virtual_time.end;
   if (round.clients.clients > 0) outcome_.evaluated = round;
   outcome_.bytes += round.bytes_down + round.bytes_up;
   if (!std::isnan(round.test_loss)) {

@@ -62,8 +62,8 @@ class Ledger {
     bool test_set, clients;
   };
   // `absent`: clients that could not be drawn.
-  void end_round(const ServerState& model, const Figures& figures, Evaluation evaluates,
-                 int64_t hosts, int64_t absent);
+  void end_round(const ServerState& model, const Figures& figures, const VirtualRound& times,
+                 Evaluation evaluates, int64_t hosts, int64_t absent);
 
   // After clients evaluated the model of the round.
   void add_evaluations(std::vector<ClientEvaluation> evaluations);

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <map>
 #include <numeric>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -33,7 +34,8 @@ const OptionSet<AbsenceOptions> AbsenceOptions::kOptions(
             {.name = "availability.probability",
              .default_value = "1",
              .meaning = "chance that a client can be drawn in a round",
-             .range = {.low = 0, .high = 1, .open_low = true}}},
+             .range = {.low = 0, .high = 1, .open_low = true},
+             .read_by = "availability"}},
            {&AbsenceOptions::dropout,
             {.name = "availability.dropout",
              .default_value = "0",
@@ -41,6 +43,14 @@ const OptionSet<AbsenceOptions> AbsenceOptions::kOptions(
              .range = from_below(0, 1)}}});
 
 namespace {
+
+// In State::memory: the microsecond at which the next round begins, at the earliest.
+constexpr const char* kNow = "clock.now";
+
+Micros time_of(const State& memory) {
+  const auto now = memory.find(kNow);
+  return now == memory.end() ? 0 : now->second.item<int64_t>();
+}
 
 // All ranks but the server's; one rank is both.
 std::vector<int64_t> hosts_among(int ranks) {
@@ -51,16 +61,25 @@ std::vector<int64_t> hosts_among(int ranks) {
 
 }  // namespace
 
-State sampler_memory(const Experiment& e) {
+State planning_memory(const Experiment& e) {
   State memory;
   e.sampler->init(memory, e.partition.clients());
+  if (!e.devices->none()) memory[kNow] = torch::zeros({1}, torch::kInt64);
   return memory;
 }
 
-// Who comes late, who does a part, and who never answers.
+// Who comes late, who does a part, who never answers, who cannot any more, and who is not needed.
 struct Planner::Fate {
   std::map<int64_t, int64_t> limits;
-  std::set<int64_t> late, lost;
+  std::set<int64_t> late, lost, offline, not_needed;
+
+  std::optional<ClientStatus> absent(int64_t client) const {
+    if (offline.contains(client)) return ClientStatus::kOffline;
+    if (lost.contains(client)) return ClientStatus::kLost;
+    if (late.contains(client)) return ClientStatus::kStraggler;
+    if (not_needed.contains(client)) return ClientStatus::kNotNeeded;
+    return {};
+  }
 
   int64_t limit(int64_t client) const {
     const auto found = limits.find(client);
@@ -75,6 +94,7 @@ Planner::Planner(const Experiment& experiment, int ranks)
       checkpoint_every_(read_options<CheckpointOptions>(e_.job).every),
       exchanges_(needs_.exchanges),
       group_size_(e_.job.get<int64_t>("group-size")),
+      cohort_(e_.job.get<int64_t>("cohort")),
       keeps_end_(read_options<CheckpointOptions>(e_.job).keep),
       seed_(e_.job.seed()),
       evaluation_(read_options<EvaluationPlan>(e_.job)),
@@ -83,6 +103,7 @@ Planner::Planner(const Experiment& experiment, int ranks)
       ranks_(ranks),
       state_length_(state_layout(e_).length()),
       faults_(Faults::parse(e_.job.get<std::string>("inject"))),
+      clock_(experiment),
       times_(hosts_among(ranks)) {}
 
 void Planner::resume_after(int64_t round, int64_t saved,
@@ -106,8 +127,15 @@ void Planner::end_exchange(const std::vector<ClientRecord>& trained) {
   clients_next_ = last_exchange() && clients_evaluate(round_);
 }
 
+// Whether no round may begin at `time` any more.
+bool Planner::out_of_time(Micros time) const {
+  const double limit = clock_.options().limit;
+  return clock_.runs() && limit > 0 && time >= micros(limit);
+}
+
 bool Planner::evaluates(int64_t round) const {
-  return round == rounds_ || (evaluation_.every > 0 && round % evaluation_.every == 0);
+  return round == rounds_ || (round == round_ && out_of_time(timetable_.end)) ||
+         (evaluation_.every > 0 && round % evaluation_.every == 0);
 }
 
 bool Planner::checkpoint_due(bool over) const {
@@ -135,7 +163,7 @@ RoundPlan Planner::next(const Situation& now, const State& memory) {
     plan = first_;
     plan.moves.clear();
   } else {
-    if (round_ == rounds_) return stop(now);
+    if (round_ == rounds_ || out_of_time(time_of(memory))) return stop(now);
     if (now.interrupted) {
       plan.kind = RoundPlan::Kind::kPause;
       plan.roll_back = std::exchange(dropped_, false);
@@ -158,13 +186,13 @@ RoundPlan Planner::next(const Situation& now, const State& memory) {
 
 // Those that may train and can be reached.
 Candidates Planner::candidates(int64_t round) const {
-  const double chance = absence_.available;
   const int64_t all = e_.trained.empty() ? e_.partition.clients() : std::ssize(e_.trained);
-  if (chance >= 1) return e_.trained.empty() ? Candidates(all) : Candidates(e_.trained);
+  if (e_.availability->everybody())
+    return e_.trained.empty() ? Candidates(all) : Candidates(e_.trained);
   std::vector<int64_t> available;
   for (int64_t place = 0; place < all; ++place) {
     const int64_t id = e_.trained.empty() ? place : e_.trained[static_cast<size_t>(place)];
-    if (Rng(seed_, "availability", round, id).uniform() < chance) available.push_back(id);
+    if (e_.availability->online(id, round, timetable_.start)) available.push_back(id);
   }
   return Candidates(std::move(available));
 }
@@ -175,8 +203,13 @@ std::vector<Drawn> Planner::draw(int64_t round, const State& memory) {
       (e_.trained.empty() ? e_.partition.clients() : std::ssize(e_.trained)) - who.size();
   if (who.size() == 0) return {};
   Rng rng(seed_, "sampler", round);
-  std::vector<Drawn> cohort = e_.sampler->sample(
-      {.round = round, .candidates = who, .partition = e_.partition, .memory = memory}, rng);
+  std::vector<Drawn> cohort =
+      e_.sampler->sample({.round = round,
+                          .cohort = clock_.runs() ? clock_.drawn(cohort_) : cohort_,
+                          .candidates = who,
+                          .partition = e_.partition,
+                          .memory = memory},
+                         rng);
   const std::string name = "sampler " + e_.job.get<std::string>("sampler");
   double weights = 0;
   for (size_t i = 0; i < cohort.size(); ++i) {
@@ -196,7 +229,7 @@ std::vector<Drawn> Planner::draw(int64_t round, const State& memory) {
   return cohort;
 }
 
-Planner::Fate Planner::fate_of(const std::vector<Drawn>& cohort) const {
+Planner::Fate Planner::fate_of(const std::vector<Drawn>& cohort) {
   Fate fate;
   if (absence_.stragglers > 0) {
     Rng rng(seed_, "stragglers", round_);
@@ -217,7 +250,59 @@ Planner::Fate Planner::fate_of(const std::vector<Drawn>& cohort) const {
       fate.lost.insert(client);
     if (faults_.has(Faults::Kind::kClientCrash, round_, client)) fate.lost.insert(client);
   }
+  if (clock_.runs()) plan_times(cohort, fate);
   return fate;
+}
+
+// What of the cohort's fate virtual time decides. Who is late by the job's `stragglers` is so
+// however fast it is.
+void Planner::plan_times(const std::vector<Drawn>& cohort, Fate& fate) {
+  std::vector<int64_t> clients;
+  for (const Drawn& one : cohort) clients.push_back(one.client);
+  std::set<int64_t> silent = fate.lost;
+  silent.insert(fate.late.begin(), fate.late.end());
+  timetable_ = clock_.round(
+      round_, timetable_.start, clients, [&](int64_t client) { return fate.limit(client); }, silent,
+      traffic_);
+  for (const TimedTask& task : timetable_.tasks) {
+    if (task.limit > 0) fate.limits[task.client] = task.limit;
+    if (task.offline) fate.offline.insert(task.client);
+    if (task.end == TimedTask::End::kLate) fate.late.insert(task.client);
+    if (task.end == TimedTask::End::kNotNeeded) fate.not_needed.insert(task.client);
+  }
+}
+
+void Planner::put_times(std::vector<ClientRecord>& records) const {
+  if (!clock_.runs()) return;
+  for (ClientRecord& record : records) {
+    const TimedTask* task = timetable_.task_of(record.client);
+    if (task == nullptr) continue;
+    record.start_seconds = seconds_of(timetable_.start);
+    record.finish_seconds = seconds_of(task->finish);
+    record.download_seconds = seconds_of(task->down);
+    record.compute_seconds = seconds_of(task->compute);
+    record.upload_seconds = seconds_of(task->up);
+  }
+}
+
+VirtualRound Planner::end_round(State& memory) const {
+  if (!clock_.runs()) return {};
+  memory.at(kNow).fill_(timetable_.end);
+  const int64_t all = e_.trained.empty() ? e_.partition.clients() : std::ssize(e_.trained);
+  VirtualRound round{.end = seconds_of(timetable_.end),
+                     .length = seconds_of(timetable_.end - timetable_.start),
+                     .online = all - absent_clients_,
+                     .started = std::ssize(timetable_.tasks)};
+  for (const TimedTask& task : timetable_.tasks) {
+    round.finished += task.lost ? 0 : 1;
+    round.offline += task.offline ? 1 : 0;
+    round.not_needed += task.end == TimedTask::End::kNotNeeded ? 1 : 0;
+    if (task.end == TimedTask::End::kKept) continue;
+    round.wasted_samples += task.samples;
+    round.wasted_bytes_down += exchanges_ * traffic_.down;
+    round.wasted_bytes_up += task.lost ? 0 : exchanges_ * traffic_.up;
+  }
+  return round;
 }
 
 // The cohort's parts, one a lane: disjoint and of equal size.
@@ -239,6 +324,7 @@ std::vector<std::vector<Drawn>> Planner::cut_into_lanes(std::vector<Drawn> cohor
 RoundPlan Planner::training(const State& memory) {
   absent_.clear();
   RoundPlan plan{.kind = RoundPlan::Kind::kTrain};
+  timetable_ = {.start = clock_.begin(time_of(memory)), .end = 0, .tasks = {}};
   std::vector<Drawn> cohort = draw(round_, memory);
   const Fate fate = fate_of(cohort);
   int64_t lane = 0;
@@ -259,13 +345,12 @@ void Planner::plan_lane(RoundPlan& plan, int64_t lane, const std::vector<Drawn>&
   int64_t samples = 0, all_steps = 0;
   for (const auto& [client, weight] : cohort) {
     samples += e_.partition.size(client);
-    const bool lost = fate.lost.contains(client);
-    if (lost || fate.late.contains(client)) {
+    if (const std::optional<ClientStatus> status = fate.absent(client)) {
       ClientRecord& absent = absent_.emplace_back();
       absent.round = round_;
       absent.client = client;
       absent.samples = e_.partition.size(client);
-      absent.status = static_cast<int64_t>(lost ? ClientStatus::kLost : ClientStatus::kStraggler);
+      absent.status = static_cast<int64_t>(*status);
       absent.weight = 0;
       absent.model = lane;
       continue;

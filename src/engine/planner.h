@@ -14,6 +14,8 @@
 #include "engine/faults.h"
 #include "engine/schedule.h"
 #include "engine/time_model.h"
+#include "engine/traffic.h"
+#include "engine/virtual_clock.h"
 #include "learning/batches.h"
 
 namespace fl_sim {
@@ -27,8 +29,9 @@ struct AbsenceOptions {
   static const OptionSet<AbsenceOptions> kOptions;
 };
 
-// What the job's sampler remembers before round 1.
-State sampler_memory(const Experiment& experiment);
+// What planning remembers before round 1: the job's sampler, and what time it is where there is
+// any.
+State planning_memory(const Experiment& experiment);
 
 class Planner {
  public:
@@ -45,6 +48,9 @@ class Planner {
     bool interrupted = false;  // a signal wants the run to stop after the round
     bool may_save = false;     // a checkpoint may begin
   };
+  // What a client is sent and sends in an exchange, which takes virtual time.
+  void charge(const Traffic& traffic) { traffic_ = traffic; }
+
   // The next exchange of a round, clients' evaluation of its model, or that the run is over, or
   // interrupted. `memory` is the server's.
   RoundPlan next(const Situation& situation, const State& memory);
@@ -68,6 +74,13 @@ class Planner {
 
   // Records of those who were drawn for a lane of this round, but do nothing.
   std::vector<ClientRecord> absent(int64_t lane) const;
+  // Of the round that was planned last.
+  const Timetable& timetable() const { return timetable_; }
+  // What virtual time says of the round's clients.
+  void put_times(std::vector<ClientRecord>& records) const;
+  // And of the round, which is through: `memory` is told what time it is.
+  VirtualRound end_round(State& memory) const;
+
   // Of those that may train, who could not be drawn in the round that was planned last.
   int64_t absent_clients() const { return absent_clients_; }
   // Of the round's records those that a sampler learns from, one for each client that was drawn.
@@ -85,12 +98,14 @@ class Planner {
  private:
   struct Fate;  // of a cohort's clients
 
+  bool out_of_time(Micros time) const;
   RoundPlan stop(const Situation& situation);
   RoundPlan training(const State& memory);
   RoundPlan evaluation();
   Candidates candidates(int64_t round) const;
   std::vector<Drawn> draw(int64_t round, const State& memory);
-  Fate fate_of(const std::vector<Drawn>& cohort) const;
+  Fate fate_of(const std::vector<Drawn>& cohort);
+  void plan_times(const std::vector<Drawn>& cohort, Fate& fate);
   std::vector<std::vector<Drawn>> cut_into_lanes(std::vector<Drawn> cohort) const;
   void plan_lane(RoundPlan& plan, int64_t lane, const std::vector<Drawn>& cohort, const Fate& fate);
   void deal_groups(RoundPlan& plan);
@@ -98,7 +113,7 @@ class Planner {
 
   const Experiment& e_;
   const Needs needs_;
-  const int64_t rounds_, checkpoint_every_, exchanges_, group_size_;
+  const int64_t rounds_, checkpoint_every_, exchanges_, group_size_, cohort_;
   const bool keeps_end_;
   const uint64_t seed_;
   const EvaluationPlan evaluation_;
@@ -107,6 +122,9 @@ class Planner {
   const int ranks_;
   const int64_t state_length_;
   const Faults faults_;
+  const VirtualClock clock_;
+  Traffic traffic_;
+  Timetable timetable_;               // of the round that was planned last
   int64_t round_ = 0, exchange_ = 0;  // the last one that was planned
   RoundPlan first_;                   // of the round under way: that of its first exchange
   std::vector<int64_t> drawn_;        // whose samples a pool stands for

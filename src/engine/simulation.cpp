@@ -192,6 +192,7 @@ Meeting Simulation::decide_meeting(int64_t lane, std::vector<ClientRecord> recor
   records.insert(records.end(), absent.begin(), absent.end());
   std::sort(records.begin(), records.end(),
             [](const ClientRecord& a, const ClientRecord& b) { return a.client < b.client; });
+  root_->planner.put_times(records);
   root_->ledger.add(records, client_traffic(e_, model_));
   Meeting meeting = root_->server.take(model_, lane, host_.sum(lane), std::move(records));
   root_->ledger.leave_out(root_->server.left_out());
@@ -208,7 +209,7 @@ void Simulation::end_exchange(double seconds) {
   if (!planner.last_exchange()) return;
   const std::vector<ClientRecord> records = ledger.records();
   const Figures figures = root_->server.end_round(model_, records, planner.learned_from(records));
-  ledger.end_round(model_, figures,
+  ledger.end_round(model_, figures, planner.end_round(model_.memory),
                    {.test_set = planner.evaluates(model_.round),
                     .clients = planner.clients_evaluate(model_.round)},
                    planner.hosts(), planner.absent_clients());

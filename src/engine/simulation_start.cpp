@@ -13,6 +13,7 @@
 #include "base/text.h"
 #include "engine/lanes.h"
 #include "engine/record_bytes.h"
+#include "engine/traffic.h"
 #include "process/failure.h"
 #include "process/interruption.h"
 #include "process/watchdog.h"
@@ -80,7 +81,8 @@ Simulation::Simulation(const Experiment& experiment, Communicator& comm, Tracker
   e_.algorithm->init(model_);
   for (const auto& [name, transform] : e_.transforms) transform->init(model_);
   if (root_) {
-    e_.sampler->init(model_.memory, e_.partition.clients());
+    for (auto& [name, tensor] : planning_memory(e_)) model_.memory[name] = tensor;
+    root_->planner.charge(client_traffic(e_, model_));
     root_->server.hold_to(model_);
   } else {
     model_.hidden.clear();

@@ -28,6 +28,12 @@ int64_t LocalPlan::steps_of(int64_t samples, int64_t limit) const {
   return steps > 0 ? limited(steps) : limited(epochs) * batches_per_epoch(samples);
 }
 
+int64_t LocalPlan::samples_of(int64_t samples, int64_t limit) const {
+  if (samples == 0) return 0;
+  const int64_t all = steps_of(samples, limit), each = batches_per_epoch(samples);
+  return all / each * samples + all % each * batch_size;
+}
+
 Batches::Batches(const ClientGroup& group, const std::string& purpose, int64_t round,
                  const LocalPlan& plan, const std::vector<int64_t>& steps)
     : group_size_(group.size()), counts_(static_cast<size_t>(steps[0] * group_size_)) {

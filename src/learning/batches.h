@@ -27,6 +27,8 @@ struct LocalPlan {
   // 0 for a client without samples. `limit`: at most so many epochs, or steps if the plan counts in
   // steps; 0 for no limit.
   int64_t steps_of(int64_t samples, int64_t limit = 0) const;
+  // How many samples such a client goes through: the last batch of an epoch may be a short one.
+  int64_t samples_of(int64_t samples, int64_t limit = 0) const;
 };
 
 // The samples of all steps of a group. Each client goes through its own in an order that is

@@ -15,14 +15,17 @@ constexpr double kNotMeasured = std::numeric_limits<double>::quiet_NaN();
 
 // What became of a client that was drawn. A straggler that came late is left out; a partial one did
 // a part of its work, which counts; a lost one never answered. Where a client's own model diverged,
-// it stays as it was, and what the client gave to the global one counts.
+// it stays as it was, and what the client gave to the global one counts. In virtual time an offline
+// client could not be reached any more, and others were enough without one that was not needed.
 enum class ClientStatus : int64_t {
   kTrained = 0,
   kDiverged = 1,
   kStraggler = 2,
   kPartial = 3,
   kLost = 4,
-  kPersonalDiverged = 5
+  kPersonalDiverged = 5,
+  kOffline = 6,
+  kNotNeeded = 8
 };
 
 // What a client's training came to, beside tensors.
@@ -61,8 +64,16 @@ struct ClientRecord : ClientOutcome {
   int64_t samples = 0;  // training samples that it holds
   int64_t status = 0;   // ClientStatus
   double seconds = 0;   // its share of the time that its group took
+  // Virtual times, where the run has devices: since its start, and of the task's phases.
+  double start_seconds = kNotMeasured, finish_seconds = kNotMeasured;
+  double download_seconds = kNotMeasured, compute_seconds = kNotMeasured,
+         upload_seconds = kNotMeasured;
 
   bool is(ClientStatus what) const { return status == static_cast<int64_t>(what); }
+  bool answers() const {  // in time
+    return !is(ClientStatus::kLost) && !is(ClientStatus::kStraggler) &&
+           !is(ClientStatus::kOffline) && !is(ClientStatus::kNotNeeded);
+  }
   bool counts() const {  // in the sum
     return is(ClientStatus::kTrained) || is(ClientStatus::kPartial) ||
            is(ClientStatus::kPersonalDiverged);
@@ -116,6 +127,21 @@ struct Metrics {
   std::vector<int64_t> confusion = {};      // [classes, classes] samples by label and prediction
 };
 
+// A round in virtual time, where the run has devices.
+struct VirtualRound {
+  double end = kNotMeasured;     // seconds since the run's start; the next round begins then
+  double length = kNotMeasured;  // seconds since this one began
+  int64_t online = 0;            // clients that could be drawn
+  int64_t started = 0;           // that were
+  int64_t finished = 0;          // of them, sooner or later
+  int64_t offline = 0;           // that could not be reached any more
+  int64_t not_needed = 0;        // without whom others were enough, or all were too few
+  // What those did and carried whose updates do not count.
+  int64_t wasted_samples = 0, wasted_bytes_down = 0, wasted_bytes_up = 0;
+
+  bool measured() const { return end >= 0; }
+};
+
 // One round as the server sees it.
 struct RoundRecord {
   int64_t round = 0;                    // 1, 2, ...
@@ -130,7 +156,7 @@ struct RoundRecord {
   // clients that may train and of those that never do.
   EvaluationSummary clients = {}, personal = {}, holdout_clients = {}, holdout_personal = {};
   int64_t cohort = 0;       // clients asked
-  int64_t failed = 0;       // clients left out: these four, each of them once
+  int64_t failed = 0;       // clients left out: these four and virtual time's, each of them once
   int64_t diverged = 0;     // whose update is not finite, or too large
   int64_t stragglers = 0;   // that came late, and were dropped
   int64_t lost = 0;         // that never answered
@@ -141,6 +167,7 @@ struct RoundRecord {
   int64_t bytes_down = 0;   // what a real server would send to the cohort: model and shared state
   int64_t bytes_up = 0;     // what those who answer send back: deltas and further vectors
   int64_t bytes_state = 0;  // client state that moved between ranks; depends on their number
+  VirtualRound virtual_time = {};
   // What plug-ins measure, by the names of their columns: "clip.share". Other rounds may have
   // others.
   std::map<std::string, double> figures = {};

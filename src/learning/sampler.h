@@ -41,6 +41,7 @@ class Candidates {
 
 struct SampleRequest {
   int64_t round;
+  int64_t cohort;  // clients to be drawn
   const Candidates& candidates;
   const Partition& partition;  // of what clients train with
   const State& memory;         // what init() and learn() have left
@@ -64,7 +65,7 @@ class Sampler {
   virtual ~Sampler() = default;
 
   // The cohort of a round, drawn from the candidates: distinct clients, ascending by id; fewer than
-  // the cohort where there are not enough. `rng` is the stream of this round.
+  // asked for where there are not enough. `rng` is the stream of this round.
   virtual std::vector<Drawn> sample(const SampleRequest& request, Rng& rng) const = 0;
 
   // Whether it sets the weights of those it draws, in place of the job's weighting.

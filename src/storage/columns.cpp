@@ -179,6 +179,28 @@ void metric_columns(Io& io, Rounds& rounds, const std::set<std::string>& asked) 
       "/rounds/test_class_f1", rounds, [](auto& round) -> auto& { return round.metrics.class_f1; });
 }
 
+// Of runs with virtual time.
+template <class Io, class Rounds>
+void time_columns(Io& io, Rounds& rounds) {
+  const auto measured = [](const RoundRecord& round) { return round.virtual_time.measured(); };
+  if (!Io::kReads && std::none_of(rounds.begin(), rounds.end(), measured)) return;
+  const auto column = [&](const std::string& name, auto VirtualRound::*member) {
+    io.column(
+        "/rounds/" + name,
+        rounds, [=](auto& round) -> auto& { return round.virtual_time.*member; });
+  };
+  column("virtual_seconds", &VirtualRound::end);
+  column("round_seconds_virtual", &VirtualRound::length);
+  column("online", &VirtualRound::online);
+  column("started", &VirtualRound::started);
+  column("finished", &VirtualRound::finished);
+  column("offline", &VirtualRound::offline);
+  column("not_needed", &VirtualRound::not_needed);
+  column("wasted_samples", &VirtualRound::wasted_samples);
+  column("wasted_bytes_down", &VirtualRound::wasted_bytes_down);
+  column("wasted_bytes_up", &VirtualRound::wasted_bytes_up);
+}
+
 template <class Io, class Rounds>
 void round_columns(Io& io, Rounds& rounds, const std::set<std::string>& asked = {}) {
   io.column("/rounds/round", rounds, &RoundRecord::round);
@@ -199,6 +221,7 @@ void round_columns(Io& io, Rounds& rounds, const std::set<std::string>& asked = 
   io.column("/rounds/bytes_down", rounds, &RoundRecord::bytes_down);
   io.column("/rounds/bytes_up", rounds, &RoundRecord::bytes_up);
   io.column("/rounds/bytes_state", rounds, &RoundRecord::bytes_state);
+  time_columns(io, rounds);
   summary_columns(io, "clients", rounds, &RoundRecord::clients, asked);
   summary_columns(io, "personal", rounds, &RoundRecord::personal, asked);
   summary_columns(io, "holdout", rounds, &RoundRecord::holdout_clients, asked);
@@ -249,8 +272,9 @@ void evaluation_columns(Io& io, Evaluations& evaluations, const std::set<std::st
   io.column("/evaluations/seconds", evaluations, &ClientEvaluation::seconds);
 }
 
+// `timed`: the run has virtual time.
 template <class Io, class Clients>
-void client_columns(Io& io, const std::vector<std::string>& scalars, Clients& clients) {
+void client_columns(Io& io, const std::vector<std::string>& scalars, bool timed, Clients& clients) {
   io.column("/clients/round", clients, &ClientRecord::round);
   io.column("/clients/client", clients, &ClientRecord::client);
   io.column("/clients/rank", clients, &ClientRecord::rank);
@@ -265,6 +289,13 @@ void client_columns(Io& io, const std::vector<std::string>& scalars, Clients& cl
   io.column("/clients/delta_norm", clients, &ClientRecord::delta_norm);
   io.column("/clients/seconds", clients, &ClientRecord::seconds);
   io.column("/clients/model", clients, &ClientRecord::model);
+  if (timed) {
+    io.column("/clients/start_seconds", clients, &ClientRecord::start_seconds);
+    io.column("/clients/finish_seconds", clients, &ClientRecord::finish_seconds);
+    io.column("/clients/download_seconds", clients, &ClientRecord::download_seconds);
+    io.column("/clients/compute_seconds_virtual", clients, &ClientRecord::compute_seconds);
+    io.column("/clients/upload_seconds", clients, &ClientRecord::upload_seconds);
+  }
   for (size_t i = 0; i < scalars.size(); ++i) {
     io.column(
         "/clients/" + scalars[i],
@@ -286,7 +317,7 @@ const std::set<std::string>& own_client_columns() {
   static const std::set<std::string> names = [] {
     Names io;
     std::vector<ClientRecord> none;
-    client_columns(io, {}, none);
+    client_columns(io, {}, true, none);
     return io.take();
   }();
   return names;
@@ -398,19 +429,20 @@ std::vector<RoundRecord> read_rounds(const Hdf5File& file) {
 
 void write_clients(Hdf5File& file, const RecordLog<ClientRecord>& clients,
                    const std::vector<std::string>& scalars) {
+  const bool timed = clients.size() > 0 && !std::isnan(clients.read(0, 1)[0].start_seconds);
   write_blocks(file, clients,
-               [&](Writer& io, auto& records) { client_columns(io, scalars, records); });
+               [&](Writer& io, auto& records) { client_columns(io, scalars, timed, records); });
   static_assert(static_cast<int64_t>(ClientStatus::kTrained) == 0 &&
-                static_cast<int64_t>(ClientStatus::kPersonalDiverged) == 5);
+                static_cast<int64_t>(ClientStatus::kNotNeeded) == 8);
   file.write_attribute("/clients/status", "codes",
                        "0 trained, 1 diverged, 2 straggler left out, 3 straggler's part counted, "
-                       "4 lost, 5 trained but its own model diverged");
+                       "4 lost, 5 trained but its own model diverged, 6 offline, 8 not needed");
 }
 
 void read_clients(const Hdf5File& file, const std::vector<std::string>& scalars,
                   RecordLog<ClientRecord>& clients) {
   read_blocks(file, "/clients", clients,
-              [&](Reader& io, auto& records) { client_columns(io, scalars, records); });
+              [&](Reader& io, auto& records) { client_columns(io, scalars, true, records); });
 }
 
 void write_evaluations(Hdf5File& file, const RecordLog<ClientEvaluation>& evaluations,

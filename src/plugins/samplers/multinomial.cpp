@@ -11,7 +11,7 @@ namespace {
 
 class Multinomial final : public Sampler {
  public:
-  explicit Multinomial(const Setup& setup) : draws_(setup.job.get<int64_t>("cohort")) {
+  explicit Multinomial(const Setup& setup) {
     const auto weighting = setup.job.get<std::string>("weighting");
     FL_CHECK(weighting == "samples", "weighting is ", weighting,
              ", but sampler multinomial draws clients in proportion to their samples and weighs "
@@ -43,7 +43,7 @@ class Multinomial final : public Sampler {
     }
     if (all == 0) return {};
     std::map<int64_t, int64_t> counts;  // by client
-    for (int64_t draw = 0; draw < draws_; ++draw) {
+    for (int64_t draw = 0; draw < request.cohort; ++draw) {
       const int64_t sample = rng.below(all);
       const auto place =
           who.everybody()
@@ -53,14 +53,11 @@ class Multinomial final : public Sampler {
     }
     std::vector<Drawn> cohort;
     for (const auto& [client, count] : counts)
-      cohort.push_back({client, static_cast<double>(count) / static_cast<double>(draws_)});
+      cohort.push_back({client, static_cast<double>(count) / static_cast<double>(request.cohort)});
     return cohort;
   }
 
   bool weighs() const override { return true; }
-
- private:
-  int64_t draws_;
 };
 
 FL_REGISTER(Sampler, "multinomial", Multinomial);

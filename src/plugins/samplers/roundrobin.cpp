@@ -11,9 +11,9 @@ namespace {
 
 class RoundRobin final : public Sampler {
  public:
-  explicit RoundRobin(const Setup& setup)
-      : cohort_(setup.job.get<int64_t>("cohort")), seed_(setup.job.seed()) {
-    FL_CHECK(cohort_ <= setup.clients, "cohort is ", cohort_, " (must be 1 to ", setup.clients,
+  explicit RoundRobin(const Setup& setup) : seed_(setup.job.seed()) {
+    const auto cohort = setup.job.get<int64_t>("cohort");
+    FL_CHECK(cohort <= setup.clients, "cohort is ", cohort, " (must be 1 to ", setup.clients,
              ", the number of clients that may train)");
   }
 
@@ -41,7 +41,7 @@ class RoundRobin final : public Sampler {
       const int64_t id = request.candidates.id(place);
       order.emplace_back(turns[id], Rng(seed_, "roundrobin", turns[id], id).uniform(), id);
     }
-    const int64_t count = std::min(cohort_, std::ssize(order));
+    const int64_t count = std::min(request.cohort, std::ssize(order));
     std::partial_sort(order.begin(), order.begin() + count, order.end());
     std::vector<int64_t> chosen;
     for (int64_t i = 0; i < count; ++i)
@@ -60,7 +60,6 @@ class RoundRobin final : public Sampler {
  private:
   static constexpr const char* kTurns = "roundrobin.turns";
 
-  int64_t cohort_;
   uint64_t seed_;
 };
 

@@ -13,9 +13,10 @@ namespace {
 
 class Uniform final : public Sampler {
  public:
-  explicit Uniform(const Setup& setup) : cohort_(setup.job.get<int64_t>("cohort")) {
+  explicit Uniform(const Setup& setup) {
+    const auto cohort = setup.job.get<int64_t>("cohort");
     const auto holdout = setup.job.get<int64_t>("holdout-clients");
-    FL_CHECK(cohort_ >= 1 && cohort_ <= setup.clients, "cohort is ", cohort_, " (must be 1 to ",
+    FL_CHECK(cohort >= 1 && cohort <= setup.clients, "cohort is ", cohort, " (must be 1 to ",
              setup.clients, ", the number of clients",
              holdout > 0 ? message(" without the ", holdout, " that are held out") : "", ")");
   }
@@ -32,7 +33,8 @@ class Uniform final : public Sampler {
   std::vector<Drawn> sample(const SampleRequest& request, Rng& rng) const override {
     const int64_t candidates = request.candidates.size();
     std::set<int64_t> chosen;  // places
-    for (int64_t last = std::max<int64_t>(candidates - cohort_, 0); last < candidates; ++last) {
+    for (int64_t last = std::max<int64_t>(candidates - request.cohort, 0); last < candidates;
+         ++last) {
       // Among 0..last; what is taken already stands for `last`, which cannot be.
       if (!chosen.insert(rng.below(last + 1)).second) chosen.insert(last);
     }
@@ -40,9 +42,6 @@ class Uniform final : public Sampler {
     for (const int64_t place : chosen) cohort.push_back({request.candidates.id(place)});
     return cohort;
   }
-
- private:
-  int64_t cohort_;
 };
 
 FL_REGISTER(Sampler, "uniform", Uniform);

@@ -60,6 +60,7 @@ class Jsonl final : public Tracker {
     const auto add = [&](const std::string& name, double value) {
       if (!std::isnan(value)) line[name] = number(value);
     };
+    add("virtual_seconds", r.virtual_time.end);
     add("test_loss", r.test_loss);
     add("test_accuracy", r.test_accuracy);
     add("test_balanced_accuracy", r.metrics.balanced_accuracy);

@@ -1,0 +1,397 @@
+#include "engine/virtual_clock.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <numeric>
+#include <queue>
+#include <span>
+#include <utility>
+
+#include "base/check.h"
+
+namespace fl_sim {
+
+const OptionSet<ClockOptions> ClockOptions::kOptions(
+    1030,
+    {{&ClockOptions::assign,
+      {.name = "devices.assign",
+       .default_value = "order",
+       .meaning = "which client has which device: in order, by chance, the faster the more samples "
+                  "it holds, or the faster the higher its main label",
+       .choices = {"order", "random", "speed-by-size", "speed-by-label"},
+       .read_by = "devices"}},
+     {&ClockOptions::rule,
+      {.name = "clock.rule",
+       .default_value = "plain",
+       .meaning = "what a task costs: plain, or as FedScale counts (whole batches, kbit of 1024)",
+       .choices = {"plain", "fedscale"},
+       .read_by = "devices"}},
+     {&ClockOptions::pass_factor,
+      {.name = "clock.pass-factor",
+       .default_value = "3",
+       .meaning = "what a training step costs, in forward passes",
+       .range = more_than(0),
+       .read_by = "devices"}},
+     {&ClockOptions::kappa,
+      {.name = "clock.kappa",
+       .default_value = "1",
+       .meaning =
+           "what this model's forward pass costs, in those that the devices' figures are for",
+       .range = more_than(0),
+       .read_by = "devices"}},
+     {&ClockOptions::latency,
+      {.name = "clock.latency",
+       .default_value = "0",
+       .meaning = "seconds that each transfer takes beside its bits",
+       .range = at_least(0),
+       .read_by = "devices"}},
+     {&ClockOptions::over_commit,
+      {.name = "clock.over-commit",
+       .default_value = "1",
+       .meaning = "so many times the cohort is drawn; FedScale has 1.3",
+       .range = at_least(1),
+       .read_by = "devices"}},
+     {&ClockOptions::keep,
+      {.name = "clock.keep",
+       .default_value = "all",
+       .meaning = "whose updates count: all that arrive, the first `cohort` ones, or those until "
+                  "clock.deadline",
+       .choices = {"all", "fastest", "deadline"},
+       .read_by = "devices"}},
+     {&ClockOptions::deadline,
+      {.name = "clock.deadline",
+       .default_value = "0",
+       .meaning = "seconds after which a round ends; 0: never",
+       .range = at_least(0),
+       .read_by = "devices"}},
+     {&ClockOptions::late,
+      {.name = "clock.late",
+       .default_value = "drop",
+       .meaning =
+           "what becomes of clients that the deadline is too early for: nothing, or the part "
+           "of their work that they can do until then",
+       .choices = {"drop", "partial"},
+       .read_by = "devices"}},
+     {&ClockOptions::quorum,
+      {.name = "clock.quorum",
+       .default_value = "0",
+       .meaning = "share of the cohort without which a round changes nothing; FLASH has 0.8",
+       .range = between(0, 1),
+       .read_by = "devices"}},
+     {&ClockOptions::wait_lost,
+      {.name = "clock.wait-lost",
+       .default_value = "true",
+       .meaning = "lost clients are waited for, as the server cannot know; false: as FedScale",
+       .read_by = "devices"}},
+     {&ClockOptions::min_online,
+      {.name = "clock.min-online",
+       .default_value = "1",
+       .meaning = "clients that can be reached before a round begins",
+       .range = at_least(1),
+       .read_by = "devices"}},
+     {&ClockOptions::server_seconds,
+      {.name = "clock.server-seconds",
+       .default_value = "0",
+       .meaning = "seconds between a round's end and the next one's beginning",
+       .range = at_least(0),
+       .read_by = "devices"}},
+     {&ClockOptions::limit,
+      {.name = "clock.limit",
+       .default_value = "0",
+       .meaning = "virtual seconds after which no round begins; 0: no limit",
+       .range = at_least(0),
+       .read_by = "devices"}},
+     {&ClockOptions::interruption,
+      {.name = "availability.interruption",
+       .default_value = "throughout",
+       .meaning =
+           "whose update arrives: who can be reached throughout its task, at its end, or who "
+           "pauses meanwhile",
+       .choices = {"throughout", "end", "pause"},
+       .read_by = "devices"}}});
+
+namespace {
+
+ClosingRule::Keep keep_of(const std::string& word) {
+  return word == "all"       ? ClosingRule::Keep::kAll
+         : word == "fastest" ? ClosingRule::Keep::kFastest
+                             : ClosingRule::Keep::kDeadline;
+}
+
+}  // namespace
+
+RoundEnd close_round(const ClosingRule& rule, Micros start, std::vector<TimedTask>& tasks) {
+  using Keep = ClosingRule::Keep;
+  using End = TimedTask::End;
+  const Micros deadline = rule.deadline > 0 ? start + rule.deadline : kNever;
+  std::vector<TimedTask*> arrivals;
+  Micros last = start;  // arrival, in time or not
+  Micros last_loss = start;
+  for (TimedTask& task : tasks) {
+    task.end = task.lost ? End::kLost : task.finish > deadline ? End::kLate : End::kKept;
+    (task.lost ? last_loss : last) = std::max(task.lost ? last_loss : last, task.finish);
+    if (task.end == End::kKept) arrivals.push_back(&task);
+  }
+  const bool silent = last > deadline || (rule.wait_lost && last_loss > start);
+  std::stable_sort(arrivals.begin(), arrivals.end(),
+                   [](const TimedTask* a, const TimedTask* b) { return a->finish < b->finish; });
+  Micros end = arrivals.empty() ? start : arrivals.back()->finish;
+  if (rule.keep == Keep::kFastest && std::ssize(arrivals) >= rule.wanted && rule.wanted > 0) {
+    end = arrivals[static_cast<size_t>(rule.wanted - 1)]->finish;
+    for (size_t i = static_cast<size_t>(rule.wanted); i < arrivals.size(); ++i)
+      arrivals[i]->end = End::kNotNeeded;
+    arrivals.resize(static_cast<size_t>(rule.wanted));
+  } else if (silent) {
+    end = deadline != kNever ? deadline : std::max(end, last_loss);
+  }
+  const auto needed = static_cast<double>(rule.wanted) * rule.quorum;
+  const bool counts = static_cast<double>(arrivals.size()) >= needed;
+  if (!counts) {
+    for (TimedTask* task : arrivals) task->end = End::kNotNeeded;
+  }
+  return {end, counts};
+}
+
+const TimedTask* Timetable::task_of(int64_t client) const {
+  const auto found =
+      std::lower_bound(tasks.begin(), tasks.end(), client,
+                       [](const TimedTask& task, int64_t id) { return task.client < id; });
+  return found != tasks.end() && found->client == client ? &*found : nullptr;
+}
+
+VirtualClock::VirtualClock(const Experiment& experiment)
+    : e_(experiment),
+      runs_(!e_.devices->none()),
+      o_(read_options<ClockOptions>(e_.job)),
+      local_(e_.job),
+      exchanges_(e_.algorithm->needs().exchanges),
+      seed_(e_.job.seed()) {
+  check();
+  if (runs_) assign_rows();
+}
+
+void VirtualClock::check() const {
+  const auto name = [&](const std::string& key) { return e_.job.get<std::string>(key); };
+  FL_CHECK(runs_ || !e_.availability->follows_time(), "availability is ", name("availability"),
+           ", which follows time, but devices is none, so that there is no time (choose devices, "
+           "such as --devices uniform)");
+  if (!runs_) return;
+  FL_CHECK(!e_.algorithm->needs().pooled, "devices is ", name("devices"), ", but algorithm ",
+           name("algorithm"),
+           " trains on everybody's samples at once, which no client's device does (leave it out)");
+  FL_CHECK(o_.over_commit == 1 || o_.keep != "all", "clock.over-commit is ", o_.over_commit,
+           ", but clock.keep is all, so that all that are drawn count (choose fastest)");
+  FL_CHECK(o_.over_commit == 1 || !e_.sampler->weighs(), "clock.over-commit is ", o_.over_commit,
+           ", but sampler ", name("sampler"),
+           " weighs whom it draws, whoever arrives (choose sampler uniform)");
+  FL_CHECK((o_.deadline > 0) || o_.keep != "deadline",
+           "clock.keep is deadline, but clock.deadline is 0 (set it)");
+  FL_CHECK(o_.deadline == 0 || o_.keep != "all", "clock.deadline is ", o_.deadline,
+           ", but clock.keep is all, so that all are waited for (choose deadline, or fastest)");
+  FL_CHECK(o_.late == "drop" || o_.deadline > 0,
+           "clock.late is partial, but clock.deadline is 0 (set it)");
+  FL_CHECK(o_.interruption == "throughout" || e_.availability->follows_time(),
+           "availability.interruption is ", o_.interruption, ", but availability ",
+           name("availability"), " follows rounds, in which nobody is interrupted (leave it out)");
+  const int64_t trains = e_.trained.empty() ? e_.partition.clients() : std::ssize(e_.trained);
+  FL_CHECK(o_.min_online <= trains, "clock.min-online is ", o_.min_online, " (must be at most ",
+           trains, ", the number of clients that may train)");
+}
+
+void VirtualClock::assign_rows() {
+  const int64_t devices = e_.devices->rows(), clients = e_.partition.clients();
+  const auto by = e_.job.get<std::string>("devices");
+  FL_CHECK(devices > 0, "devices ", by, " has no device");
+  if (o_.assign == "order") return;
+  rows_.resize(static_cast<size_t>(clients));
+  if (o_.assign == "random") {
+    Rng rng(seed_, "devices");
+    if (devices < clients) {
+      for (int64_t& row : rows_) row = rng.below(devices);
+      return;
+    }
+    const std::vector<int64_t> order = rng.permutation(devices);
+    std::copy(order.begin(), order.begin() + clients, rows_.begin());
+    return;
+  }
+  // Devices from the slowest one, as often as there are clients; clients by what they follow.
+  std::vector<std::pair<double, int64_t>> speed;
+  for (int64_t client = 0; client < clients; ++client) {
+    const int64_t row = client % devices;
+    speed.emplace_back(-e_.devices->device(row).seconds_per_sample, row);
+  }
+  std::sort(speed.begin(), speed.end());
+  std::vector<std::pair<int64_t, int64_t>> order;
+  const torch::Tensor labels = e_.data.train.labels;
+  FL_CHECK(o_.assign == "speed-by-size" || !labels.is_floating_point(),
+           "devices.assign is speed-by-label, but the data have numbers for labels");
+  const torch::Tensor numbers = labels.to(torch::kInt64).contiguous();
+  const int64_t positions = e_.data.train.positions();
+  for (int64_t client = 0; client < clients; ++client) {
+    int64_t key = e_.partition.size(client);
+    if (o_.assign == "speed-by-label") {
+      std::map<int64_t, int64_t> counts;
+      for (const int64_t sample : e_.partition.of(client))
+        ++counts[numbers.data_ptr<int64_t>()[sample * positions]];
+      const auto most =
+          std::max_element(counts.begin(), counts.end(),
+                           [](const auto& a, const auto& b) { return a.second < b.second; });
+      key = most == counts.end() ? 0 : most->first;
+    }
+    order.emplace_back(key, client);
+  }
+  std::sort(order.begin(), order.end());
+  for (size_t i = 0; i < order.size(); ++i)
+    rows_[static_cast<size_t>(order[i].second)] = speed[i].second;
+}
+
+Device VirtualClock::device_of(int64_t client) const {
+  return e_.devices->device(rows_.empty() ? client % e_.devices->rows()
+                                          : rows_[static_cast<size_t>(client)]);
+}
+
+int64_t VirtualClock::drawn(int64_t cohort) const {
+  // A product such as 1.1 * 10 may lie a little below the number that is meant.
+  constexpr double kRounding = 1e-9;
+  return static_cast<int64_t>(std::floor(o_.over_commit * static_cast<double>(cohort) + kRounding));
+}
+
+Micros VirtualClock::begin(Micros time) const {
+  if (!runs_ || e_.availability->everybody() || !e_.availability->follows_time()) return time;
+  const int64_t all = e_.trained.empty() ? e_.partition.clients() : std::ssize(e_.trained);
+  const auto id = [&](int64_t place) {
+    return e_.trained.empty() ? place : e_.trained[static_cast<size_t>(place)];
+  };
+  int64_t online = 0;
+  for (int64_t place = 0; place < all && online < o_.min_online; ++place)
+    online += e_.availability->online(id(place), 0, time) ? 1 : 0;
+  if (online >= o_.min_online) return time;
+  // Whoever changes next, from then on. Those that leave at an instant leave before others come.
+  constexpr int64_t kMost = int64_t{1} << 24;
+  using Change = std::tuple<Micros, bool, int64_t>;  // when, whether it comes, client
+  std::priority_queue<Change, std::vector<Change>, std::greater<>> changes;
+  online = 0;
+  for (int64_t place = 0; place < all; ++place) {
+    const int64_t client = id(place);
+    const bool on = e_.availability->online(client, 0, time);
+    online += on ? 1 : 0;
+    const Micros next =
+        on ? e_.availability->next_off(client, time) : e_.availability->next_on(client, time);
+    if (next != kNever) changes.emplace(next, !on, client);
+  }
+  for (int64_t n = 0; n < kMost + all && !changes.empty(); ++n) {
+    const auto [when, comes, client] = changes.top();
+    changes.pop();
+    online += comes ? 1 : -1;
+    if (online >= o_.min_online) return when;
+    const Micros next =
+        comes ? e_.availability->next_off(client, when) : e_.availability->next_on(client, when);
+    if (next != kNever) changes.emplace(next, !comes, client);
+  }
+  throw Error(message("availability ", e_.job.get<std::string>("availability"), " has never ",
+                      o_.min_online, " of the ", all,
+                      " clients that may train online at once after ", seconds_of(time),
+                      " s (a smaller clock.min-online, or other traces)"));
+}
+
+// Of a task whose limit is set.
+void VirtualClock::time(TimedTask& task, const Device& device, double extra,
+                        const Traffic& traffic) const {
+  const int64_t holds = e_.partition.size(task.client);
+  task.samples = exchanges_ * local_.samples_of(holds, task.limit);
+  const auto exchanges = static_cast<double>(exchanges_);
+  const double pass = o_.pass_factor * device.seconds_per_sample * o_.kappa;
+  double down = 8.0 * static_cast<double>(traffic.down) / device.down_bps,
+         up = 8.0 * static_cast<double>(traffic.up) / device.up_bps;
+  double compute = pass * static_cast<double>(task.samples);
+  if (o_.rule == "fedscale") {
+    compute = pass * exchanges *
+              static_cast<double>(local_.batch_size * local_.steps_of(holds, task.limit));
+    down *= 1000.0 / 1024;  // kbit of 1024 over kbit/s of 1000
+    up *= 1000.0 / 1024;
+  }
+  task.down = micros(exchanges * (down + o_.latency));
+  task.compute = micros(compute + exchanges * extra);
+  task.up = micros(exchanges * (up + o_.latency));
+  if (task.duration() == 0) task.compute = 1;
+}
+
+// The most work that is through at the deadline; 0: not even the least.
+int64_t VirtualClock::limit_for(const TimedTask& task, const Device& device, double extra,
+                                const Traffic& traffic) const {
+  const int64_t planned = local_.steps > 0 ? local_.steps : local_.epochs;
+  int64_t low = 0, high = task.limit > 0 ? std::min(task.limit, planned) : planned;
+  while (low < high) {
+    TimedTask part = task;
+    part.limit = (low + high + 1) / 2;
+    time(part, device, extra, traffic);
+    if (part.duration() <= micros(o_.deadline)) {
+      low = part.limit;
+    } else {
+      high = part.limit - 1;
+    }
+  }
+  return low;
+}
+
+void VirtualClock::interrupt(TimedTask& task, Micros start) const {
+  const Availability& a = *e_.availability;
+  if (!a.follows_time()) return;
+  const Micros duration = task.duration();
+  if (o_.interruption == "pause") {
+    const Micros through = a.after_work(task.client, start, duration);
+    task.offline = through == kNever;
+    if (!task.offline) task.finish = through;
+  } else if (o_.interruption == "end") {
+    task.offline = !a.online(task.client, 0, task.finish);
+  } else if (!a.on_throughout(task.client, start, duration)) {
+    task.offline = true;
+    task.finish = std::min(task.finish, a.next_off(task.client, start));
+  }
+  task.lost = task.lost || task.offline;
+}
+
+TimedTask VirtualClock::task(int64_t round, Micros start, int64_t client, int64_t limit,
+                             const Traffic& traffic) const {
+  TimedTask task{.client = client, .limit = limit};
+  const Device device = e_.devices->in_task(device_of(client), client, round);
+  const double extra = e_.devices->extra_seconds(client, round, local_.epochs);
+  if (o_.late == "partial") {
+    const int64_t most = limit_for(task, device, extra, traffic);
+    if (most > 0) {
+      const int64_t planned = local_.steps > 0 ? local_.steps : local_.epochs;
+      task.limit = most < planned ? most : limit;
+    }
+  }
+  time(task, device, extra, traffic);
+  task.finish = start + task.duration();
+  interrupt(task, start);
+  return task;
+}
+
+Timetable VirtualClock::round(int64_t round, Micros start, const std::vector<int64_t>& clients,
+                              const std::function<int64_t(int64_t client)>& limit,
+                              const std::set<int64_t>& lost, const Traffic& traffic) const {
+  Timetable table{.start = start, .end = start, .tasks = {}};
+  for (const int64_t client : clients) {
+    TimedTask one = task(round, start, client, limit(client), traffic);
+    one.lost = one.lost || lost.contains(client);
+    table.tasks.push_back(one);
+  }
+  // Samplers give ascending ids: chance decides between those who arrive at once.
+  Rng rng(seed_, "draw order", round);
+  rng.shuffle(std::span(table.tasks));
+  const ClosingRule rule{.keep = keep_of(o_.keep),
+                         .wanted = e_.job.get<int64_t>("cohort"),
+                         .deadline = micros(o_.deadline),
+                         .quorum = o_.quorum,
+                         .wait_lost = o_.wait_lost};
+  const RoundEnd end = close_round(rule, start, table.tasks);
+  table.end = end.at + micros(o_.server_seconds);
+  std::sort(table.tasks.begin(), table.tasks.end(),
+            [](const TimedTask& a, const TimedTask& b) { return a.client < b.client; });
+  return table;
+}
+
+}  // namespace fl_sim

@@ -1,0 +1,116 @@
+// Virtual time of synchronous rounds: who finishes when, whose updates count, and when a round
+// ends.
+//
+// All of it follows from the job: devices, planned samples, planned bytes and draws by (seed,
+// purpose, round, client); nothing is measured, and nothing of it depends on what was learnt. So
+// the whole timetable of a run is there without training, and the same on any number of ranks.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "base/option_set.h"
+#include "base/virtual_time.h"
+#include "engine/experiment.h"
+#include "engine/traffic.h"
+#include "learning/batches.h"
+
+namespace fl_sim {
+
+struct ClockOptions {
+  std::string rule = "plain";
+  double pass_factor = 3, kappa = 1, latency = 0;
+  double over_commit = 1, deadline = 0, quorum = 0, server_seconds = 0, limit = 0;
+  std::string keep = "all", late = "drop";
+  bool wait_lost = true;
+  int64_t min_online = 1;
+  std::string assign = "order", interruption = "throughout";
+  static const OptionSet<ClockOptions> kOptions;
+};
+
+// A task of a round: a client is sent the model, trains, and sends its update.
+struct TimedTask {
+  int64_t client = 0;
+  int64_t limit = 0;    // of its work, see ClientGroup; 0: none
+  int64_t samples = 0;  // that it would process
+  Micros down = 0, compute = 0, up = 0;
+  Micros finish = 0;     // when its update arrives, or where it does not, when that is known
+  bool offline = false;  // it cannot be reached any more before that
+  bool lost = false;     // it never answers, whatever the reason
+  enum class End { kKept, kLate, kNotNeeded, kLost } end = End::kKept;
+
+  Micros duration() const { return down + compute + up; }
+};
+
+// How a round is closed.
+struct ClosingRule {
+  enum class Keep { kAll, kFastest, kDeadline } keep = Keep::kAll;
+  int64_t wanted = 0;     // updates, m
+  Micros deadline = 0;    // since the round's start; 0: none
+  double quorum = 0;      // share of m without which no update counts
+  bool wait_lost = true;  // a lost client is waited for as one that may still come
+};
+
+// When a round ends that has started at `start`, and whether its updates count. Tasks are in the
+// order of the draw, which decides between those that arrive at once; sets their `end`.
+struct RoundEnd {
+  Micros at;
+  bool counts;
+};
+RoundEnd close_round(const ClosingRule& rule, Micros start, std::vector<TimedTask>& tasks);
+
+// A round's tasks, ascending by client.
+struct Timetable {
+  Micros start = 0, end = 0;
+  std::vector<TimedTask> tasks;
+
+  const TimedTask* task_of(int64_t client) const;  // nullptr: it was not drawn
+};
+
+class VirtualClock {
+ public:
+  // Throws Error where the job's options contradict each other, or cannot work with its algorithm
+  // or sampler.
+  explicit VirtualClock(const Experiment& experiment);
+
+  bool runs() const { return runs_; }
+  const ClockOptions& options() const { return o_; }
+
+  // How many clients are drawn where `cohort` updates are wanted.
+  int64_t drawn(int64_t cohort) const;
+
+  // The first instant at or after `time` at which `clock.min-online` of those that may train can
+  // be reached. Throws Error if there is none.
+  Micros begin(Micros time) const;
+
+  // A round that starts at `start` with these clients, ascending. `limit`: of a client's work, 0
+  // for none; `lost`: those that never answer.
+  Timetable round(int64_t round, Micros start, const std::vector<int64_t>& clients,
+                  const std::function<int64_t(int64_t client)>& limit,
+                  const std::set<int64_t>& lost, const Traffic& traffic) const;
+
+  Device device_of(int64_t client) const;
+
+ private:
+  void check() const;
+  void assign_rows();
+  TimedTask task(int64_t round, Micros start, int64_t client, int64_t limit,
+                 const Traffic& traffic) const;
+  void time(TimedTask& task, const Device& device, double extra, const Traffic& traffic) const;
+  int64_t limit_for(const TimedTask& task, const Device& device, double extra,
+                    const Traffic& traffic) const;
+  void interrupt(TimedTask& task, Micros start) const;
+
+  const Experiment& e_;
+  const bool runs_;
+  const ClockOptions o_;
+  const LocalPlan local_;
+  const int64_t exchanges_;
+  const uint64_t seed_;
+  std::vector<int64_t> rows_;  // of devices, by client; empty: client k has row k
+};
+
+}  // namespace fl_sim
