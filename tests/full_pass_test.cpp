@@ -79,6 +79,28 @@ TEST(FullPass, TheDirectPassIsTheGeneralOne) {
   EXPECT_EQ(plain.losses(at, torch::kFloat32), noisy.losses(at, torch::kFloat32));
 }
 
+// Proves in which order the direct pass adds, to the last bit: pieces of 50 samples, each with its
+// share of the client's.
+TEST(FullPass, TheDirectPassTakesFiftySamplesAtATime) {
+  const World world("");
+  const torch::Tensor row = world.rows[0];
+  const auto direct = world.network->direct_pass(50);
+  torch::Tensor sum = torch::zeros({world.network->layout().trainable()});
+  const auto list = world.partition.of(0);
+  for (const auto& [first, count] : {std::pair<size_t, size_t>{0, 50}, {50, 10}}) {
+    direct->load(world.samples, list.subspan(first, count), 0.5, 0.25);
+    direct->forward(row.data_ptr<float>());
+    direct->loss();
+    direct->backward(row.data_ptr<float>(),
+                     {.row = sum.data_ptr<float>(),
+                      .scale = static_cast<float>(static_cast<double>(count) / 60),
+                      .add = true});
+  }
+  ClientGroup group{.ids = {0}, .data = world.data, .seed = 4};
+  const torch::Tensor found = FullPass(world.setup).gradients(group, row.unsqueeze(0), 3)[0];
+  EXPECT_TRUE(torch::equal(found, sum)) << largest(found - sum);
+}
+
 // Proves the gradient in double against that of the mean loss by PyTorch's own differentiation.
 TEST(FullPass, TheGradientIsThatOfTheMeanLoss) {
   const World world("");

@@ -33,7 +33,7 @@ constexpr double kDown = 5172e3, kDownSigma = 0.484, kDownWithin = 0.37;
 constexpr double kUp = 3103e3, kUpSigma = 0.70, kUpWithin = 0.40;
 constexpr double kCorrelation = 0.63;
 
-const Workload& workload_of(const std::string& name) {
+Workload workload_of(const std::string& name) {
   return *std::find_if(kWorkloads.begin(), kWorkloads.end(),
                        [&](const Workload& w) { return w.name == name; });
 }
@@ -101,7 +101,7 @@ class FlashDevices final : public Devices {
 
  private:
   int64_t clients_;
-  const Workload& work_;
+  Workload work_;
   double pass_;
 };
 
