@@ -47,6 +47,13 @@ class Afl final : public Algorithm {
     const auto cohort = job.get<int64_t>("cohort");
     FL_CHECK(cohort == clients_, "cohort is ", cohort, " (must be ", clients_,
              ": afl needs the losses of all clients in every round)");
+    const auto is = [&](const char* key, const char* usual) {  // or the job has no such key
+      const auto found = job.values().find(key);
+      return found == job.values().end() || found->second == usual;
+    };
+    FL_CHECK(is("availability", "chance") && is("clock.keep", "all"),
+             "clients may be out of reach or late, but afl needs all of them in every round (leave "
+             "availability and clock.keep as they are)");
     FL_CHECK(job.get<double>("availability.probability") == 1 &&
                  job.get<double>("availability.dropout") == 0,
              "clients may be unavailable or drop out, but afl needs all of them in every round "

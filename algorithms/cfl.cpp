@@ -59,6 +59,9 @@ class Cfl final : public Algorithm {
     const auto cohort = setup.job.get<int64_t>("cohort");
     FL_CHECK(cohort == setup.clients, "cohort is ", cohort, " (must be ", setup.clients,
              ", all clients: cfl compares their updates of one round)");
+    FL_CHECK(setup.job.get<std::string>("availability") == "chance", "availability is ",
+             setup.job.get<std::string>("availability"),
+             " (must be chance: cfl compares all clients' updates of one round)");
     FL_CHECK(setup.job.get<double>("availability.probability") == 1, "availability.probability is ",
              setup.job.get<double>("availability.probability"),
              " (must be 1: cfl compares all clients' updates of one round)");

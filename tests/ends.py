@@ -87,7 +87,9 @@ class Ends(Case):
                 with self.subTest(what=what.name, ranks=ranks):
                     path = self.path(f"{what.name}-{ranks}.h5")
                     options = ["--job", self.job, "--output", path, "--resume", "auto"]
-                    run = self.start(*options, ranks=ranks, FL_SIM_TEST=self.hold(6))
+                    # Not ignored, as under a test run that is to outlive its own terminal.
+                    run = self.start(*options, ranks=ranks, FL_SIM_TEST=self.hold(6),
+                                     prepare=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL))
                     self.reach(run, 3)
                     process = {rank_of(p): p for p in run.ranks()}[2] if ranks else run.process.pid
                     os.kill(process, what)

@@ -106,7 +106,7 @@ class VirtualTime(Case):
     def test_what_is_shown(self):
         path = self.path("shown.h5")
         run = self.succeed("--job", self.job, *DEVICES, "--output", path, "--quiet", "false")
-        self.assertRegex(run.out, r"\n  devices +flash\n")
+        self.assertRegex(run.out, r"\n  time +virtual, of devices flash\n")
         self.assertIn("over-commit 1.3", run.out)
         self.assertRegex(run.out, r"\nround 6/6 .*  virtual \d+:\d\d.*  of 13: 3 not needed\n")
         total = columns(path, "rounds")["virtual_seconds"][-1]

@@ -316,7 +316,9 @@ void check_declared(const std::string& kind, const std::string& name, const Plug
   const bool fit = name.find_first_not_of(
                        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
                        "0123456789_-") == std::string::npos;
-  FL_CHECK(fit && !name.empty() && name != "none" && name != "auto", who,
+  // One of fl_sim's own may be what "none" means.
+  const bool taken = name == "auto" || (name == "none" && !info.file.empty());
+  FL_CHECK(fit && !name.empty() && !taken, who,
            " has a name that no job can say (letters, digits, '-' and '_', not none or auto)");
   const auto& families = algorithm_families();
   FL_CHECK(

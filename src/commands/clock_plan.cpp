@@ -88,9 +88,8 @@ void show(const Experiment& e, Timetables all) {
   std::vector<double>& lengths = all.lengths;
   std::sort(lengths.begin(), lengths.end());
   const auto quantile = [&](double q) {
-    return lengths.empty()
-               ? 0
-               : lengths[static_cast<size_t>(q * static_cast<double>(lengths.size() - 1))];
+    const double place = std::ceil(q * static_cast<double>(lengths.size()) - 1e-9) - 1;
+    return lengths.empty() ? 0 : lengths[static_cast<size_t>(std::max(0.0, place))];
   };
   const auto each = [&](int64_t n) { return fixed(static_cast<double>(n) / rounds, 2); };
   const auto share = [](double part, double whole) {
@@ -123,6 +122,8 @@ void show(const Experiment& e, Timetables all) {
                                      static_cast<double>(all.samples)),
                                " of the samples, ", all.sum.wasted_bytes_down, " bytes down, ",
                                all.sum.wasted_bytes_up, " up")});
+  for (auto k = e.holdout.rbegin(); k != e.holdout.rend(); ++k)
+    all.counts.erase(all.counts.begin() + static_cast<std::ptrdiff_t>(*k));  // they never train
   const auto never = std::count(all.counts.begin(), all.counts.end(), 0);
   const auto [least, most] = std::minmax_element(all.counts.begin(), all.counts.end());
   table.add(

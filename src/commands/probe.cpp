@@ -84,6 +84,7 @@ Trial Probe::run(int64_t steps) {
   Host& host = simulation.host();
   ServerState model = simulation.server();
   Planner planner(e_, 1);
+  planner.charge(client_traffic(e_, model));
   Server server(e_);
   const LocalPlan local(e_.job);
   const ProcessMemory before = memory_now();
@@ -201,8 +202,9 @@ Measured Probe::measure() {
                                           {"availability.dropout", "0"},
                                           {"inject", "none"},
                                           {"state-dir", "none"},
-                                          {"state-memory", "0"}})
-    e_.job.set(key, value);
+                                          {"state-memory", "0"}}) {
+    if (e_.job.values().contains(key)) e_.job.set(key, value);
+  }
   if (read_options<EvaluationPlan>(e_.job).share > 0) e_.job.set("evaluate-every", "1");
   malloc_trim(0);
 

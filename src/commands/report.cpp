@@ -197,7 +197,7 @@ std::string header(const Experiment& e, const Communicator& comm, const GpuComm&
     line("", settings(job, split_name(value("availability")).first + "."));
   }
   if (value("devices") != "none") {
-    line("devices", value("devices"));
+    line("time", message("virtual, of devices ", value("devices")));
     line("", settings(job, "devices."));
     line("", settings(job, split_name(value("devices")).first + "."));
     line("  clock", settings(job, "clock."));

@@ -32,7 +32,7 @@ int64_t bytes_of(const Partition& lists) {
 RunEstimate::RunEstimate(const Experiment& experiment, const Measured& measured,
                          const ProcessMemory& at_start, int64_t reading_peak)
     : e_(experiment), m_(measured), at_start_(at_start), reading_peak_(reading_peak) {
-  const RoundPlan plan = Planner(e_, 1).next({}, planning_memory(e_));
+  const RoundPlan plan = planner_of(1).next({}, planning_memory(e_));
   for (const int64_t clients : plan.clients) cohort_ += clients;
   rows_ = e_.algorithm->needs().pooled ? std::ssize(plan.groups) : cohort_;
   groups_ = std::ssize(plan.groups);
@@ -47,11 +47,18 @@ RunEstimate::RunEstimate(const Experiment& experiment, const Measured& measured,
                  : 0;
 }
 
+Planner RunEstimate::planner_of(int ranks) const {
+  Planner planner(e_, ranks);
+  const int64_t exchanges = e_.algorithm->needs().exchanges;
+  planner.charge({.down = m_.traffic.down / exchanges, .up = m_.traffic.up / exchanges});
+  return planner;
+}
+
 std::map<int64_t, RunEstimate::Load> RunEstimate::first_deal(int ranks) const {
   std::map<int64_t, Load> loads;
   for (int rank = ranks == 1 ? 0 : 1; rank < ranks; ++rank) loads[rank];
   const LocalPlan local(e_.job);
-  for (const PlannedGroup& group : Planner(e_, ranks).next({}, planning_memory(e_)).groups) {
+  for (const PlannedGroup& group : planner_of(ranks).next({}, planning_memory(e_)).groups) {
     Load& load = loads[group.rank];
     ++load.groups;
     for (size_t i = 0; i < group.ids.size(); ++i) {
@@ -66,7 +73,7 @@ std::map<int64_t, RunEstimate::Load> RunEstimate::first_deal(int ranks) const {
 }
 
 RunEstimate::Pace RunEstimate::pace(int ranks) const {
-  Planner planner(e_, ranks);
+  Planner planner = planner_of(ranks);
   planner.expect(m_.start, m_.step);
   State memory = planning_memory(e_);
   const int64_t rounds = std::min(rounds_, kSomeRounds);

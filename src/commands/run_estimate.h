@@ -12,6 +12,7 @@
 #include "commands/probe.h"
 #include "engine/evaluation_plan.h"
 #include "engine/experiment.h"
+#include "engine/planner.h"
 
 namespace fl_sim {
 
@@ -65,6 +66,7 @@ class RunEstimate {
   }
 
  private:
+  Planner planner_of(int ranks) const;  // that knows what clients are sent and send
   Need need(int ranks, bool serves, bool trains) const;
   static int hosts_of(int ranks) { return std::max(1, ranks - 1); }
 

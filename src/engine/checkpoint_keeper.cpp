@@ -21,7 +21,8 @@ std::string lines_of(const std::vector<std::string>& lines) {
 }
 
 // Keys that say when a run is through.
-constexpr std::array<const char*, 3> kEnds = {"rounds", "target-accuracy", "patience"};
+constexpr std::array<const char*, 4> kEnds = {"rounds", "target-accuracy", "patience",
+                                              "clock.limit"};
 
 std::string value_of(const std::map<std::string, std::string>& job, const std::string& key) {
   const auto found = job.find(key);

@@ -130,7 +130,8 @@ void Planner::end_exchange(const std::vector<ClientRecord>& trained) {
 // Whether no round may begin at `time` any more.
 bool Planner::out_of_time(Micros time) const {
   const double limit = clock_.options().limit;
-  return clock_.runs() && limit > 0 && time >= micros(limit);
+  if (!clock_.runs() || limit == 0) return false;
+  return time >= micros(limit) || clock_.next_begin(time) >= micros(limit);
 }
 
 bool Planner::evaluates(int64_t round) const {
@@ -326,10 +327,17 @@ RoundPlan Planner::training(const State& memory) {
   RoundPlan plan{.kind = RoundPlan::Kind::kTrain};
   timetable_ = {.start = clock_.begin(time_of(memory)), .end = 0, .tasks = {}};
   std::vector<Drawn> cohort = draw(round_, memory);
+  const std::vector<std::vector<Drawn>> parts = cut_into_lanes(cohort);
+  if (clock_.runs() && needs_.lanes > 1) {  // who is in no lane is not asked
+    cohort.clear();
+    for (const std::vector<Drawn>& part : parts)
+      cohort.insert(cohort.end(), part.begin(), part.end());
+    std::sort(cohort.begin(), cohort.end(),
+              [](const Drawn& a, const Drawn& b) { return a.client < b.client; });
+  }
   const Fate fate = fate_of(cohort);
   int64_t lane = 0;
-  for (const std::vector<Drawn>& part : cut_into_lanes(std::move(cohort)))
-    plan_lane(plan, lane++, part, fate);
+  for (const std::vector<Drawn>& part : parts) plan_lane(plan, lane++, part, fate);
   deal_groups(plan);
   first_ = plan;
   return plan;

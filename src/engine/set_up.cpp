@@ -15,6 +15,7 @@
 #include "base/version.h"
 #include "engine/model_trial.h"
 #include "engine/planned_partition.h"
+#include "engine/virtual_clock.h"
 #include "network/arithmetic.h"
 #include "process/test_hooks.h"
 
@@ -112,6 +113,7 @@ Experiment set_up(const Job& job, Communicator& comm) {
   Experiment e;
   if (comm.rank() == 0) {
     e = prepare_experiment(job, read_dataset(job));
+    VirtualClock{e};  // says what cannot be before anything is touched
     try_foreign_model(e);
     e.device = device_of(e.job, comm.node_rank());
   }

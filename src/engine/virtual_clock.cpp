@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "engine/experiment.h"
 
 namespace fl_sim {
 
@@ -44,13 +45,13 @@ const OptionSet<ClockOptions> ClockOptions::kOptions(
       {.name = "clock.latency",
        .default_value = "0",
        .meaning = "seconds that each transfer takes beside its bits",
-       .range = at_least(0),
+       .range = between(0, 1e9),
        .read_by = "devices"}},
      {&ClockOptions::over_commit,
       {.name = "clock.over-commit",
        .default_value = "1",
        .meaning = "so many times the cohort is drawn; FedScale has 1.3",
-       .range = at_least(1),
+       .range = between(1, 1e6),
        .read_by = "devices"}},
      {&ClockOptions::keep,
       {.name = "clock.keep",
@@ -63,7 +64,7 @@ const OptionSet<ClockOptions> ClockOptions::kOptions(
       {.name = "clock.deadline",
        .default_value = "0",
        .meaning = "seconds after which a round ends; 0: never",
-       .range = at_least(0),
+       .range = between(0, 1e9),
        .read_by = "devices"}},
      {&ClockOptions::late,
       {.name = "clock.late",
@@ -94,14 +95,15 @@ const OptionSet<ClockOptions> ClockOptions::kOptions(
       {.name = "clock.server-seconds",
        .default_value = "0",
        .meaning = "seconds between a round's end and the next one's beginning",
-       .range = at_least(0),
+       .range = between(0, 1e9),
        .read_by = "devices"}},
      {&ClockOptions::limit,
       {.name = "clock.limit",
        .default_value = "0",
        .meaning = "virtual seconds after which no round begins; 0: no limit",
-       .range = at_least(0),
-       .read_by = "devices"}},
+       .range = between(0, 1e12),
+       .read_by = "devices",
+       .may_change = true}},
      {&ClockOptions::interruption,
       {.name = "availability.interruption",
        .default_value = "throughout",
@@ -146,7 +148,9 @@ RoundEnd close_round(const ClosingRule& rule, Micros start, std::vector<TimedTas
     end = deadline != kNever ? deadline : std::max(end, last_loss);
   }
   const auto needed = static_cast<double>(rule.wanted) * rule.quorum;
-  const bool counts = static_cast<double>(arrivals.size()) >= needed;
+  if (arrivals.empty() && end == start) end = std::min(deadline, last_loss);  // time goes on
+  constexpr double kRounding = 1e-9;  // 0.55 of 100 is a little more than 55
+  const bool counts = static_cast<double>(arrivals.size()) + kRounding >= needed;
   if (!counts) {
     for (TimedTask* task : arrivals) task->end = End::kNotNeeded;
   }
@@ -194,6 +198,14 @@ void VirtualClock::check() const {
   FL_CHECK(o_.interruption == "throughout" || e_.availability->follows_time(),
            "availability.interruption is ", o_.interruption, ", but availability ",
            name("availability"), " follows rounds, in which nobody is interrupted (leave it out)");
+  FL_CHECK(o_.quorum == 0 || !e_.sampler->weighs(), "clock.quorum is ", o_.quorum, ", but sampler ",
+           name("sampler"),
+           " may draw a client several times, so that fewer come than are wanted (leave it out)");
+  FL_CHECK(o_.assign == "order" || !e_.devices->alike(), "devices.assign is ", o_.assign,
+           ", but devices ", name("devices"), " are all alike (leave it out)");
+  FL_CHECK(o_.min_online == 1 || e_.availability->follows_time() || e_.availability->everybody(),
+           "clock.min-online is ", o_.min_online, ", but availability ", name("availability"),
+           " follows rounds, so that nobody comes by waiting (leave it out)");
   const int64_t trains = e_.trained.empty() ? e_.partition.clients() : std::ssize(e_.trained);
   FL_CHECK(o_.min_online <= trains, "clock.min-online is ", o_.min_online, " (must be at most ",
            trains, ", the number of clients that may train)");
@@ -257,7 +269,9 @@ int64_t VirtualClock::drawn(int64_t cohort) const {
   return static_cast<int64_t>(std::floor(o_.over_commit * static_cast<double>(cohort) + kRounding));
 }
 
-Micros VirtualClock::begin(Micros time) const {
+Micros VirtualClock::next_begin(Micros time) const {
+  FL_CHECK(time <= kEndOfTime / 4, "virtual time has come to ", seconds_of(time),
+           " s, which is too long (are the devices' and the clock's figures right?)");
   if (!runs_ || e_.availability->everybody() || !e_.availability->follows_time()) return time;
   const int64_t all = e_.trained.empty() ? e_.partition.clients() : std::ssize(e_.trained);
   const auto id = [&](int64_t place) {
@@ -289,16 +303,26 @@ Micros VirtualClock::begin(Micros time) const {
         comes ? e_.availability->next_off(client, when) : e_.availability->next_on(client, when);
     if (next != kNever) changes.emplace(next, !comes, client);
   }
-  throw Error(message("availability ", e_.job.get<std::string>("availability"), " has never ",
-                      o_.min_online, " of the ", all,
-                      " clients that may train online at once after ", seconds_of(time),
-                      " s (a smaller clock.min-online, or other traces)"));
+  return kNever;
+}
+
+Micros VirtualClock::begin(Micros time) const {
+  const Micros next = next_begin(time);
+  FL_CHECK(next != kNever, "availability ", e_.job.get<std::string>("availability"), " has never ",
+           o_.min_online, " of the ",
+           e_.trained.empty() ? e_.partition.clients() : std::ssize(e_.trained),
+           " clients that may train online at once after ", seconds_of(time),
+           " s (a smaller clock.min-online, or other traces)");
+  return next;
 }
 
 // Of a task whose limit is set.
-void VirtualClock::time(TimedTask& task, const Device& device, double extra,
+void VirtualClock::time(TimedTask& task, const Device& device, int64_t round,
                         const Traffic& traffic) const {
   const int64_t holds = e_.partition.size(task.client);
+  const int64_t each = local_.batches_per_epoch(holds), steps = local_.steps_of(holds, task.limit);
+  const double extra =
+      e_.devices->extra_seconds(task.client, round, each > 0 ? (steps + each - 1) / each : 0);
   task.samples = exchanges_ * local_.samples_of(holds, task.limit);
   const auto exchanges = static_cast<double>(exchanges_);
   const double pass = o_.pass_factor * device.seconds_per_sample * o_.kappa;
@@ -306,8 +330,7 @@ void VirtualClock::time(TimedTask& task, const Device& device, double extra,
          up = 8.0 * static_cast<double>(traffic.up) / device.up_bps;
   double compute = pass * static_cast<double>(task.samples);
   if (o_.rule == "fedscale") {
-    compute = pass * exchanges *
-              static_cast<double>(local_.batch_size * local_.steps_of(holds, task.limit));
+    compute = pass * exchanges * static_cast<double>(local_.batch_size * steps);
     down *= 1000.0 / 1024;  // kbit of 1024 over kbit/s of 1000
     up *= 1000.0 / 1024;
   }
@@ -318,14 +341,14 @@ void VirtualClock::time(TimedTask& task, const Device& device, double extra,
 }
 
 // The most work that is through at the deadline; 0: not even the least.
-int64_t VirtualClock::limit_for(const TimedTask& task, const Device& device, double extra,
+int64_t VirtualClock::limit_for(const TimedTask& task, const Device& device, int64_t round,
                                 const Traffic& traffic) const {
   const int64_t planned = local_.steps > 0 ? local_.steps : local_.epochs;
   int64_t low = 0, high = task.limit > 0 ? std::min(task.limit, planned) : planned;
   while (low < high) {
     TimedTask part = task;
     part.limit = (low + high + 1) / 2;
-    time(part, device, extra, traffic);
+    time(part, device, round, traffic);
     if (part.duration() <= micros(o_.deadline)) {
       low = part.limit;
     } else {
@@ -356,15 +379,14 @@ TimedTask VirtualClock::task(int64_t round, Micros start, int64_t client, int64_
                              const Traffic& traffic) const {
   TimedTask task{.client = client, .limit = limit};
   const Device device = e_.devices->in_task(device_of(client), client, round);
-  const double extra = e_.devices->extra_seconds(client, round, local_.epochs);
   if (o_.late == "partial") {
-    const int64_t most = limit_for(task, device, extra, traffic);
+    const int64_t most = limit_for(task, device, round, traffic);
     if (most > 0) {
       const int64_t planned = local_.steps > 0 ? local_.steps : local_.epochs;
       task.limit = most < planned ? most : limit;
     }
   }
-  time(task, device, extra, traffic);
+  time(task, device, round, traffic);
   task.finish = start + task.duration();
   interrupt(task, start);
   return task;

@@ -14,11 +14,13 @@
 
 #include "base/option_set.h"
 #include "base/virtual_time.h"
-#include "engine/experiment.h"
 #include "engine/traffic.h"
 #include "learning/batches.h"
+#include "learning/devices.h"
 
 namespace fl_sim {
+
+struct Experiment;
 
 struct ClockOptions {
   std::string rule = "plain";
@@ -83,7 +85,8 @@ class VirtualClock {
   int64_t drawn(int64_t cohort) const;
 
   // The first instant at or after `time` at which `clock.min-online` of those that may train can
-  // be reached. Throws Error if there is none.
+  // be reached; kNever: there is none. begin() throws Error then.
+  Micros next_begin(Micros time) const;
   Micros begin(Micros time) const;
 
   // A round that starts at `start` with these clients, ascending. `limit`: of a client's work, 0
@@ -99,8 +102,8 @@ class VirtualClock {
   void assign_rows();
   TimedTask task(int64_t round, Micros start, int64_t client, int64_t limit,
                  const Traffic& traffic) const;
-  void time(TimedTask& task, const Device& device, double extra, const Traffic& traffic) const;
-  int64_t limit_for(const TimedTask& task, const Device& device, double extra,
+  void time(TimedTask& task, const Device& device, int64_t round, const Traffic& traffic) const;
+  int64_t limit_for(const TimedTask& task, const Device& device, int64_t round,
                     const Traffic& traffic) const;
   void interrupt(TimedTask& task, Micros start) const;
 

@@ -55,6 +55,9 @@ class Devices {
   virtual int64_t rows() const = 0;
   virtual Device device(int64_t row) const = 0;
 
+  // Whether it does not matter who has which.
+  virtual bool alike() const { return false; }
+
   // What the device's figures are in one task, numbered `task`: by default its computing lasts
   // J times as long, J lognormal with mean 1 and sigma `devices.jitter`.
   virtual Device in_task(const Device& device, int64_t client, int64_t task) const;

@@ -33,6 +33,7 @@ class HalfNormalDevices final : public Devices {
   }
 
   int64_t rows() const override { return clients_; }
+  bool alike() const override { return true; }
   Device device(int64_t) const override { return {}; }
   Device in_task(const Device& device, int64_t, int64_t) const override { return device; }
   double extra_seconds(int64_t client, int64_t task, int64_t) const override {
@@ -75,6 +76,7 @@ class ParetoDevices final : public Devices {
   }
 
   int64_t rows() const override { return clients_; }
+  bool alike() const override { return true; }
   Device device(int64_t) const override { return options().device(); }
   double extra_seconds(int64_t client, int64_t, int64_t epochs) const override {
     const double u = Rng(seed(), "pareto", 0, client).uniform();

@@ -61,7 +61,8 @@ class FlashDevices final : public Devices {
         .rule =
             "53.15, 46.40 and 0.45 % of the devices are of the classes of a Nexus S, a Redmi Note "
             "7 Pro and a Pixel 4, which need as long for a batch as was measured on these "
-            "(/clients/compute_seconds; normal in each task where the deviation is published). "
+            "(/clients/compute_seconds_virtual; normal in each task where the deviation is "
+            "published). "
             "Rates to and from a device are lognormal with medians of 41.4 and 24.8 Mbit/s, "
             "spreads of 0.484 and 0.70 and a correlation of 0.63, fitted to FLASH's 19 networks; "
             "in each task normal around them with 37 and 40 % (no less than a tenth of the mean).",

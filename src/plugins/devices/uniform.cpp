@@ -17,6 +17,7 @@ class UniformDevices final : public Devices {
   }
 
   int64_t rows() const override { return clients_; }
+  bool alike() const override { return true; }
   Device device(int64_t) const override { return options().device(); }
 
  private:
