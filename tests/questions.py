@@ -37,7 +37,7 @@ class Questions(Case):
     def test_list(self):
         sections = {}
         for line in self.ask("--list").splitlines():
-            if line.endswith("s:") and " " not in line:
+            if line.endswith(":") and line[:-1] in KINDS.values():
                 section = sections.setdefault(line[:-1], [])
             elif line:
                 section.append(line)
@@ -128,7 +128,7 @@ class Questions(Case):
             self.assertLessEqual(len(line), 80, line)
         groups = re.findall(r"^([A-Z][^\n]*):\n  --", text.partition("A run's options:")[2], re.M)
         self.assertEqual(groups[:3], ["What is simulated", "Clients' training", "The server's step"])
-        self.assertEqual(len(groups), 9)
+        self.assertEqual(len(groups), 10)
         keys = [key for key, _, _ in OPTION.findall(text)]
         self.assertEqual(len(keys), len(set(keys)))
         for heading, key in (("Evaluation", "evaluate-every"), ("Interrupted, and continued", "resume"),
