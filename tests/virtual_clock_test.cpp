@@ -100,6 +100,25 @@ TEST(CloseRound, AllAreWaitedForAndTheLost) {
   EXPECT_EQ(closed({.keep = Keep::kAll, .wanted = 3}, {}).seconds, 0);
 }
 
+// Time goes on where nobody comes: until the last loss is known.
+TEST(CloseRound, NobodyComes) {
+  EXPECT_EQ(closed({.keep = Keep::kAll, .wanted = 2, .wait_lost = false}, {-3, -5}).seconds, 5);
+  EXPECT_EQ(
+      closed({.keep = Keep::kDeadline, .wanted = 2, .deadline = micros(4), .wait_lost = false},
+             {-3, -5})
+          .seconds,
+      4);
+}
+
+// 0.55 of 100 is a little more than 55 in double precision.
+TEST(CloseRound, AQuorumIsCountedInClients) {
+  std::vector<double> seconds(55, 1);
+  const ClosingRule rule{.keep = Keep::kAll, .wanted = 100, .quorum = 0.55};
+  EXPECT_TRUE(closed(rule, seconds).counts);
+  seconds.pop_back();
+  EXPECT_FALSE(closed(rule, seconds).counts);
+}
+
 // Below the quorum time passes, and nobody counts; on it they do.
 TEST(CloseRound, WithoutAQuorumNobodyCounts) {
   ClosingRule rule{.keep = Keep::kDeadline, .wanted = 5, .deadline = micros(5), .quorum = 0.8};
@@ -445,6 +464,9 @@ TEST(VirtualClock, RefusesWhatCannotBe) {
   EXPECT_THAT(refused("devices = uniform\nclock.late = partial"),
               HasSubstr("clock.late is partial, but clock.deadline is 0"));
   EXPECT_THAT(refused("devices = uniform\nclock.min-online = 5"), HasSubstr("must be at most 4"));
+  EXPECT_THAT(refused("devices = uniform\navailability.probability = 0.5\nclock.min-online = 2"),
+              HasSubstr("nobody comes by waiting"));
+  EXPECT_THAT(refused("devices = pareto\ndevices.assign = random"), HasSubstr("are all alike"));
   EXPECT_ERROR(any_job("clock.deadline = 5"),
                "clock.deadline is set, but devices is none, which does not read it");
 }
