@@ -38,8 +38,7 @@ RunEstimate::RunEstimate(const Experiment& experiment, const Measured& measured,
   groups_ = std::ssize(plan.groups);
   rounds_ = e_.job.get<int64_t>("rounds");
   state_ = state_layout(e_).length() * static_cast<int64_t>(c10::elementSize(e_.dtype));
-  const auto clients =
-      static_cast<double>(e_.trained.empty() ? e_.partition.clients() : std::ssize(e_.trained));
+  const auto clients = static_cast<double>(e_.may_train());
   const double share = std::min(1.0, static_cast<double>(cohort_) / clients);
   clients_with_state_ =
       state_ > 0 ? std::llround(clients * -std::expm1(static_cast<double>(rounds_) *

@@ -50,6 +50,12 @@ struct Experiment {
   bool data_shared = true;                    // the training set lies once per node
   std::vector<std::string> notes;             // on rank 0: what a user should know, a line each
 
+  // How many clients may train, and the id at a place among them, 0 to that, ascending.
+  int64_t may_train() const { return trained.empty() ? partition.clients() : std::ssize(trained); }
+  int64_t may_train(int64_t place) const {
+    return trained.empty() ? place : trained[static_cast<size_t>(place)];
+  }
+
   // What clients evaluate on, and where those samples are.
   const Partition& held_back() const;
   const Samples& held_back_samples() const;

@@ -187,12 +187,12 @@ RoundPlan Planner::next(const Situation& now, const State& memory) {
 
 // Those that may train and can be reached.
 Candidates Planner::candidates(int64_t round) const {
-  const int64_t all = e_.trained.empty() ? e_.partition.clients() : std::ssize(e_.trained);
+  const int64_t all = e_.may_train();
   if (e_.availability->everybody())
     return e_.trained.empty() ? Candidates(all) : Candidates(e_.trained);
   std::vector<int64_t> available;
   for (int64_t place = 0; place < all; ++place) {
-    const int64_t id = e_.trained.empty() ? place : e_.trained[static_cast<size_t>(place)];
+    const int64_t id = e_.may_train(place);
     if (e_.availability->online(id, round, timetable_.start)) available.push_back(id);
   }
   return Candidates(std::move(available));
@@ -200,8 +200,7 @@ Candidates Planner::candidates(int64_t round) const {
 
 std::vector<Drawn> Planner::draw(int64_t round, const State& memory) {
   const Candidates who = candidates(round);
-  absent_clients_ =
-      (e_.trained.empty() ? e_.partition.clients() : std::ssize(e_.trained)) - who.size();
+  absent_clients_ = e_.may_train() - who.size();
   if (who.size() == 0) return {};
   Rng rng(seed_, "sampler", round);
   std::vector<Drawn> cohort =
@@ -289,7 +288,7 @@ void Planner::put_times(std::vector<ClientRecord>& records) const {
 VirtualRound Planner::end_round(State& memory) const {
   if (!clock_.runs()) return {};
   memory.at(kNow).fill_(timetable_.end);
-  const int64_t all = e_.trained.empty() ? e_.partition.clients() : std::ssize(e_.trained);
+  const int64_t all = e_.may_train();
   VirtualRound round{.end = seconds_of(timetable_.end),
                      .length = seconds_of(timetable_.end - timetable_.start),
                      .online = all - absent_clients_,

@@ -206,7 +206,7 @@ void VirtualClock::check() const {
   FL_CHECK(o_.min_online == 1 || e_.availability->follows_time() || e_.availability->everybody(),
            "clock.min-online is ", o_.min_online, ", but availability ", name("availability"),
            " follows rounds, so that nobody comes by waiting (leave it out)");
-  const int64_t trains = e_.trained.empty() ? e_.partition.clients() : std::ssize(e_.trained);
+  const int64_t trains = e_.may_train();
   FL_CHECK(o_.min_online <= trains, "clock.min-online is ", o_.min_online, " (must be at most ",
            trains, ", the number of clients that may train)");
 }
@@ -273,13 +273,10 @@ Micros VirtualClock::next_begin(Micros time) const {
   FL_CHECK(time <= kEndOfTime / 4, "virtual time has come to ", seconds_of(time),
            " s, which is too long (are the devices' and the clock's figures right?)");
   if (!runs_ || e_.availability->everybody() || !e_.availability->follows_time()) return time;
-  const int64_t all = e_.trained.empty() ? e_.partition.clients() : std::ssize(e_.trained);
-  const auto id = [&](int64_t place) {
-    return e_.trained.empty() ? place : e_.trained[static_cast<size_t>(place)];
-  };
+  const int64_t all = e_.may_train();
   int64_t online = 0;
   for (int64_t place = 0; place < all && online < o_.min_online; ++place)
-    online += e_.availability->online(id(place), 0, time) ? 1 : 0;
+    online += e_.availability->online(e_.may_train(place), 0, time) ? 1 : 0;
   if (online >= o_.min_online) return time;
   // Whoever changes next, from then on. Those that leave at an instant leave before others come.
   constexpr int64_t kMost = int64_t{1} << 24;
@@ -287,7 +284,7 @@ Micros VirtualClock::next_begin(Micros time) const {
   std::priority_queue<Change, std::vector<Change>, std::greater<>> changes;
   online = 0;
   for (int64_t place = 0; place < all; ++place) {
-    const int64_t client = id(place);
+    const int64_t client = e_.may_train(place);
     const bool on = e_.availability->online(client, 0, time);
     online += on ? 1 : 0;
     const Micros next =
@@ -309,8 +306,7 @@ Micros VirtualClock::next_begin(Micros time) const {
 Micros VirtualClock::begin(Micros time) const {
   const Micros next = next_begin(time);
   FL_CHECK(next != kNever, "availability ", e_.job.get<std::string>("availability"), " has never ",
-           o_.min_online, " of the ",
-           e_.trained.empty() ? e_.partition.clients() : std::ssize(e_.trained),
+           o_.min_online, " of the ", e_.may_train(),
            " clients that may train online at once after ", seconds_of(time),
            " s (a smaller clock.min-online, or other traces)");
   return next;
