@@ -109,15 +109,9 @@ Host::Host(const Experiment& experiment, Communicator& comm,
       rows_(comm, e_.dtype) {
   if (comm.rank() == 0 && !state_directory(e_.job).empty())
     ClientStore::remove_leftovers(state_directory(e_.job), comm.size());
-  const SumKind kind =
-      e_.job.get<std::string>("sum") == "exact" ? SumKind::kExact : SumKind::kFloat;
   for (size_t lane = 0; lane < lanes.size(); ++lane) {
     if (lanes[lane] == nullptr) continue;
-    WeightedSum& sum =
-        sums_
-            .emplace(static_cast<int64_t>(lane),
-                     WeightedSum(sum_sizes(e_), kind, e_.device, needs_.models_in_lane()))
-            .first->second;
+    WeightedSum& sum = sums_.emplace(static_cast<int64_t>(lane), new_sum()).first->second;
     if (e_.device.is_cpu() && lanes[lane]->size() > 1) {
       lanes[lane]->meet();
       sum.use(lanes[lane]->summing_buffer(sum.buffer().numel(), sum.buffer().scalar_type()));
@@ -135,6 +129,19 @@ Host::Host(const Experiment& experiment, Communicator& comm,
   held_back_samples_ = e_.own_tests ? here(e_.held_back_samples()) : data_.train;
 }
 
+WeightedSum Host::new_sum() const {
+  const SumKind kind =
+      e_.job.get<std::string>("sum") == "exact" ? SumKind::kExact : SumKind::kFloat;
+  return {sum_sizes(e_), kind, e_.device, needs_.models_in_lane()};
+}
+
+// A sum that begins with nothing.
+Host::Later& Host::due_in(int64_t version) {
+  const auto found = later_.find(version);
+  return found != later_.end() ? found->second
+                               : later_.emplace(version, Later{new_sum()}).first->second;
+}
+
 void Host::begin(const RoundPlan& plan) {
   plan_ = plan;
   move_states(plan.moves, store_, comm_, state_.length(), e_.dtype);
@@ -145,12 +152,18 @@ void Host::begin(const RoundPlan& plan) {
   if (plan.exchange == 0) refused_.clear();
   if (plan.exchange == 0 && can_roll_back_) store_.begin_round();
   for (auto& [lane, sum] : sums_) sum.clear();
+  const auto due = later_.find(plan.round);
+  if (due == later_.end()) return;
+  sums_.at(0).add(due->second.sum);
+  for (const ClientRecord& record : due->second.records) records_.emplace_back(0, record);
+  later_.erase(due);
 }
 
 void Host::train(const PlannedGroup& planned, const GlobalModel& global) {
   TestHooks::get().disturb();
   Watchdog::get().enter("training", global.round, planned.ids.front());
   const auto start = Clock::now();
+  if (!planned.due.empty()) refused_.clear();  // each task is a round of its own
   ClientGroup group = make_group(planned, global);
   const Untouched untouched(global);
   Update update = told_of("training", planned.ids, global.round,
@@ -174,11 +187,12 @@ void Host::train(const PlannedGroup& planned, const GlobalModel& global) {
 }
 
 ClientGroup Host::make_group(const PlannedGroup& planned, const GlobalModel& global) {
-  ClientGroup group{.ids = planned.ids,
-                    .data = data_,
-                    .seed = seed_,
-                    .limits = planned.limits,
-                    .model = model_of(planned.lane)};
+  ClientGroup group{
+      .ids = planned.ids,
+      .data = data_,
+      .seed = planned.repeat == 0 ? seed_ : Rng(seed_, "again", planned.repeat).bits64(),
+      .limits = planned.limits,
+      .model = model_of(planned.lane)};
   group.rows = global.model(group.model).expand({group.size(), -1}).clone();
   group.fresh.assign(group.ids.size(), true);
   if (state_.empty()) return group;
@@ -300,7 +314,6 @@ void Host::weigh(const PlannedGroup& planned, Update& update) const {
 
 void Host::add(const PlannedGroup& planned, const Update& update, const std::vector<bool>& good) {
   keep_rows(planned, update, good);
-  WeightedSum& sum = sums_.at(planned.lane);
   const bool rows = !e_.aggregator->sees_clients();
   for (size_t i = 0; i < planned.ids.size(); ++i) {
     if (!good[i]) continue;
@@ -313,6 +326,9 @@ void Host::add(const PlannedGroup& planned, const Update& update, const std::vec
     } else {
       vectors.push_back(update.delta[row].narrow(0, 0, 0));
     }
+    const int64_t due = planned.due.empty() ? plan_.round : planned.due[i];
+    if (due < plan_.round) continue;  // it was in a version before the run went on from here
+    WeightedSum& sum = due == plan_.round ? sums_.at(planned.lane) : due_in(due).sum;
     sum.add(vectors, static_cast<float>(update.clients[i].weight), update.clients[i].model);
   }
 }
@@ -374,7 +390,14 @@ void Host::record(const PlannedGroup& planned, const Update& update,
     record.status = static_cast<int64_t>(statuses[i]);
     record.seconds = seconds / static_cast<double>(planned.ids.size());
     if (needs_.lanes > 1) record.model = planned.lane;
-    records_.emplace_back(planned.lane, record);
+    if (!planned.due.empty()) {
+      record.round = planned.due[i];
+      record.dispatch = planned.tasks[i];
+      record.base_version = planned.base;
+      record.staleness = planned.due[i] - 1 - planned.base;
+    }
+    if (record.round == plan_.round) records_.emplace_back(planned.lane, record);
+    if (record.round > plan_.round) due_in(record.round).records.push_back(record);
   }
 }
 

@@ -108,8 +108,8 @@ class Ledger {
   // What a round has come to so far, over its exchanges.
   struct Underway {
     int64_t round = 0;
-    std::map<int64_t, ClientRecord> records;  // by client
-    std::set<int64_t> left_out = {};          // clients
+    std::map<std::pair<int64_t, int64_t>, ClientRecord> records;  // by client and task
+    std::set<int64_t> left_out = {};                              // clients
     double seconds = 0;
     int64_t bytes_down = 0, bytes_up = 0, bytes_state = 0;
   };

@@ -112,6 +112,14 @@ void Planner::resume_after(int64_t round, int64_t saved,
   exchange_ = exchanges_ - 1;
   saved_ = saved;
   holders_ = std::move(holders);
+  if (async_) async_->go_on_after(round);
+}
+
+void Planner::charge(const Traffic& traffic) {
+  traffic_ = traffic;
+  if (!read_options<AsyncOptions>(e_.job).on()) return;
+  async_.emplace(e_, clock_, traffic);
+  if (round_ > 0) async_->go_on_after(round_);
 }
 
 void Planner::drop_round() {
@@ -119,6 +127,7 @@ void Planner::drop_round() {
   exchange_ = exchanges_ - 1;
   clients_next_ = false;
   new_model_ = dropped_ = true;
+  if (async_) async_->go_on_after(round_);
 }
 
 void Planner::end_exchange(const std::vector<ClientRecord>& trained) {
@@ -129,6 +138,7 @@ void Planner::end_exchange(const std::vector<ClientRecord>& trained) {
 
 // Whether no round may begin at `time` any more.
 bool Planner::out_of_time(Micros time) const {
+  if (async_) return round_ >= async_->versions();
   const double limit = clock_.options().limit;
   if (!clock_.runs() || limit == 0) return false;
   return time >= micros(limit) || clock_.next_begin(time) >= micros(limit);
@@ -175,7 +185,7 @@ RoundPlan Planner::next(const Situation& now, const State& memory) {
     if (due) saved_ = round_;
     ++round_;
     exchange_ = 0;
-    plan = training(memory);
+    plan = async_ ? next_version() : training(memory);
     if (due) plan.checkpoint = saved_;
   }
   plan.round = round_;
@@ -273,6 +283,7 @@ void Planner::plan_times(const std::vector<Drawn>& cohort, Fate& fate) {
 }
 
 void Planner::put_times(std::vector<ClientRecord>& records) const {
+  if (async_) return async_->put_times(records);
   if (!clock_.runs()) return;
   for (ClientRecord& record : records) {
     const TimedTask* task = timetable_.task_of(record.client);
@@ -286,8 +297,9 @@ void Planner::put_times(std::vector<ClientRecord>& records) const {
 }
 
 VirtualRound Planner::end_round(State& memory) const {
+  if (clock_.runs()) memory.at(kNow).fill_(timetable_.end);
+  if (async_) return async_->row(round_, traffic_);
   if (!clock_.runs()) return {};
-  memory.at(kNow).fill_(timetable_.end);
   const int64_t all = e_.may_train();
   VirtualRound round{.end = seconds_of(timetable_.end),
                      .length = seconds_of(timetable_.end - timetable_.start),
@@ -319,6 +331,18 @@ std::vector<std::vector<Drawn>> Planner::cut_into_lanes(std::vector<Drawn> cohor
               [](const Drawn& a, const Drawn& b) { return a.client < b.client; });
   }
   return parts;
+}
+
+// A round of an asynchronous run.
+RoundPlan Planner::next_version() {
+  RoundPlan plan{.kind = RoundPlan::Kind::kTrain, .round = round_};
+  async_->plan(plan, times_, TestHooks::get().random_deal);
+  timetable_ = async_->tasks_of(round_);
+  absent_ = async_->missing(round_);
+  absent_clients_ = e_.may_train() - async_->timetable().version(round_).online;
+  expected_seconds_ = {times_.makespan(plan.groups)};
+  first_ = plan;
+  return plan;
 }
 
 RoundPlan Planner::training(const State& memory) {

@@ -5,10 +5,13 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
+#include "engine/async_rounds.h"
 #include "engine/evaluation_plan.h"
 #include "engine/experiment.h"
 #include "engine/faults.h"
@@ -48,8 +51,9 @@ class Planner {
     bool interrupted = false;  // a signal wants the run to stop after the round
     bool may_save = false;     // a checkpoint may begin
   };
-  // What a client is sent and sends in an exchange, which takes virtual time.
-  void charge(const Traffic& traffic) { traffic_ = traffic; }
+  // What a client is sent and sends in an exchange, which takes virtual time. Before anything is
+  // planned.
+  void charge(const Traffic& traffic);
 
   // The next exchange of a round, clients' evaluation of its model, or that the run is over, or
   // interrupted. `memory` is the server's.
@@ -74,6 +78,16 @@ class Planner {
 
   // Records of those who were drawn for a lane of this round, but do nothing.
   std::vector<ClientRecord> absent(int64_t lane) const;
+  // Of an asynchronous run, else null.
+  const AsyncTimetable* asynchronous() const { return async_ ? &async_->timetable() : nullptr; }
+  // Former versions of the model that rank 0 has to keep beside the newest one, of the round before
+  // the one that was planned last, and that one if something starts from it.
+  std::set<int64_t> held() { return async_ ? async_->held(round_ - 1) : std::set<int64_t>(); }
+  // What becomes of the mean of these clients' updates.
+  AsyncRounds::Mixing mixing(const std::vector<ClientRecord>& records) const {
+    return async_ ? async_->mixing(round_, records) : AsyncRounds::Mixing();
+  }
+
   // Of the round that was planned last.
   const Timetable& timetable() const { return timetable_; }
   // What virtual time says of the round's clients.
@@ -99,6 +113,7 @@ class Planner {
   struct Fate;  // of a cohort's clients
 
   bool out_of_time(Micros time) const;
+  RoundPlan next_version();
   RoundPlan stop(const Situation& situation);
   RoundPlan training(const State& memory);
   RoundPlan evaluation();
@@ -123,6 +138,7 @@ class Planner {
   const int64_t state_length_;
   const Faults faults_;
   const VirtualClock clock_;
+  std::optional<AsyncRounds> async_;
   Traffic traffic_;
   Timetable timetable_;               // of the round that was planned last
   int64_t round_ = 0, exchange_ = 0;  // the last one that was planned

@@ -19,6 +19,11 @@ struct PlannedGroup {
   double seconds = 0;                // predicted, on a rank of speed 1
   int64_t rank = 0;
   int64_t lane = 0;
+  // In an asynchronous run: the version of the model that they start from, how often they have done
+  // so before, and of each client the number of its task and the version that it helps to make.
+  int64_t base = -1;  // -1: the newest one
+  int64_t repeat = 0;
+  std::vector<int64_t> tasks = {}, due = {};
 };
 
 // A client's state that has to travel before the round.
@@ -39,6 +44,9 @@ struct RoundPlan {
   std::vector<int64_t> clients = {}, samples = {};
   std::vector<PlannedGroup> groups = {};
   std::vector<StateMove> moves = {};
+  // In an asynchronous run: versions of the model that hosts need from now on, and those of them
+  // that they have to be sent.
+  std::vector<int64_t> bases = {}, sends = {};
 
   std::string encode() const;
   // What `rank` has to know: its own groups, without predictions, and all moves.

@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <chrono>
+#include <set>
 #include <string>
 #include <thread>
 #include <utility>
 
+#include "base/check.h"
 #include "base/clock.h"
 #include "base/version.h"
 #include "engine/record_bytes.h"
@@ -54,6 +56,7 @@ Outcome Simulation::run_rounds() {
       return finish(plan.kind == RoundPlan::Kind::kPause);
     }
     if (plan.new_model) broadcast_model();
+    share_versions(plan);
     if (plan.checkpoint > 0) save_checkpoint(plan.checkpoint);
     model_.round = plan.round;
     model_.exchange = plan.exchange;
@@ -91,6 +94,31 @@ void Simulation::broadcast_model() {
   Watchdog::get().enter("sharing the model", model_.round);
   comm_.broadcast(model_.weights);
   for (auto& [name, tensor] : model_.shared) comm_.broadcast(tensor);
+}
+
+// Versions of the model that tasks have started from: what hosts need from now on, and rank 0 as
+// long as something is under way from it. The newest one is that of the last round.
+void Simulation::share_versions(const RoundPlan& plan) {
+  if (plan.kind != RoundPlan::Kind::kTrain) return;
+  std::set<int64_t> here(plan.bases.begin(), plan.bases.end());
+  if (root_) here.merge(root_->planner.held());
+  const auto like = [&](const GlobalModel& model) {
+    GlobalModel copy{.round = 0, .weights = model.weights.clone(), .shared = model.shared};
+    for (auto& [name, tensor] : copy.shared) tensor = tensor.clone();
+    return copy;
+  };
+  const int64_t newest = plan.round - 1;
+  std::erase_if(model_.versions, [&](const auto& entry) { return !here.contains(entry.first); });
+  if (here.contains(newest)) model_.versions[newest] = like(model_);
+  for (const int64_t version : plan.sends) {
+    GlobalModel& sent = model_.versions.try_emplace(version, GlobalModel()).first->second;
+    if (!root_) sent = like(model_);
+    FL_CHECK(sent.weights.defined(), "version ", version,
+             " of the model, from which clients have started, is not there");
+    comm_.broadcast(sent.weights);
+    for (auto& [name, tensor] : sent.shared) comm_.broadcast(tensor);
+  }
+  for (auto& [version, model] : model_.versions) model.round = version + 1;
 }
 
 // Each rank trains its groups and adds them into its own part of the sum, lane after lane; rank 0
@@ -151,7 +179,8 @@ bool Simulation::train_lane(const RoundPlan& plan, int64_t lane) {
   const Interruption::MayAbandon may(host_.can_roll_back());
   try {
     for (const PlannedGroup& group : plan.groups) {
-      if (group.lane == lane) host_.train(group, model_);
+      if (group.lane != lane) continue;
+      host_.train(group, group.base < 0 ? model_ : model_.versions.at(group.base));
     }
   } catch (const Interruption::Abandoned&) {
     return false;
@@ -190,11 +219,13 @@ Meeting Simulation::decide_meeting(int64_t lane, std::vector<ClientRecord> recor
   root_->trained.insert(root_->trained.end(), records.begin(), records.end());
   const std::vector<ClientRecord> absent = root_->planner.absent(lane);
   records.insert(records.end(), absent.begin(), absent.end());
-  std::sort(records.begin(), records.end(),
-            [](const ClientRecord& a, const ClientRecord& b) { return a.client < b.client; });
+  std::sort(records.begin(), records.end(), [](const ClientRecord& a, const ClientRecord& b) {
+    return std::pair(a.client, a.dispatch) < std::pair(b.client, b.dispatch);
+  });
   root_->planner.put_times(records);
   root_->ledger.add(records, client_traffic(e_, model_));
-  Meeting meeting = root_->server.take(model_, lane, host_.sum(lane), std::move(records));
+  const AsyncRounds::Mixing mixing = root_->planner.mixing(records);
+  Meeting meeting = root_->server.take(model_, lane, host_.sum(lane), std::move(records), mixing);
   root_->ledger.leave_out(root_->server.left_out());
   return meeting;
 }

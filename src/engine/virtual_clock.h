@@ -95,13 +95,15 @@ class VirtualClock {
                   const std::function<int64_t(int64_t client)>& limit,
                   const std::set<int64_t>& lost, const Traffic& traffic) const;
 
+  // One client's task that starts at `start`; its chances are those of `round`.
+  TimedTask task(int64_t round, Micros start, int64_t client, int64_t limit,
+                 const Traffic& traffic) const;
+
   Device device_of(int64_t client) const;
 
  private:
   void check() const;
   void assign_rows();
-  TimedTask task(int64_t round, Micros start, int64_t client, int64_t limit,
-                 const Traffic& traffic) const;
   void time(TimedTask& task, const Device& device, int64_t round, const Traffic& traffic) const;
   int64_t limit_for(const TimedTask& task, const Device& device, int64_t round,
                     const Traffic& traffic) const;

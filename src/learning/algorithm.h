@@ -52,6 +52,9 @@ struct GlobalModel {
 struct ServerState : GlobalModel {
   State hidden;
   State memory = {};
+  // Of an asynchronous run: former versions of the model that tasks under way have started from, by
+  // number; 0 is the initial one. Theirs is the engine.
+  std::map<int64_t, GlobalModel> versions = {};
 };
 
 // What an algorithm asks of the engine. A wrapper copies that of the algorithm inside as a whole

@@ -16,7 +16,8 @@ constexpr double kNotMeasured = std::numeric_limits<double>::quiet_NaN();
 // What became of a client that was drawn. A straggler that came late is left out; a partial one did
 // a part of its work, which counts; a lost one never answered. Where a client's own model diverged,
 // it stays as it was, and what the client gave to the global one counts. In virtual time an offline
-// client could not be reached any more, and others were enough without one that was not needed.
+// client could not be reached any more, and others were enough without one that was not needed. In
+// an asynchronous run an update of a stale one would have been too old.
 enum class ClientStatus : int64_t {
   kTrained = 0,
   kDiverged = 1,
@@ -25,6 +26,7 @@ enum class ClientStatus : int64_t {
   kLost = 4,
   kPersonalDiverged = 5,
   kOffline = 6,
+  kStale = 7,
   kNotNeeded = 8
 };
 
@@ -68,11 +70,16 @@ struct ClientRecord : ClientOutcome {
   double start_seconds = kNotMeasured, finish_seconds = kNotMeasured;
   double download_seconds = kNotMeasured, compute_seconds = kNotMeasured,
          upload_seconds = kNotMeasured;
+  // Of an asynchronous run: the number of the task (-1: there are none), the version of the model
+  // that it started from, and how many versions were made meanwhile. `round` is the version that it
+  // helped to make.
+  int64_t dispatch = -1, base_version = 0, staleness = 0;
 
   bool is(ClientStatus what) const { return status == static_cast<int64_t>(what); }
   bool answers() const {  // in time
     return !is(ClientStatus::kLost) && !is(ClientStatus::kStraggler) &&
-           !is(ClientStatus::kOffline) && !is(ClientStatus::kNotNeeded);
+           !is(ClientStatus::kOffline) && !is(ClientStatus::kNotNeeded) &&
+           !is(ClientStatus::kStale);
   }
   bool counts() const {  // in the sum
     return is(ClientStatus::kTrained) || is(ClientStatus::kPartial) ||
@@ -136,10 +143,15 @@ struct VirtualRound {
   int64_t finished = 0;          // of them, sooner or later
   int64_t offline = 0;           // that could not be reached any more
   int64_t not_needed = 0;        // without whom others were enough, or all were too few
+  // Of an asynchronous run, where a round makes a version of the model: updates that were too old,
+  // and how old those are that count, in versions.
+  int64_t stale = 0;
+  double staleness_mean = kNotMeasured, staleness_max = kNotMeasured;
   // What those did and carried whose updates do not count.
   int64_t wasted_samples = 0, wasted_bytes_down = 0, wasted_bytes_up = 0;
 
   bool measured() const { return end >= 0; }
+  bool asynchronous() const { return staleness_max >= 0; }
 };
 
 // One round as the server sees it.

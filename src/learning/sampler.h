@@ -22,20 +22,36 @@ class Candidates {
  public:
   // Everybody of 0 to `all` - 1, or those of `ids`, ascending.
   explicit Candidates(int64_t all) : size_(all) {}
+  // Of 0 to `all` - 1 all but some, ascending.
+  Candidates(int64_t all, std::vector<int64_t> without)
+      : without_(std::move(without)), size_(all - std::ssize(without_)) {}
   explicit Candidates(std::vector<int64_t> ids)
       : listed_(true), ids_(std::move(ids)), size_(std::ssize(ids_)) {}
 
   int64_t size() const { return size_; }
   bool contains(int64_t id) const {
     if (listed_) return std::binary_search(ids_.begin(), ids_.end(), id);
-    return id >= 0 && id < size_;
+    return id >= 0 && id < size_ + std::ssize(without_) &&
+           !std::binary_search(without_.begin(), without_.end(), id);
   }
-  bool everybody() const { return !listed_; }  // then the id is the place
-  int64_t id(int64_t place) const { return listed_ ? ids_[static_cast<size_t>(place)] : place; }
+  bool everybody() const { return !listed_ && without_.empty(); }  // then the id is the place
+  int64_t id(int64_t place) const {
+    if (listed_) return ids_[static_cast<size_t>(place)];
+    int64_t low = 0, high = std::ssize(without_);  // of those left out, how many come before it
+    while (low < high) {
+      const int64_t middle = (low + high) / 2;
+      if (without_[static_cast<size_t>(middle)] - middle <= place) {
+        low = middle + 1;
+      } else {
+        high = middle;
+      }
+    }
+    return place + low;
+  }
 
  private:
   bool listed_ = false;
-  std::vector<int64_t> ids_;
+  std::vector<int64_t> ids_, without_;
   int64_t size_;
 };
 
