@@ -187,10 +187,10 @@ std::string header(const Experiment& e, const Communicator& comm, const GpuComm&
   line("  defaults", own_defaults(job));
   line("  local", settings(job, "local."));
   line("  server", settings(job, "server."));
-  line("run",
-       message(value("rounds"), " rounds of ", value("cohort"), " clients (", value("sampler"),
-               "), seed ", value("seed"), ", groups of ", value("group-size"), ", ",
-               value("precision"), value("deterministic") == "true" ? "" : ", not deterministic"));
+  line("run", message(value("rounds"), " rounds of ", value("cohort"), " clients (",
+                      value("sampler"), e.sampler->biased() ? ", biased" : "", "), seed ",
+                      value("seed"), ", groups of ", value("group-size"), ", ", value("precision"),
+                      value("deterministic") == "true" ? "" : ", not deterministic"));
   line("attendance", absence_text(read_options<AbsenceOptions>(job)));
   if (value("availability") != "chance") {
     line("available", value("availability"));
