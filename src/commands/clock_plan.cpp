@@ -62,7 +62,7 @@ Timetables timetables_of(const Experiment& e) {
   Timetables all;
   all.counts.resize(static_cast<size_t>(e.partition.clients()));
   for (;;) {
-    RoundPlan plan = planner.next({}, memory);
+    RoundPlan plan = planner.next_unanswered(memory);
     if (plan.kind != RoundPlan::Kind::kTrain) return all;
     while (!planner.last_exchange()) plan = planner.next({}, memory);
     std::vector<ClientRecord> drawn;

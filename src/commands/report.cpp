@@ -204,7 +204,8 @@ std::string header(const Experiment& e, const Communicator& comm, const GpuComm&
   line("  defaults", own_defaults(job));
   line("  local", settings(job, "local."));
   line("  server", settings(job, "server."));
-  line("run", message(rounds_text(job), " (", value("sampler"), "), seed ", value("seed"),
+  line("run", message(rounds_text(job), " (", value("sampler"),
+                      e.sampler->biased() ? ", biased" : "", "), seed ", value("seed"),
                       ", groups of ", value("group-size"), ", ", value("precision"),
                       value("deterministic") == "true" ? "" : ", not deterministic"));
   line("attendance", absence_text(read_options<AbsenceOptions>(job)));

@@ -270,6 +270,20 @@ void build_parts(Experiment& e) {
   FL_CHECK(!e.sampler->weighs() || needs.lanes == 1, "sampler is ", sampler,
            ", which sets the weights of a whole cohort, but algorithm ", algorithm,
            " trains cohorts apart (choose sampler uniform)");
+  FL_CHECK(!e.sampler->estimates_sum() || (!needs.sets_weights && !e.aggregator->sees_clients()),
+           "sampler is ", sampler, ", which weighs updates so that their sum counts, but ",
+           needs.sets_weights ? "algorithm " + algorithm + " sets weights itself"
+                              : "aggregator " + e.job.get<std::string>("aggregator") +
+                                    " makes no weighted sum of them",
+           " (choose sampler uniform)");
+  FL_CHECK(e.sampler->question() == Sampler::Question::kNothing ||
+               (needs.exchanges == 1 && needs.models == 1 && !needs.pooled),
+           "sampler is ", sampler, ", which asks clients what they make of the global model, but ",
+           "algorithm ", algorithm,
+           needs.pooled           ? " has no clients to ask"
+           : needs.exchanges != 1 ? " talks to them several times in a round"
+                                  : " has several models",
+           " (choose sampler uniform)");
   FL_CHECK(!needs.pooled || !e.input_changes.by_client(), "algorithm ", algorithm,
            " trains on everybody's samples at once, but under ", "partitioner ", partitioner,
            " each client sees its samples in its own way (choose another one)");

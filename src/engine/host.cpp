@@ -148,9 +148,11 @@ void Host::begin(const RoundPlan& plan) {
   records_.clear();
   evaluations_.clear();
   rows_.clear();
-  if (plan.kind != RoundPlan::Kind::kTrain) return;
+  const bool trains = plan.kind == RoundPlan::Kind::kTrain;
+  if (!trains && plan.kind != RoundPlan::Kind::kAsk) return;
   if (plan.exchange == 0) refused_.clear();
   if (plan.exchange == 0 && can_roll_back_) store_.begin_round();
+  if (!trains) return;
   for (auto& [lane, sum] : sums_) sum.clear();
   const auto due = later_.find(plan.round);
   if (due == later_.end()) return;
@@ -186,13 +188,67 @@ void Host::train(const PlannedGroup& planned, const GlobalModel& global) {
   record(planned, update, statuses, seconds_since(start));
 }
 
+std::vector<Answer> Host::ask(const PlannedGroup& planned, const GlobalModel& global) {
+  TestHooks::get().disturb();
+  Watchdog::get().enter("answering", global.round, planned.ids.front());
+  const auto start = Clock::now();
+  std::vector<Answer> answers;
+  const Sampler::Question question = e_.sampler->question();
+  if (question == Sampler::Question::kUpdateNorm) {
+    ClientGroup group = make_group(planned, global);
+    const Update update = told_of("training", planned.ids, global.round,
+                                  [&] { return e_.algorithm->train(group, global); });
+    check_shapes("algorithm " + e_.job.get<std::string>("algorithm"), group, update);
+    const std::vector<bool> good = acceptable(update.delta);
+    for (size_t i = 0; i < planned.ids.size(); ++i)
+      answers.push_back({planned.ids[i], good[i] ? update.clients[i].delta_norm : kNotMeasured});
+  } else {
+    torch::NoGradGuard no_grad;
+    for (const int64_t client : planned.ids) {
+      answers.push_back(
+          {client, training_loss(client, global, question == Sampler::Question::kBatchLoss)});
+    }
+  }
+  compute_seconds_ += seconds_since(start);
+  return answers;
+}
+
+// Of the global model, on all of a client's training samples or on a mini-batch of them.
+double Host::training_loss(int64_t client, const GlobalModel& global, bool batch) {
+  const auto all = data_.partition->of(client);
+  std::vector<int64_t> indices(all.begin(), all.end());
+  if (batch) {
+    const LocalPlan plan(e_.job);
+    Rng rng(seed_, "asked batch", global.round, client);
+    rng.shuffle(std::span(indices));
+    indices.resize(std::min(indices.size(), static_cast<size_t>(plan.batch_size)));
+  }
+  if (indices.empty()) return kNotMeasured;
+  Scorer::Change change;
+  if (e_.input_changes.evaluation())
+    change = [&](const torch::Tensor& x) { return e_.input_changes.masked(x, client); };
+  const torch::Tensor model = global.model(0);
+  Scorer::Totals totals(1);
+  const auto step = static_cast<size_t>(scorer_.batch(model));
+  const std::span<const int64_t> list(indices);
+  for (size_t first = 0; first < list.size(); first += step) {
+    Interruption::get().at_step();
+    told_of("answering", {client}, global.round, [&] {
+      scorer_.add(data_.train, list.subspan(first, std::min(step, list.size() - first)), model, {},
+                  totals, change);
+    });
+  }
+  return totals.whole().mean_loss();
+}
+
 ClientGroup Host::make_group(const PlannedGroup& planned, const GlobalModel& global) {
   ClientGroup group{
       .ids = planned.ids,
       .data = data_,
       .seed = planned.repeat == 0 ? seed_ : Rng(seed_, "again", planned.repeat).bits64(),
       .limits = planned.limits,
-      .model = model_of(planned.lane)};
+      .model = model_of(planned.lane),
+      .squared_losses = e_.sampler->needs_squared_loss()};
   group.rows = global.model(group.model).expand({group.size(), -1}).clone();
   group.fresh.assign(group.ids.size(), true);
   if (state_.empty()) return group;

@@ -41,6 +41,9 @@ class Host {
   // vectors cannot be summed is left out and keeps its state.
   void train(const PlannedGroup& group, const GlobalModel& global);
 
+  // What a group's clients answer to the sampler's question; nothing of it is kept.
+  std::vector<Answer> ask(const PlannedGroup& group, const GlobalModel& global);
+
   // Collective. What rank 0 wants of the rows that hosts keep, in its order, on rank 0.
   std::vector<torch::Tensor> meet(const Meeting& meeting);
 
@@ -91,6 +94,7 @@ class Host {
 
   WeightedSum new_sum() const;
   Later& due_in(int64_t version);
+  double training_loss(int64_t client, const GlobalModel& global, bool batch);
   int64_t model_of(int64_t lane) const { return needs_.lanes > 1 ? lane : 0; }
   torch::Tensor choose(const Meeting::Set& set);
   void measure_sent(Update& update) const;

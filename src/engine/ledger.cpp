@@ -94,8 +94,8 @@ void Ledger::restore(int64_t round, int64_t former) {
 
 // The row of a round that clients evaluate is still pending.
 void Ledger::begin(const RoundPlan& plan) {
-  const bool trains = plan.kind == RoundPlan::Kind::kTrain;
-  if (trains && plan.exchange == 0) underway_ = {.round = plan.round, .records = {}};
+  const bool trains = plan.kind == RoundPlan::Kind::kTrain || plan.kind == RoundPlan::Kind::kAsk;
+  if (trains && underway_.round != plan.round) underway_ = {.round = plan.round, .records = {}};
   int64_t& moved = trains ? underway_.bytes_state : pending_.back().record.bytes_state;
   moved += static_cast<int64_t>(plan.moves.size()) * state_bytes_;
 }

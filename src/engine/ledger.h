@@ -48,6 +48,11 @@ class Ledger {
   // Records of a lane's clients, those of absent ones included, before the server's step. Throws
   // Error if a client diverged and the job says to stop then.
   void add(const std::vector<ClientRecord>& records, const Traffic& each);
+  // Bytes of the round beside those of its exchanges.
+  void charge(const Traffic& traffic) {
+    underway_.bytes_down += traffic.down;
+    underway_.bytes_up += traffic.up;
+  }
   // Clients that were too few for an aggregator: their updates do not count.
   void leave_out(const std::vector<int64_t>& clients);
   // After all lanes of an exchange, `seconds` after it began.

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <set>
 #include <string>
@@ -59,11 +60,26 @@ class Planner {
   // interrupted. `memory` is the server's.
   RoundPlan next(const Situation& situation, const State& memory);
 
+  // The same where nobody answers what the sampler asks: all that are asked say 1.
+  RoundPlan next_unanswered(const State& memory) {
+    RoundPlan plan = next({}, memory);
+    return plan.kind == RoundPlan::Kind::kAsk ? next({}, memory) : plan;
+  }
+
   // Whether the run's last round is saved.
   bool keeps_end() const { return keeps_end_; }
 
   // Whether next() will begin a round that is to save the one before first, if the run is not over.
   bool checkpoint_due(bool over) const;
+
+  // Those that the sampler asked have answered. Where nobody says what, all say 1.
+  void end_asking(std::vector<Answer> answers);
+  // Bytes to and from all of them, in the round that was planned last; and whether they have the
+  // model, so that the cohort is not sent it again.
+  Traffic asking_traffic() const;
+  bool asked() const { return !asked_.empty(); }
+  // What the mean of this round's updates is multiplied by.
+  double factor() const { return factor_; }
 
   // The exchange that was planned last is through: what its clients' records say of times.
   void end_exchange(const std::vector<ClientRecord>& trained);
@@ -115,10 +131,13 @@ class Planner {
   bool out_of_time(Micros time) const;
   RoundPlan next_version();
   RoundPlan stop(const Situation& situation);
+  RoundPlan begin_round(const State& memory);
+  RoundPlan asking();
   RoundPlan training(const State& memory);
   RoundPlan evaluation();
   Candidates candidates(int64_t round) const;
-  std::vector<Drawn> draw(int64_t round, const State& memory);
+  SampleRequest request(const State& memory) const;
+  std::vector<Drawn> draw(const State& memory);
   Fate fate_of(const std::vector<Drawn>& cohort);
   void plan_times(const std::vector<Drawn>& cohort, Fate& fate);
   std::vector<std::vector<Drawn>> cut_into_lanes(std::vector<Drawn> cohort) const;
@@ -140,7 +159,16 @@ class Planner {
   const VirtualClock clock_;
   std::optional<AsyncRounds> async_;
   Traffic traffic_;
-  Timetable timetable_;               // of the round that was planned last
+  Timetable timetable_;          // of the round that was planned last
+  Micros begun_ = 0;             // when it began, its asking included
+  const Candidates population_;  // those that may train
+  Candidates who_{0};            // and can be reached in the round
+  double factor_ = 1;
+  // Whom the sampler asked in the round, when, and what they say. `asking_` until it has drawn.
+  std::vector<int64_t> asked_;
+  VirtualClock::Asking asking_times_;
+  std::map<int64_t, double> answers_;
+  bool asking_ = false;
   int64_t round_ = 0, exchange_ = 0;  // the last one that was planned
   RoundPlan first_;                   // of the round under way: that of its first exchange
   std::vector<int64_t> drawn_;        // whose samples a pool stands for

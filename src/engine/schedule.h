@@ -31,10 +31,10 @@ struct StateMove {
   int64_t client, from, to;
 };
 
-// What everyone does next, as rank 0 decides it and everyone learns it: one exchange of a round, or
-// clients' evaluation of the model after it.
+// What everyone does next, as rank 0 decides it and everyone learns it: one exchange of a round,
+// before it what the sampler asks clients, or clients' evaluation of the model after it.
 struct RoundPlan {
-  enum class Kind : int64_t { kStop, kPause, kTrain, kEvaluate };
+  enum class Kind : int64_t { kStop, kPause, kTrain, kEvaluate, kAsk };
   Kind kind = Kind::kStop;  // kStop: the run is over; kPause: another one will go on
   int64_t round = 0, exchange = 0;
   bool new_model = true;   // the model has changed since it was broadcast last

@@ -110,6 +110,10 @@ void Server::step(ServerState& model, const std::vector<torch::Tensor>& met) {
   } else if (!met.empty()) {
     sum_->products = met[0];
   }
+  if (factor_ != 1) {
+    sum_->delta.mul_(factor_);
+    for (auto& [name, vector] : sum_->extra) vector.mul_(factor_);
+  }
   for (auto entry = e_.transforms.rbegin(); entry != e_.transforms.rend(); ++entry)
     entry->transform->finish(model, *sum_);
   e_.algorithm->aggregate(model, *sum_);

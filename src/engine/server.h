@@ -30,6 +30,9 @@ class Server {
   Meeting take(const ServerState& model, int64_t lane, const WeightedSum& total,
                std::vector<ClientRecord> records, const AsyncRounds::Mixing& mixing = {});
   void step(ServerState& model, const std::vector<torch::Tensor>& met);
+  // What the mean is multiplied by from now on, where a sampler's weights come to something else
+  // than 1.
+  void multiply(double factor) { factor_ = factor; }
   // Clients that were accepted in this exchange of the lane and still do not count, since an
   // aggregator wants more of them.
   const std::vector<int64_t>& left_out() const { return left_out_; }
@@ -49,6 +52,7 @@ class Server {
   const Needs needs_;
   std::optional<ServerShapes> shapes_;
   std::vector<int64_t> left_out_;
+  double factor_ = 1;
   std::optional<Sum> sum_;  // taken; nothing if the model stays as it is
 };
 

@@ -63,6 +63,11 @@ Outcome Simulation::run_rounds() {
     host_.begin(plan);
     if (plan.kind == RoundPlan::Kind::kEvaluate) {
       evaluate(plan);
+    } else if (plan.kind == RoundPlan::Kind::kAsk) {
+      if (const bool complete = ask(plan); root_ && !complete) {  // nothing has changed so far
+        root_->planner.drop_round();
+        root_->ledger.drop_round();
+      }
     } else if (const bool complete = train(plan); root_ && complete) {
       end_exchange(seconds_since(start));
     } else if (root_) {
@@ -83,8 +88,7 @@ RoundPlan Simulation::next_plan() {
   RoundPlan plan = root_->planner.next(
       {.over = root_->ledger.over(), .interrupted = interrupted, .may_save = keeper_.has_value()},
       model_.memory);
-  const bool works =
-      plan.kind == RoundPlan::Kind::kTrain || plan.kind == RoundPlan::Kind::kEvaluate;
+  const bool works = plan.kind != RoundPlan::Kind::kStop && plan.kind != RoundPlan::Kind::kPause;
   if (works) root_->ledger.begin(plan);
   return plan;
 }
@@ -119,6 +123,43 @@ void Simulation::share_versions(const RoundPlan& plan) {
     for (auto& [name, tensor] : sent.shared) comm_.broadcast(tensor);
   }
   for (auto& [version, model] : model_.versions) model.round = version + 1;
+}
+
+// Clients say what the sampler asks; they train nothing that is kept. Returns as train() does.
+bool Simulation::ask(const RoundPlan& plan) {
+  inject_rank_faults(plan);
+  if (root_ && keeper_) root_->before = copy_of(model_);
+  bool complete = true;
+  std::vector<Answer> answers;
+  const Interruption::MayAbandon may(true);
+  try {
+    for (const PlannedGroup& group : plan.groups) {
+      for (const Answer& answer : host_.ask(group, model_)) answers.push_back(answer);
+    }
+  } catch (const Interruption::Abandoned&) {
+    complete = false;
+  }
+  TestHooks::get().disturb();
+  TestHooks::get().hold(plan.round);
+  Watchdog::get().enter("waiting for others", plan.round);
+  if (root_) {
+    comm_.meet([this] { return root_->ledger.evaluate_some(); },
+               root_->planner.expected_seconds(0));
+  } else {
+    comm_.meet();
+  }
+  std::string own = bytes_of(answers);
+  own.push_back(complete ? '+' : '-');
+  std::vector<std::string> parts = comm_.gather(own);
+  for (std::string& part : parts) {
+    complete = complete && part.back() == '+';
+    part.pop_back();
+  }
+  if (root_ && complete) {
+    root_->planner.end_asking(records_of<Answer>(parts));
+    root_->ledger.charge(root_->planner.asking_traffic());
+  }
+  return complete;
 }
 
 // Each rank trains its groups and adds them into its own part of the sum, lane after lane; rank 0
@@ -223,7 +264,10 @@ Meeting Simulation::decide_meeting(int64_t lane, std::vector<ClientRecord> recor
     return std::pair(a.client, a.dispatch) < std::pair(b.client, b.dispatch);
   });
   root_->planner.put_times(records);
-  root_->ledger.add(records, client_traffic(e_, model_));
+  Traffic each = client_traffic(e_, model_);
+  if (root_->planner.asked()) each.down = 0;  // they have the model
+  root_->ledger.add(records, each);
+  root_->server.multiply(root_->planner.factor());
   const AsyncRounds::Mixing mixing = root_->planner.mixing(records);
   Meeting meeting = root_->server.take(model_, lane, host_.sum(lane), std::move(records), mixing);
   root_->ledger.leave_out(root_->server.left_out());
@@ -265,7 +309,11 @@ void Simulation::evaluate(const RoundPlan& plan) {
     comm_.meet();
   }
   std::vector<ClientEvaluation> evaluations = comm_.gather_records(host_.evaluations());
-  if (root_) root_->ledger.add_evaluations(std::move(evaluations));
+  if (!root_) return;
+  std::sort(evaluations.begin(), evaluations.end(),
+            [](const auto& a, const auto& b) { return a.client < b.client; });
+  e_.sampler->learn_evaluations(model_.memory, evaluations);
+  root_->ledger.add_evaluations(std::move(evaluations));
 }
 
 // The last evaluation, everyone's times, and what is told of the end.

@@ -388,12 +388,54 @@ TimedTask VirtualClock::task(int64_t round, Micros start, int64_t client, int64_
   return task;
 }
 
+TimedTask VirtualClock::planned(int64_t round, int64_t client, const Traffic& traffic) const {
+  TimedTask task{.client = client};
+  time(task, e_.devices->in_task(device_of(client), client, round), round, traffic);
+  return task;
+}
+
+TimedTask VirtualClock::usual(int64_t client, const Traffic& traffic) const {
+  TimedTask task{.client = client};
+  time(task, device_of(client), 0, traffic);
+  return task;
+}
+
+VirtualClock::Asking VirtualClock::ask(int64_t round, Micros start,
+                                       const std::vector<int64_t>& clients,
+                                       Sampler::Question question, const Traffic& traffic) const {
+  Asking asking{.end = start};
+  for (const int64_t client : clients) {
+    TimedTask task = planned(round, client, traffic);
+    if (question != Sampler::Question::kUpdateNorm) {  // a forward pass, and no step
+      const Device device = e_.devices->in_task(device_of(client), client, round);
+      task.samples = e_.partition.size(client);
+      if (question == Sampler::Question::kBatchLoss)
+        task.samples = std::min(task.samples, local_.batch_size);
+      task.compute =
+          micros(device.seconds_per_sample * o_.kappa * static_cast<double>(task.samples));
+    }
+    task.finish = start + std::max<Micros>(1, task.duration());
+    interrupt(task, start);
+    asking.samples[client] = task.samples;
+    if (task.offline) asking.silent.insert(client);
+    if (!task.offline || o_.wait_lost) asking.end = std::max(asking.end, task.finish);
+  }
+  return asking;
+}
+
 Timetable VirtualClock::round(int64_t round, Micros start, const std::vector<int64_t>& clients,
                               const std::function<int64_t(int64_t client)>& limit,
-                              const std::set<int64_t>& lost, const Traffic& traffic) const {
+                              const std::set<int64_t>& lost, const Traffic& traffic,
+                              bool trained) const {
   Timetable table{.start = start, .end = start, .tasks = {}};
   for (const int64_t client : clients) {
     TimedTask one = task(round, start, client, limit(client), traffic);
+    if (trained) {
+      one.compute = 0;
+      one.finish = start + std::max<Micros>(1, one.duration());
+      one.offline = one.lost = false;
+      interrupt(one, start);
+    }
     one.lost = one.lost || lost.contains(client);
     table.tasks.push_back(one);
   }

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <set>
 #include <string>
 #include <vector>
@@ -17,6 +18,7 @@
 #include "engine/traffic.h"
 #include "learning/batches.h"
 #include "learning/devices.h"
+#include "learning/sampler.h"
 
 namespace fl_sim {
 
@@ -93,7 +95,22 @@ class VirtualClock {
   // for none; `lost`: those that never answer.
   Timetable round(int64_t round, Micros start, const std::vector<int64_t>& clients,
                   const std::function<int64_t(int64_t client)>& limit,
-                  const std::set<int64_t>& lost, const Traffic& traffic) const;
+                  const std::set<int64_t>& lost, const Traffic& traffic,
+                  bool trained = false) const;  // `trained` already, when they were asked
+
+  // A client's task in a round, and one without the chances of a task: its phases alone.
+  TimedTask planned(int64_t round, int64_t client, const Traffic& traffic) const;
+  TimedTask usual(int64_t client, const Traffic& traffic) const;
+
+  // Clients are asked at `start`: they are sent the model, look, and answer. Until when, and who
+  // cannot be reached any more before that.
+  struct Asking {
+    Micros end = 0;
+    std::set<int64_t> silent = {};
+    std::map<int64_t, int64_t> samples = {};  // that each of them processes
+  };
+  Asking ask(int64_t round, Micros start, const std::vector<int64_t>& clients,
+             Sampler::Question question, const Traffic& traffic) const;
 
   // One client's task that starts at `start`; its chances are those of `round`.
   TimedTask task(int64_t round, Micros start, int64_t client, int64_t limit,

@@ -121,6 +121,7 @@ struct ClientGroup {
   std::vector<int64_t> limits = {};
   // Which of the global models the clients were dealt: 0 but in lanes, see Needs::lanes.
   int64_t model = 0;
+  bool squared_losses = false;  // whether ClientOutcome::squared_loss is asked for
 
   int64_t size() const { return static_cast<int64_t>(ids.size()); }
   int64_t limit(int64_t k) const { return limits.empty() ? 0 : limits[static_cast<size_t>(k)]; }

@@ -41,11 +41,12 @@ struct ClientOutcome {
   // The sum of the weights that its gradients have in its delta, ||a_k||_1 (Wang et al. 2020): its
   // number of steps without momentum.
   double step_weight = 0;
-  double loss = kNotMeasured;         // mean over all samples seen
-  double loss_before = kNotMeasured;  // on its first batch, with the weights it received
-  double loss_after = kNotMeasured;   // on its last batch, before the last step
-  double delta_norm = kNotMeasured;   // l2 norm of the trainable part of its delta, as trained
-  double sent_norm = kNotMeasured;    // the same as it is sent, after the job's transforms
+  double loss = kNotMeasured;          // mean over all samples seen
+  double squared_loss = kNotMeasured;  // mean of samples' squared losses, where a sampler asks
+  double loss_before = kNotMeasured;   // on its first batch, with the weights it received
+  double loss_after = kNotMeasured;    // on its last batch, before the last step
+  double delta_norm = kNotMeasured;    // l2 norm of the trainable part of its delta, as trained
+  double sent_norm = kNotMeasured;     // the same as it is sent, after the job's transforms
 
   // Numbers of the algorithm and the transforms, as Needs::scalars names them.
   static constexpr int64_t kScalars = 8;
@@ -85,6 +86,12 @@ struct ClientRecord : ClientOutcome {
     return is(ClientStatus::kTrained) || is(ClientStatus::kPartial) ||
            is(ClientStatus::kPersonalDiverged);
   }
+};
+
+// What a client says that was asked before the cohort was drawn.
+struct Answer {
+  int64_t client = 0;
+  double value = kNotMeasured;
 };
 
 // One client's evaluation of the model after a round, on samples that it did not train with.
