@@ -25,7 +25,8 @@ class Pwfl final : public Algorithm {
              ", with which all models start (set pwfl.init to same)");
     const auto name = setup.job.get<std::string>("pwfl.inner");
     try {
-      inner_ = make<Algorithm>(name, {job_, setup.network, setup.clients, setup.samples});
+      inner_ = make<Algorithm>(
+          name, {job_, setup.network, setup.clients, setup.samples, setup.client_speeds});
     } catch (const Error& error) {
       if (models_ == 1) throw;
       throw Error(message("pwfl.inner is ", name, ", in cohorts of ", job_.get<int64_t>("cohort"),

@@ -164,6 +164,55 @@ const TimedTask* Timetable::task_of(int64_t client) const {
   return found != tasks.end() && found->client == client ? &*found : nullptr;
 }
 
+std::vector<int64_t> assigned_devices(const Experiment& e) {
+  const int64_t devices = e.devices->rows(), clients = e.partition.clients();
+  const auto by = e.job.get<std::string>("devices");
+  FL_CHECK(devices > 0, "devices ", by, " has no device");
+  const auto assign = e.job.get<std::string>("devices.assign");
+  if (assign == "order") return {};
+  std::vector<int64_t> rows(static_cast<size_t>(clients));
+  if (assign == "random") {
+    Rng rng(e.job.seed(), "devices");
+    if (devices < clients) {
+      for (int64_t& row : rows) row = rng.below(devices);
+      return rows;
+    }
+    const std::vector<int64_t> order = rng.permutation(devices);
+    std::copy(order.begin(), order.begin() + clients, rows.begin());
+    return rows;
+  }
+  // Devices from the slowest one, as often as there are clients; clients by what they follow.
+  std::vector<std::pair<double, int64_t>> speed;
+  for (int64_t client = 0; client < clients; ++client) {
+    const int64_t row = client % devices;
+    speed.emplace_back(-e.devices->device(row).seconds_per_sample, row);
+  }
+  std::sort(speed.begin(), speed.end());
+  std::vector<std::pair<int64_t, int64_t>> order;
+  const torch::Tensor labels = e.data.train.labels;
+  FL_CHECK(assign == "speed-by-size" || !labels.is_floating_point(),
+           "devices.assign is speed-by-label, but the data have numbers for labels");
+  const torch::Tensor numbers = labels.to(torch::kInt64).contiguous();
+  const int64_t positions = e.data.train.positions();
+  for (int64_t client = 0; client < clients; ++client) {
+    int64_t key = e.partition.size(client);
+    if (assign == "speed-by-label") {
+      std::map<int64_t, int64_t> counts;
+      for (const int64_t sample : e.partition.of(client))
+        ++counts[numbers.data_ptr<int64_t>()[sample * positions]];
+      const auto most =
+          std::max_element(counts.begin(), counts.end(),
+                           [](const auto& a, const auto& b) { return a.second < b.second; });
+      key = most == counts.end() ? 0 : most->first;
+    }
+    order.emplace_back(key, client);
+  }
+  std::sort(order.begin(), order.end());
+  for (size_t i = 0; i < order.size(); ++i)
+    rows[static_cast<size_t>(order[i].second)] = speed[i].second;
+  return rows;
+}
+
 VirtualClock::VirtualClock(const Experiment& experiment)
     : e_(experiment),
       runs_(!e_.devices->none()),
@@ -172,7 +221,7 @@ VirtualClock::VirtualClock(const Experiment& experiment)
       exchanges_(e_.algorithm->needs().exchanges),
       seed_(e_.job.seed()) {
   check();
-  if (runs_) assign_rows();
+  if (runs_) rows_ = assigned_devices(e_);
 }
 
 void VirtualClock::check() const {
@@ -209,53 +258,6 @@ void VirtualClock::check() const {
   const int64_t trains = e_.may_train();
   FL_CHECK(o_.min_online <= trains, "clock.min-online is ", o_.min_online, " (must be at most ",
            trains, ", the number of clients that may train)");
-}
-
-void VirtualClock::assign_rows() {
-  const int64_t devices = e_.devices->rows(), clients = e_.partition.clients();
-  const auto by = e_.job.get<std::string>("devices");
-  FL_CHECK(devices > 0, "devices ", by, " has no device");
-  if (o_.assign == "order") return;
-  rows_.resize(static_cast<size_t>(clients));
-  if (o_.assign == "random") {
-    Rng rng(seed_, "devices");
-    if (devices < clients) {
-      for (int64_t& row : rows_) row = rng.below(devices);
-      return;
-    }
-    const std::vector<int64_t> order = rng.permutation(devices);
-    std::copy(order.begin(), order.begin() + clients, rows_.begin());
-    return;
-  }
-  // Devices from the slowest one, as often as there are clients; clients by what they follow.
-  std::vector<std::pair<double, int64_t>> speed;
-  for (int64_t client = 0; client < clients; ++client) {
-    const int64_t row = client % devices;
-    speed.emplace_back(-e_.devices->device(row).seconds_per_sample, row);
-  }
-  std::sort(speed.begin(), speed.end());
-  std::vector<std::pair<int64_t, int64_t>> order;
-  const torch::Tensor labels = e_.data.train.labels;
-  FL_CHECK(o_.assign == "speed-by-size" || !labels.is_floating_point(),
-           "devices.assign is speed-by-label, but the data have numbers for labels");
-  const torch::Tensor numbers = labels.to(torch::kInt64).contiguous();
-  const int64_t positions = e_.data.train.positions();
-  for (int64_t client = 0; client < clients; ++client) {
-    int64_t key = e_.partition.size(client);
-    if (o_.assign == "speed-by-label") {
-      std::map<int64_t, int64_t> counts;
-      for (const int64_t sample : e_.partition.of(client))
-        ++counts[numbers.data_ptr<int64_t>()[sample * positions]];
-      const auto most =
-          std::max_element(counts.begin(), counts.end(),
-                           [](const auto& a, const auto& b) { return a.second < b.second; });
-      key = most == counts.end() ? 0 : most->first;
-    }
-    order.emplace_back(key, client);
-  }
-  std::sort(order.begin(), order.end());
-  for (size_t i = 0; i < order.size(); ++i)
-    rows_[static_cast<size_t>(order[i].second)] = speed[i].second;
 }
 
 Device VirtualClock::device_of(int64_t client) const {
@@ -314,7 +316,9 @@ Micros VirtualClock::begin(Micros time) const {
 
 // Of a task whose limit is set.
 void VirtualClock::time(TimedTask& task, const Device& device, int64_t round,
-                        const Traffic& traffic) const {
+                        const Traffic& whole) const {
+  const TaskCost cost = e_.algorithm->task_cost(task.client, round);
+  const Traffic traffic = whole.of(cost);
   const int64_t holds = e_.partition.size(task.client);
   const int64_t each = local_.batches_per_epoch(holds), steps = local_.steps_of(holds, task.limit);
   const double extra =
@@ -329,6 +333,13 @@ void VirtualClock::time(TimedTask& task, const Device& device, int64_t round,
     compute = pass * exchanges * static_cast<double>(local_.batch_size * steps);
     down *= 1000.0 / 1024;  // kbit of 1024 over kbit/s of 1000
     up *= 1000.0 / 1024;
+  }
+  compute *= cost.compute;
+  if (cost.full_passes + cost.full_forwards > 0) {
+    const auto all = static_cast<double>(holds);
+    const double forward = device.seconds_per_sample * o_.kappa;
+    compute += all * (cost.full_passes * pass + cost.full_forwards * forward);
+    task.samples += std::llround(all * (cost.full_passes + cost.full_forwards));
   }
   task.down = micros(exchanges * (down + o_.latency));
   task.compute = micros(compute + exchanges * extra);

@@ -72,6 +72,10 @@ struct Timetable {
   const TimedTask* task_of(int64_t client) const;  // nullptr: it was not drawn
 };
 
+// Which of the job's devices each client has, by `devices.assign`; empty: client k has row k, and
+// begins again where there are fewer.
+std::vector<int64_t> assigned_devices(const Experiment& experiment);
+
 class VirtualClock {
  public:
   // Throws Error where the job's options contradict each other, or cannot work with its algorithm
@@ -90,7 +94,7 @@ class VirtualClock {
   Micros begin(Micros time) const;
 
   // A round that starts at `start` with these clients, ascending. `limit`: of a client's work, 0
-  // for none; `lost`: those that never answer.
+  // for none; `lost`: those that never answer; `traffic`: of a client that trains the whole model.
   Timetable round(int64_t round, Micros start, const std::vector<int64_t>& clients,
                   const std::function<int64_t(int64_t client)>& limit,
                   const std::set<int64_t>& lost, const Traffic& traffic) const;
@@ -99,10 +103,9 @@ class VirtualClock {
 
  private:
   void check() const;
-  void assign_rows();
   TimedTask task(int64_t round, Micros start, int64_t client, int64_t limit,
                  const Traffic& traffic) const;
-  void time(TimedTask& task, const Device& device, int64_t round, const Traffic& traffic) const;
+  void time(TimedTask& task, const Device& device, int64_t round, const Traffic& whole) const;
   int64_t limit_for(const TimedTask& task, const Device& device, int64_t round,
                     const Traffic& traffic) const;
   void interrupt(TimedTask& task, Micros start) const;
