@@ -100,6 +100,10 @@ class Pwfl final : public Algorithm {
     }
   }
 
+  TaskCost task_cost(int64_t client, int64_t round) const override {
+    return inner_->task_cost(client, round);
+  }
+
   Update train(ClientGroup& group, const GlobalModel& global) const override {
     const int64_t model = group.model;
     ClientGroup view = view_of(group, model);

@@ -334,13 +334,12 @@ void VirtualClock::time(TimedTask& task, const Device& device, int64_t round,
     down *= 1000.0 / 1024;  // kbit of 1024 over kbit/s of 1000
     up *= 1000.0 / 1024;
   }
-  compute *= cost.compute;
-  if (cost.full_passes + cost.full_forwards > 0) {
-    const auto all = static_cast<double>(holds);
-    const double forward = device.seconds_per_sample * o_.kappa;
-    compute += all * (cost.full_passes * pass + cost.full_forwards * forward);
-    task.samples += std::llround(all * (cost.full_passes + cost.full_forwards));
-  }
+  const auto all = static_cast<double>(holds);
+  const double forward = device.seconds_per_sample * o_.kappa;
+  compute = cost.steps * cost.compute * compute +
+            all * (cost.full_gradients * pass + cost.full_losses * forward);
+  task.samples = std::llround(cost.steps * static_cast<double>(task.samples) +
+                              all * (cost.full_gradients + cost.full_losses));
   task.down = micros(exchanges * (down + o_.latency));
   task.compute = micros(compute + exchanges * extra);
   task.up = micros(exchanges * (up + o_.latency));

@@ -163,14 +163,14 @@ struct Sum {
   }
 };
 
-// What a client's task takes beside that of a client that trains the whole model, for the counts of
-// bytes and for virtual time. Real time may differ.
+// What a client's task takes beside that of a client that does the job's local steps with the whole
+// model, for the counts of bytes and for virtual time. Real time may differ.
 struct TaskCost {
-  double compute = 1;       // of its local steps
+  double steps = 1;         // how often it does its local steps in an exchange
+  double compute = 1;       // of such a step
   double down = 1, up = 1;  // of the bytes
-  double full_passes = 0;  // how often it goes through all its samples in a round beside them, with
-                           // gradients,
-  double full_forwards = 0;  // and without
+  // How often it goes through all its samples in a round beside that, with gradients and without.
+  double full_gradients = 0, full_losses = 0;
 };
 
 // A client's own model, for evaluation: one row, or several whose predicted probabilities are
@@ -188,8 +188,8 @@ class Algorithm {
     const Network& network;
     int64_t clients;  // N, those that may train; their ids are below clients + holdout-clients
     int64_t samples;  // that they hold
-    // The seconds per sample of each client's device, by id, where the job has devices. To be called by
-    // the constructor only.
+    // The seconds per sample of each client's device, by id, where the job has devices; for the
+    // constructor only.
     std::function<std::vector<double>()> client_speeds = {};
   };
 
