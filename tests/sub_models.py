@@ -2,7 +2,6 @@
 import math
 import unittest
 
-import h5py
 import numpy as np
 
 from whole_program import Case, columns
@@ -60,38 +59,42 @@ class SubModels(Case):
 
     def test_time_and_bytes_are_the_sub_models_own(self):
         """By the numbers of its layers and by how often a sample meets them: not those of the whole model."""
-        widths = [1, 0.5, 0.25]
         seconds, down, up = 0.01, 1e6, 5e5
-        for rule in ("plain", "fedscale"):
+        for rule, algorithm in ("plain", "heterofl"), ("fedscale", "heterofl"), ("plain", "fjord"):
             path = self.train(
-                "cnn-" + rule, "--model", "cnn", "--algorithm", "heterofl", "--width.levels", "1, 0.5, 0.25", "--rounds", 2,
-                "--devices", "uniform", "--devices.seconds-per-sample", seconds, "--devices.down-bps", down,
-                "--devices.up-bps", up, "--clock.keep", "deadline", "--clock.deadline", 60, "--clock.rule", rule,
-                "--cohort", 12, "--evaluate-every", 0)
+                f"cnn-{rule}-{algorithm}", "--model", "cnn", "--algorithm", algorithm, "--width.levels", "1, 0.5, 0.25",
+                "--rounds", 1, "--devices", "uniform", "--devices.seconds-per-sample", seconds,
+                "--devices.down-bps", down, "--devices.up-bps", up, "--clock.rule", rule, "--cohort", 12,
+                "--evaluate-every", 0)
             rounds, clients = columns(path, "rounds"), columns(path, "clients")
-            steps = {client: steps for client, steps in zip(clients["client"], clients["steps"])}
-            with h5py.File(path) as file:
-                holds = np.diff(file["partition/offsets"][()]) if "partition/offsets" in file else None
-            drawn = dict(zip(clients["client"], clients["width"]))
-            self.assertEqual(set(drawn.values()) - {0}, set(widths), "all widths take part")
+            self.assertEqual(set(clients["width"]), {1, 0.5, 0.25})
             kbit = 1000 / 1024 if rule == "fedscale" else 1
-            for i, client in enumerate(clients["client"]):
-                if clients["status"][i] != 0:
-                    continue
-                width = clients["width"][i]
+            for i, width in enumerate(clients["width"]):
                 self.assertAlmostEqual(clients["download_seconds"][i], 32 * numbers(width) / down * kbit, 6)
                 self.assertAlmostEqual(clients["upload_seconds"][i], 32 * numbers(width) / up * kbit, 6)
                 samples = clients["samples_seen"][i] if rule == "plain" else 10 * clients["steps"][i]
-                self.assertAlmostEqual(clients["compute_seconds_virtual"][i],
-                                       3 * seconds * samples * products(width) / products(1), 6)
-            for r in range(2):
-                of = clients["round"] == r + 1
-                # Who is late was sent its sub-model as well; its record, who trained nothing, has no width.
-                known = {**{c: w for c, w in zip(clients["client"], clients["width"]) if w > 0}}
-                if not set(clients["client"][of]) <= set(known):
-                    continue
-                self.assertEqual(rounds["bytes_down"][r], sum(4 * numbers(known[c]) for c in clients["client"][of]))
-            self.assertGreater((clients["status"] == 0).sum(), 12)
+                drawn = [other for other in (1, 0.5, 0.25) if other <= width] if algorithm == "fjord" else [width]
+                share = np.mean([products(other) for other in drawn]) / products(1)
+                self.assertAlmostEqual(clients["compute_seconds_virtual"][i], 3 * seconds * samples * share, 6)
+            of_all = sum(4 * numbers(width) for width in clients["width"])
+            self.assertEqual((rounds["bytes_down"][0], rounds["bytes_up"][0]), (of_all, of_all))
+            self.assertLess(of_all, 0.7 * 12 * 4 * numbers(1))
+
+    def test_what_is_wasted_is_a_sub_models(self):
+        path = self.train("wasted", "--algorithm", "heterofl", "--width.levels", "1, 0.25", "--rounds", 6, *TIMED)
+        rounds, clients = columns(path, "rounds"), columns(path, "clients")
+        trained = clients["width"] > 0
+        widths = dict(zip(clients["client"][trained], clients["width"][trained]))  # fixed for good
+        size = {1: 4 * 199210, 0.25: 4 * (784 * 50 + 50 + 50 * 50 + 50 + 50 * 10 + 10)}
+        checked = 0
+        for r in range(6):
+            unneeded = clients["client"][(clients["round"] == r + 1) & (clients["status"] == 8)]
+            self.assertEqual(len(unneeded), 3)
+            if set(unneeded) <= set(widths):
+                expected = sum(size[widths[client]] for client in unneeded)
+                self.assertEqual((rounds["wasted_bytes_down"][r], rounds["wasted_bytes_up"][r]), (expected, expected))
+                checked += 1
+        self.assertGreater(checked, 0)
 
     def test_the_slower_the_device_the_narrower_the_model(self):
         path = self.train("device", "--algorithm", "heterofl", "--width.levels", "1:2, 0.5:1, 0.25:1", "--width.assign",

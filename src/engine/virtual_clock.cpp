@@ -66,6 +66,20 @@ const OptionSet<ClockOptions> ClockOptions::kOptions(
        .meaning = "seconds after which a round ends; 0: never",
        .range = between(0, 1e9),
        .read_by = "devices"}},
+     {&ClockOptions::deadline_rule,
+      {.name = "clock.deadline-rule",
+       .default_value = "fixed",
+       .meaning =
+           "who sets a round's deadline: clock.deadline; fedbalancer, where most are through "
+           "for the time it takes; smartpc, when four in five of those drawn are",
+       .choices = {"fixed", "fedbalancer", "smartpc"},
+       .read_by = "devices"}},
+     {&ClockOptions::deadline_ratio,
+      {.name = "clock.deadline-ratio",
+       .default_value = "1",
+       .meaning = "of fedbalancer's deadline: 0 is that of one epoch, 1 that of all",
+       .range = between(0, 1),
+       .read_by = "devices"}},
      {&ClockOptions::late,
       {.name = "clock.late",
        .default_value = "drop",
@@ -157,6 +171,20 @@ RoundEnd close_round(const ClosingRule& rule, Micros start, std::vector<TimedTas
   return {end, counts};
 }
 
+Micros peak_of(const std::vector<Micros>& durations) {
+  double most = 0;
+  Micros peak = 0;
+  for (size_t i = 0; i < durations.size(); ++i) {
+    const double rate = static_cast<double>(i + 1) / static_cast<double>(durations[i]);
+    if (rate > most) most = rate, peak = durations[i];
+  }
+  return peak;
+}
+
+Micros four_fifths_of(const std::vector<Micros>& durations) {
+  return durations.empty() ? 0 : durations[(durations.size() * 4 + 4) / 5 - 1];
+}
+
 const TimedTask* Timetable::task_of(int64_t client) const {
   const auto found =
       std::lower_bound(tasks.begin(), tasks.end(), client,
@@ -238,11 +266,23 @@ void VirtualClock::check() const {
   FL_CHECK(o_.over_commit == 1 || !e_.sampler->weighs(), "clock.over-commit is ", o_.over_commit,
            ", but sampler ", name("sampler"),
            " weighs whom it draws, whoever arrives (choose sampler uniform)");
-  FL_CHECK((o_.deadline > 0) || o_.keep != "deadline",
+  const bool fixed = o_.deadline_rule == "fixed";
+  FL_CHECK(fixed || o_.deadline == 0, "clock.deadline is ", o_.deadline,
+           ", but clock.deadline-rule is ", o_.deadline_rule,
+           ", which sets each round's (leave one out)");
+  FL_CHECK(fixed || o_.keep != "all", "clock.deadline-rule is ", o_.deadline_rule,
+           ", but clock.keep is all, so that all are waited for (choose deadline, or fastest)");
+  FL_CHECK(o_.deadline_rule != "fedbalancer" || local_.steps == 0,
+           "clock.deadline-rule is fedbalancer, which counts epochs, but local.steps is ",
+           local_.steps, " (set local.epochs instead)");
+  FL_CHECK(o_.deadline_rule == "fedbalancer" || o_.deadline_ratio == 1, "clock.deadline-ratio is ",
+           o_.deadline_ratio, ", but clock.deadline-rule is ", o_.deadline_rule,
+           ", which has none (choose fedbalancer)");
+  FL_CHECK(!fixed || o_.deadline > 0 || o_.keep != "deadline",
            "clock.keep is deadline, but clock.deadline is 0 (set it)");
   FL_CHECK(o_.deadline == 0 || o_.keep != "all", "clock.deadline is ", o_.deadline,
            ", but clock.keep is all, so that all are waited for (choose deadline, or fastest)");
-  FL_CHECK(o_.late == "drop" || o_.deadline > 0,
+  FL_CHECK(o_.late == "drop" || !fixed || o_.deadline > 0,
            "clock.late is partial, but clock.deadline is 0 (set it)");
   FL_CHECK(o_.interruption == "throughout" || e_.availability->follows_time(),
            "availability.interruption is ", o_.interruption, ", but availability ",
@@ -346,16 +386,37 @@ void VirtualClock::time(TimedTask& task, const Device& device, int64_t round,
   if (task.duration() == 0) task.compute = 1;
 }
 
+// Of a round with these clients, since its start.
+Micros VirtualClock::deadline_of(int64_t round, const std::vector<int64_t>& clients,
+                                 const std::function<int64_t(int64_t client)>& limit,
+                                 const Traffic& traffic) const {
+  if (o_.deadline_rule == "fixed") return micros(o_.deadline);
+  const auto durations = [&](int64_t most) {  // of so much work at most; 0: of all
+    std::vector<Micros> all;
+    for (const int64_t client : clients) {
+      TimedTask task{.client = client, .limit = limit(client)};
+      if (most > 0) task.limit = task.limit > 0 ? std::min(task.limit, most) : most;
+      time(task, e_.devices->in_task(device_of(client), client, round), round, traffic);
+      all.push_back(task.duration());
+    }
+    std::sort(all.begin(), all.end());
+    return all;
+  };
+  if (o_.deadline_rule == "smartpc") return four_fifths_of(durations(0));
+  const Micros one = peak_of(durations(1)), whole = peak_of(durations(0));
+  return one + std::llround(o_.deadline_ratio * static_cast<double>(whole - one));
+}
+
 // The most work that is through at the deadline; 0: not even the least.
 int64_t VirtualClock::limit_for(const TimedTask& task, const Device& device, int64_t round,
-                                const Traffic& traffic) const {
+                                Micros deadline, const Traffic& traffic) const {
   const int64_t planned = local_.steps > 0 ? local_.steps : local_.epochs;
   int64_t low = 0, high = task.limit > 0 ? std::min(task.limit, planned) : planned;
   while (low < high) {
     TimedTask part = task;
     part.limit = (low + high + 1) / 2;
     time(part, device, round, traffic);
-    if (part.duration() <= micros(o_.deadline)) {
+    if (part.duration() <= deadline) {
       low = part.limit;
     } else {
       high = part.limit - 1;
@@ -382,11 +443,11 @@ void VirtualClock::interrupt(TimedTask& task, Micros start) const {
 }
 
 TimedTask VirtualClock::task(int64_t round, Micros start, int64_t client, int64_t limit,
-                             const Traffic& traffic) const {
+                             Micros deadline, const Traffic& traffic) const {
   TimedTask task{.client = client, .limit = limit};
   const Device device = e_.devices->in_task(device_of(client), client, round);
   if (o_.late == "partial") {
-    const int64_t most = limit_for(task, device, round, traffic);
+    const int64_t most = limit_for(task, device, round, deadline, traffic);
     if (most > 0) {
       const int64_t planned = local_.steps > 0 ? local_.steps : local_.epochs;
       task.limit = most < planned ? most : limit;
@@ -402,8 +463,9 @@ Timetable VirtualClock::round(int64_t round, Micros start, const std::vector<int
                               const std::function<int64_t(int64_t client)>& limit,
                               const std::set<int64_t>& lost, const Traffic& traffic) const {
   Timetable table{.start = start, .end = start, .tasks = {}};
+  const Micros deadline = deadline_of(round, clients, limit, traffic);
   for (const int64_t client : clients) {
-    TimedTask one = task(round, start, client, limit(client), traffic);
+    TimedTask one = task(round, start, client, limit(client), deadline, traffic);
     one.lost = one.lost || lost.contains(client);
     table.tasks.push_back(one);
   }
@@ -412,7 +474,7 @@ Timetable VirtualClock::round(int64_t round, Micros start, const std::vector<int
   rng.shuffle(std::span(table.tasks));
   const ClosingRule rule{.keep = keep_of(o_.keep),
                          .wanted = e_.job.get<int64_t>("cohort"),
-                         .deadline = micros(o_.deadline),
+                         .deadline = deadline,
                          .quorum = o_.quorum,
                          .wait_lost = o_.wait_lost};
   const RoundEnd end = close_round(rule, start, table.tasks);

@@ -144,19 +144,12 @@ int64_t SubModels::units_of(size_t layer) const {
 
 // Levels from the widest: by chance, or from the fastest device; equals are told apart by chance.
 void SubModels::assign(const Algorithm::Setup& setup) {
-  if (o_.assign == "dynamic" || levels_.size() == 1) {
-    FL_CHECK(o_.assign != "device" || setup.client_speeds,
-             "width.assign is device, but devices is none (choose devices, such as --devices "
-             "lognormal)");
-    return;
-  }
+  FL_CHECK(o_.assign != "device" || setup.client_speeds,
+           "width.assign is device, but devices is none (choose devices, such as --devices "
+           "lognormal)");
+  if (o_.assign == "dynamic" || levels_.size() == 1) return;
   std::vector<double> speeds;
-  if (o_.assign == "device") {
-    FL_CHECK(setup.client_speeds,
-             "width.assign is device, but devices is none (choose devices, such as --devices "
-             "lognormal)");
-    speeds = setup.client_speeds();
-  }
+  if (o_.assign == "device") speeds = setup.client_speeds();
   const int64_t clients = setup.clients + setup.job.get<int64_t>("holdout-clients");
   std::vector<int64_t> order = Rng(seed_, "width").permutation(clients);
   if (!speeds.empty()) {

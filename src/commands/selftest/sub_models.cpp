@@ -9,6 +9,8 @@
 #include "base/check.h"
 #include "base/rng.h"
 #include "commands/selftest/experiments.h"
+#include "learning/sub_models.h"
+#include "network/sequential.h"
 
 namespace fl_sim::selftest {
 namespace {
@@ -169,6 +171,69 @@ FL_SELFTEST("heterofl", "equals", "one width for all: FedAvg of the narrow model
   }
   results.push_back(require(inside.size() < end.size(), "nothing is outside"));
   return all_of(results);
+});
+
+// Convolutions, of whose channels each is several inputs of the linear layer behind.
+class ConvolutionChain final : public Sequential {
+ public:
+  ConvolutionChain(const std::vector<int64_t>& widths, torch::Tensor row)
+      : Sequential({2, 9, 8}), row_(std::move(row)) {
+    conv2d("conv1", widths[0], 3, {.padding = 1});
+    max_pool2d(2);
+    relu();
+    conv2d("conv2", widths[1], 3);
+    relu();
+    linear("fc1", widths[2]);
+    relu();
+    linear("fc2", 3);
+  }
+
+  torch::Tensor initial_row(Rng& rng) const override {
+    return row_.defined() ? row_ : layout_.initial_row(rng);
+  }
+
+ private:
+  torch::Tensor row_;
+};
+
+// The numbers of a row that a mask keeps, one after the other.
+Vector kept_numbers(const torch::Tensor& row, const torch::Tensor& mask) {
+  return to_vector(row.flatten().masked_select(mask.gt(0)));
+}
+
+FL_SELFTEST("heterofl", "equals", "a chain of convolutions: FedAvg of the narrow one", [] {
+  const torch::Tensor inputs =
+      torch::arange(10 * 144).mul(37).remainder(64).sub(31.5).div(32).view({10, 2, 9, 8});
+  const Samples data{inputs.to(torch::kFloat32), torch::arange(10).remainder(3)};
+  const auto experiment = [&](const std::string& lines, const std::vector<int64_t>& widths,
+                              const torch::Tensor& row) {
+    return hand_made_experiment(
+        message(Local{.momentum = 0.5}.lines(), lines,
+                "weighting = uniform\nrounds = 2\ncohort = 2\ngroup-size = 2"),
+        data, 3, {{0, 1, 2, 3}, {4, 5, 6, 7, 8, 9}},
+        std::make_unique<ConvolutionChain>(widths, row));
+  };
+  Rng rng(1, "weights");
+  const torch::Tensor start = ConvolutionChain({5, 6, 7}, {}).initial_row(rng);
+  Experiment wide = experiment("algorithm = heterofl\nwidth.levels = 0.5\nwidth.scaler = false\n",
+                               {5, 6, 7}, start);
+  const SubModels models({wide.job, *wide.network, 2, 10}, {.algorithm = "heterofl"});
+  const torch::Tensor mask = models.mask(0, 0, 1);
+  const ConvolutionChain shape({3, 3, 4}, {});
+  Experiment narrow = experiment("algorithm = fedavg\n", {3, 3, 4},
+                                 row_of(kept_numbers(start, mask), shape.layout()));
+  const torch::Tensor end = run(wide).server.weights;
+  const torch::Tensor outside = mask.eq(0);
+  return all_of(
+      {compare(kept_numbers(end, mask),
+               numbers(run(narrow).server.weights, narrow.network->layout())),
+       require(torch::equal(end[0].masked_select(outside),
+                            start.to(torch::kFloat64).masked_select(outside)),
+               "what is outside has moved"),
+       require(models.size_share(0) == static_cast<double>(shape.layout().count()) /
+                                           static_cast<double>(wide.network->layout().count()),
+               "the share of numbers"),
+       differ(kept_numbers(end, mask), kept_numbers(start, mask), 0.01)});
 });
 
 // Plato's sets what nobody trained to 0; others divide by all clients of a round.
