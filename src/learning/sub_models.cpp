@@ -263,12 +263,13 @@ Update SubModels::train(const LocalTraining& local, ClientGroup& group, const Gl
 
 // A layer's output times s is what its weights and biases times s give. The optimiser goes on with
 // the weights themselves, whose gradient is s times the one at s times the weights.
-Update SubModels::train(const LocalTraining& local, ClientGroup& group,
-                        const GlobalModel& global) const {
-  if (whole() || !o_.scaler) return train(local, group, global, LocalRule());
+Update SubModels::train(const LocalTraining& local, ClientGroup& group, const GlobalModel& global,
+                        const std::function<void(LocalStep&, Scored&)>& loss) const {
+  LocalRule rule;
+  rule.loss = loss;
+  if (whole() || !o_.scaler) return train(local, group, global, rule);
   const torch::Tensor scale = scales(group, global.round);
   const torch::Tensor scaled = torch::empty_like(group.rows);
-  LocalRule rule;
   rule.at = [&](LocalStep& step) {
     torch::Tensor place = step.of(scaled);
     return torch::mul_out(place, step.whole, step.of(scale));
@@ -279,8 +280,8 @@ Update SubModels::train(const LocalTraining& local, ClientGroup& group,
   return train(local, group, global, rule);
 }
 
-torch::Tensor SubModels::mean(const Sum& sum) const {
-  if (whole()) return sum.delta;
+torch::Tensor SubModels::mean(const Sum& sum, const torch::Tensor& outputs) const {
+  if (whole() && !outputs.defined()) return sum.delta;
   using Key = std::tuple<size_t, int64_t, int64_t>;  // level, round, client
   std::map<Key, double> weights;                     // of clients with the same mask
   for (const ClientRecord& record : sum.records) {
@@ -289,12 +290,29 @@ torch::Tensor SubModels::mean(const Sum& sum) const {
     weights[{level, rule_.units ? record.round : 0, rule_.by_client ? record.client : 0}] +=
         record.weight;
   }
+  const ParameterLayout& layout = network_.layout();
   double all = 0;
-  torch::Tensor reached = torch::zeros({network_.layout().row()}, torch::kFloat64);
+  torch::Tensor reached = torch::zeros({layout.row()}, torch::kFloat64);
   for (const auto& [key, weight] : weights) {  // in the same order, so that whoever has all has 1
     const auto& [level, round, client] = key;
     all += weight;
     reached.add_(mask(level, client, round).to(torch::kFloat64), weight);
+  }
+  if (outputs.defined()) {
+    torch::Tensor last = torch::zeros_like(reached).unsqueeze(0);
+    for (size_t level = 0; level < levels_.size(); ++level) {
+      const torch::Tensor share = outputs[static_cast<int64_t>(level)].to(torch::kFloat64).cpu();
+      torch::Tensor row = mask(level, 0, 0).to(torch::kFloat64).unsqueeze(0);
+      for (const int64_t index : {chain_.back().weight, chain_.back().bias}) {
+        if (index < 0) continue;
+        const torch::Tensor own = layout.view(row, index)[0];
+        layout.view(last, index)[0].add_(own.dim() == 2 ? own * share.unsqueeze(1) : own * share);
+      }
+    }
+    for (const int64_t index : {chain_.back().weight, chain_.back().bias}) {
+      if (index >= 0)
+        layout.view(reached.unsqueeze(0), index).copy_(layout.view(last, index) * all);
+    }
   }
   const torch::Tensor factor = torch::where(reached > 0, torch::full_like(reached, all) / reached,
                                             torch::zeros_like(reached));

@@ -76,13 +76,18 @@ class SubModels {
   torch::Tensor masks(const ClientGroup& group, int64_t round) const;
 
   // Trains the group's clients on their sub-models. Their deltas are 0 outside.
-  Update train(const LocalTraining& local, ClientGroup& group, const GlobalModel& global) const;
+  // `loss`: as of LocalRule.
+  Update train(const LocalTraining& local, ClientGroup& group, const GlobalModel& global,
+               const std::function<void(LocalStep&, Scored&)>& loss = {}) const;
   // The same by a rule of the algorithm's own.
   Update train(const LocalTraining& local, ClientGroup& group, const GlobalModel& global,
                const LocalRule& rule) const;
 
-  // From the mean over all clients the mean over those that trained each number, [1, P].
-  torch::Tensor mean(const Sum& sum) const;
+  // From the mean over all clients the mean over those that trained each number, [1, P]. `outputs`,
+  // where clients do not train all outputs: what share of the sum's weight each has, by level, [R,
+  // outputs].
+  torch::Tensor mean(const Sum& sum, const torch::Tensor& outputs = {}) const;
+  int64_t outputs() const { return units_of(chain_.size() - 1); }
 
   // Of a sub-model, as shares of the whole model: multiplications of a forward pass, and numbers.
   double compute_share(size_t level) const { return compute_[level]; }

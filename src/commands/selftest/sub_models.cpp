@@ -322,6 +322,56 @@ FL_SELFTEST("heterofl", "mistakes", "under dynamic widths clients are drawn in e
   return all_of(results);
 });
 
+// A client's loss without the classes that it has no sample of, whose scores are 0, and their
+// weights the mean over the others.
+Vector heterofl_masked(const Problem& problem, const Local& local, int64_t rounds,
+                       const std::vector<double>& rates, bool scaler) {
+  const std::vector<double> of = dealt(rates, problem.population());
+  return mean_of_those(problem, rounds, true, [&](int64_t k, int64_t, const Vector& w) {
+    const double rate = of[static_cast<size_t>(k)];
+    const std::vector<Point>& points = problem.clients[static_cast<size_t>(k)];
+    const auto classes = static_cast<size_t>(problem.classifier->classes);
+    Vector has(0.0, classes);
+    for (const Point& point : points) has[static_cast<size_t>(point.label)] = 1;
+    const Problem narrow = narrowed(problem, kept(rate, problem.classifier->hidden));
+    const Classifier& shape = *narrow.classifier;
+    const auto head = static_cast<size_t>(shape.head()), units = static_cast<size_t>(shape.hidden);
+    Vector factor(1.0, static_cast<size_t>(shape.size()));
+    for (size_t i = 0; i < head; ++i) factor[i] = scaler ? 1 / rate : 1;
+    const std::vector<size_t> places = places_of(*problem.classifier, first_units(units));
+    const Vector start = part_of(w, places);
+    const Vector end = narrow.train(k, start, local, [&](const Vector& y) {
+      Vector g(0.0, y.size());
+      const Vector z = factor * y;
+      for (const Point& point : points) {
+        Vector by_scores = softmax(shape.scores(z, point.a) * has);
+        by_scores[static_cast<size_t>(point.label)] -= 1;
+        g += factor * shape.backward(z, point.a, Vector(by_scores * has));
+      }
+      return Vector(g / static_cast<double>(points.size()) - narrow.gradient(k, y));
+    });
+    Trained trained;
+    std::vector<double> change;
+    for (size_t i = 0; i < places.size(); ++i) {
+      const size_t behind = i < head ? 0 : i - head;  // of the head's numbers
+      const size_t label = behind < classes * units ? behind / units : behind - classes * units;
+      if (i >= head && has[label] == 0) continue;
+      trained.places.push_back(places[i]);
+      change.push_back(end[i] - start[i]);
+    }
+    trained.change = Vector(change.data(), change.size());
+    return trained;
+  });
+}
+
+FL_CLOSED_FORM("heterofl", "masked labels, two widths with the scaler", classifier_problem(),
+               Local{}, message(kSeedLine, "width.levels = 1, 0.5\nheterofl.mask-labels = true"),
+               heterofl_masked, std::vector{1.0, 0.5}, true);
+FL_CLOSED_FORM("heterofl", "masked labels, whole models, momentum and decay", classifier_problem(),
+               Local{.momentum = 0.5, .weight_decay = 0.125},
+               message(kSeedLine, "heterofl.mask-labels = true"), heterofl_masked, std::vector{1.0},
+               true);
+
 // fjord ----------------------------------------------------------------------------------------
 
 Vector fjord(const Problem& problem, const Local& local, int64_t rounds,
