@@ -166,7 +166,7 @@ int64_t AsyncTimetable::add_task(int64_t client, Micros now, int64_t base) {
            ". time (must be less than 1024 times, and of less than ", AsyncTask::kRepeat,
            " versions; is async.buffer or async.interval right?)");
   if (timed()) {
-    task.time = clock_.task(task.number(), now, client, 0, traffic_);
+    task.time = clock_.task(task.number(), now, client, 0, 0, traffic_);
   } else {
     task.time.client = client;
   }
@@ -391,6 +391,9 @@ void check_asynchrony(const Experiment& e) {
          "aggregator " + name("aggregator") + " compares all updates of a round (choose mean)");
   refuse(e.sampler->weighs(),
          "sampler " + name("sampler") + " weighs a whole cohort (choose sampler uniform)");
+  refuse(
+      e.sampler->question() != Sampler::Question::kNothing,
+      "sampler " + name("sampler") + " asks clients at a round's start (choose sampler uniform)");
   State memory;
   e.sampler->init(memory, 1);
   refuse(!memory.empty(),
@@ -423,7 +426,8 @@ void check_asynchrony(const Experiment& e) {
     FL_CHECK(concurrency <= e.may_train(), "async.concurrency is ", concurrency,
              " (must be at most ", e.may_train(), ", the number of clients that may train)");
     const auto clock = read_options<ClockOptions>(e.job);
-    refuse(clock.keep != "all" || clock.over_commit > 1 || clock.deadline > 0 || clock.quorum > 0,
+    refuse(clock.keep != "all" || clock.over_commit > 1 || clock.deadline > 0 || clock.quorum > 0 ||
+               clock.deadline_rule != "fixed",
            "clock.keep, clock.over-commit, clock.deadline and clock.quorum are of rounds (leave "
            "them out)");
     refuse(clock.server_seconds > 0, "clock.server-seconds is of rounds (leave it out)");

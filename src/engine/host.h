@@ -119,7 +119,7 @@ class Host {
   Faults faults_;
   RoundPlan plan_;
   std::vector<std::pair<int64_t, ClientRecord>> records_;  // lane, record
-  std::map<int64_t, Later> later_;  // by version
+  std::map<int64_t, Later> later_;                         // by version
   std::set<int64_t> refused_;  // in an exchange of this round: none of theirs counts after it
   std::vector<ClientEvaluation> evaluations_;
   DeltaShards rows_;  // of the round, where clients' updates meet

@@ -100,7 +100,7 @@ void Ledger::begin(const RoundPlan& plan) {
   moved += static_cast<int64_t>(plan.moves.size()) * state_bytes_;
 }
 
-void Ledger::add(const std::vector<ClientRecord>& records, const Traffic& each) {
+void Ledger::add(const std::vector<ClientRecord>& records, const Traffic& whole) {
   for (ClientRecord record : records) {
     const std::pair key{record.client, record.dispatch};
     const auto before = underway_.records.find(key);
@@ -112,10 +112,12 @@ void Ledger::add(const std::vector<ClientRecord>& records, const Traffic& each) 
     underway_.records[key] = record;
   }
   stop_at_divergence();
-  underway_.bytes_down += each.down * std::ssize(records);
-  underway_.bytes_up +=
-      each.up * std::count_if(records.begin(), records.end(),
-                              [](const ClientRecord& record) { return record.answers(); });
+  for (const ClientRecord& record : records) {
+    const Traffic each = whole.of(e_.algorithm->task_cost(
+        record.client, record.dispatch < 0 ? record.round : record.base_version + 1));
+    underway_.bytes_down += each.down;
+    underway_.bytes_up += record.answers() ? each.up : 0;
+  }
 }
 
 void Ledger::leave_out(const std::vector<int64_t>& clients) {

@@ -47,7 +47,8 @@ class Ledger {
 
   // Records of a lane's clients, those of absent ones included, before the server's step. Throws
   // Error if a client diverged and the job says to stop then.
-  void add(const std::vector<ClientRecord>& records, const Traffic& each);
+  // `whole`: of a client that trains the whole model.
+  void add(const std::vector<ClientRecord>& records, const Traffic& whole);
   // Bytes of the round beside those of its exchanges.
   void charge(const Traffic& traffic) {
     underway_.bytes_down += traffic.down;

@@ -348,8 +348,9 @@ VirtualRound Planner::end_round(State& memory) const {
     round.not_needed += task.end == TimedTask::End::kNotNeeded ? 1 : 0;
     if (task.end == TimedTask::End::kKept) continue;
     round.wasted_samples += task.samples;
-    round.wasted_bytes_down += exchanges_ * traffic_.down;
-    round.wasted_bytes_up += task.lost ? 0 : exchanges_ * traffic_.up;
+    const Traffic each = traffic_.of(e_.algorithm->task_cost(task.client, round_));
+    round.wasted_bytes_down += exchanges_ * each.down;
+    round.wasted_bytes_up += task.lost ? 0 : exchanges_ * each.up;
   }
   for (const int64_t client : asked_) {  // and then were not drawn
     if (timetable_.task_of(client) != nullptr) continue;

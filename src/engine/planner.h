@@ -52,8 +52,8 @@ class Planner {
     bool interrupted = false;  // a signal wants the run to stop after the round
     bool may_save = false;     // a checkpoint may begin
   };
-  // What a client is sent and sends in an exchange, which takes virtual time. Before anything is
-  // planned.
+  // What a client that trains the whole model is sent and sends in an exchange, which takes virtual
+  // time. Before anything is planned.
   void charge(const Traffic& traffic);
 
   // The next exchange of a round, clients' evaluation of its model, or that the run is over, or

@@ -28,7 +28,8 @@ struct ClockOptions {
   std::string rule = "plain";
   double pass_factor = 3, kappa = 1, latency = 0;
   double over_commit = 1, deadline = 0, quorum = 0, server_seconds = 0, limit = 0;
-  std::string keep = "all", late = "drop";
+  std::string keep = "all", late = "drop", deadline_rule = "fixed";
+  double deadline_ratio = 1;
   bool wait_lost = true;
   int64_t min_online = 1;
   std::string assign = "order", interruption = "throughout";
@@ -74,6 +75,16 @@ struct Timetable {
   const TimedTask* task_of(int64_t client) const;  // nullptr: it was not drawn
 };
 
+// Which of the job's devices each client has, by `devices.assign`; empty: client k has row k, and
+// begins again where there are fewer.
+std::vector<int64_t> assigned_devices(const Experiment& experiment);
+
+// Of tasks that take so long, ascending: when the most are through for the time that has passed,
+// the first such instant (FedBalancer's peak, Shin et al., MobiSys 2022); and when four in five are
+// (SmartPC, Li et al., RTSS 2019). 0 where there are none.
+Micros peak_of(const std::vector<Micros>& durations);
+Micros four_fifths_of(const std::vector<Micros>& durations);
+
 class VirtualClock {
  public:
   // Throws Error where the job's options contradict each other, or cannot work with its algorithm
@@ -92,7 +103,7 @@ class VirtualClock {
   Micros begin(Micros time) const;
 
   // A round that starts at `start` with these clients, ascending. `limit`: of a client's work, 0
-  // for none; `lost`: those that never answer.
+  // for none; `lost`: those that never answer; `traffic`: of a client that trains the whole model.
   Timetable round(int64_t round, Micros start, const std::vector<int64_t>& clients,
                   const std::function<int64_t(int64_t client)>& limit,
                   const std::set<int64_t>& lost, const Traffic& traffic,
@@ -112,17 +123,20 @@ class VirtualClock {
   Asking ask(int64_t round, Micros start, const std::vector<int64_t>& clients,
              Sampler::Question question, const Traffic& traffic) const;
 
-  // One client's task that starts at `start`; its chances are those of `round`.
-  TimedTask task(int64_t round, Micros start, int64_t client, int64_t limit,
+  // One client's task that starts at `start`; its chances are those of `round`. `deadline`: since
+  // the start, of partial work.
+  TimedTask task(int64_t round, Micros start, int64_t client, int64_t limit, Micros deadline,
                  const Traffic& traffic) const;
 
   Device device_of(int64_t client) const;
 
  private:
   void check() const;
-  void assign_rows();
-  void time(TimedTask& task, const Device& device, int64_t round, const Traffic& traffic) const;
-  int64_t limit_for(const TimedTask& task, const Device& device, int64_t round,
+  Micros deadline_of(int64_t round, const std::vector<int64_t>& clients,
+                     const std::function<int64_t(int64_t client)>& limit,
+                     const Traffic& traffic) const;
+  void time(TimedTask& task, const Device& device, int64_t round, const Traffic& whole) const;
+  int64_t limit_for(const TimedTask& task, const Device& device, int64_t round, Micros deadline,
                     const Traffic& traffic) const;
   void interrupt(TimedTask& task, Micros start) const;
 
