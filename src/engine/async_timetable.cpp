@@ -145,7 +145,8 @@ AsyncTimetable::AsyncTimetable(const Experiment& experiment, const VirtualClock&
       o_(read_options<AsyncOptions>(e_.job)),
       concurrency_(o_.concurrency > 0 ? o_.concurrency : e_.job.get<int64_t>("cohort")),
       dropout_(read_options<AbsenceOptions>(e_.job).dropout),
-      seed_(e_.job.seed()) {
+      seed_(e_.job.seed()),
+      faults_(Faults::parse(e_.job.get<std::string>("inject"))) {
   check_asynchrony(e_);
   if (o_.drawn()) {
     draw(versions);
@@ -170,7 +171,7 @@ int64_t AsyncTimetable::add_task(int64_t client, Micros now, int64_t base) {
   } else {
     task.time.client = client;
   }
-  task.time.lost = task.time.lost ||
+  task.time.lost = task.time.lost || faults_.has(Faults::Kind::kClientCrash, base + 1, client) ||
                    (dropout_ > 0 && Rng(seed_, "lost", task.number(), client).uniform() < dropout_);
   return std::ssize(tasks_) - 1;
 }

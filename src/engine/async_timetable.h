@@ -26,6 +26,7 @@
 
 #include "base/option_set.h"
 #include "base/virtual_time.h"
+#include "engine/faults.h"
 #include "engine/traffic.h"
 #include "engine/virtual_clock.h"
 
@@ -128,6 +129,7 @@ class AsyncTimetable {
   const int64_t concurrency_;
   const double dropout_;  // chance that a task is never answered
   const uint64_t seed_;
+  const Faults faults_;
   std::vector<AsyncTask> tasks_;
   std::vector<AsyncVersion> versions_;
   std::vector<std::vector<int64_t>> started_;          // by base
