@@ -13,7 +13,7 @@ class FedRolex final : public Algorithm {
       : local_(setup),
         optimizer_(setup),
         models_(setup, {.algorithm = "fedrolex", .units = window}) {
-    FL_CHECK(!setup.job.get<bool>("local.keep-momentum"),
+    FL_CHECK(local_.optimizer().adam() || !setup.job.get<bool>("local.keep-momentum"),
              "local.keep-momentum is on, but fedrolex's clients train other parts of the model in "
              "each round (leave it off)");
   }

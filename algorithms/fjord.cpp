@@ -10,12 +10,9 @@ namespace fl_sim {
 class Fjord final : public Algorithm {
  public:
   explicit Fjord(const Setup& setup)
-      : local_(setup),
-        optimizer_(setup),
-        models_(setup, {.algorithm = "fjord"}),
-        seed_(setup.job.seed()) {
+      : local_(setup), optimizer_(setup), models_(setup, {.algorithm = "fjord"}) {
     FL_CHECK(
-        !setup.job.get<bool>("local.keep-momentum") ||
+        local_.optimizer().adam() || !setup.job.get<bool>("local.keep-momentum") ||
             setup.job.get<std::string>("width.assign") != "dynamic",
         "local.keep-momentum is on, but under width.assign dynamic clients train other parts of "
         "the model in each round (leave one out)");
@@ -60,7 +57,7 @@ class Fjord final : public Algorithm {
     std::vector<Rng> draws;
     std::vector<size_t> own;
     for (const int64_t client : group.ids) {
-      draws.emplace_back(seed_, "fjord", global.round, client);
+      draws.emplace_back(group.seed, "fjord", global.round, client);
       own.push_back(models_.level_of(client, global.round));
     }
     const torch::Tensor narrowed = torch::empty_like(group.rows);
@@ -98,7 +95,6 @@ class Fjord final : public Algorithm {
   LocalTraining local_;
   ServerOptimizer optimizer_;
   SubModels models_;
-  uint64_t seed_;
 };
 
 FL_REGISTER(Algorithm, "fjord", Fjord);

@@ -19,7 +19,7 @@ class HeteroFl final : public Algorithm {
              "heterofl.mask-labels is on, but the model's loss is no cross-entropy over classes "
              "(leave it off)");
     FL_CHECK(
-        !setup.job.get<bool>("local.keep-momentum") ||
+        local_.optimizer().adam() || !setup.job.get<bool>("local.keep-momentum") ||
             setup.job.get<std::string>("width.assign") != "dynamic",
         "local.keep-momentum is on, but under width.assign dynamic clients train other parts of "
         "the model in each round (leave one out)");

@@ -9,11 +9,13 @@
 #include <map>
 #include <memory>
 #include <queue>
+#include <set>
 #include <tuple>
 
 #include "commands/selftest/asynchronous.h"
 #include "engine/async_rounds.h"
 #include "engine/async_timetable.h"
+#include "learning/wrapper.h"
 #include "quadratics.h"
 
 namespace fl_sim {
@@ -144,18 +146,21 @@ TEST(Asynchrony, IsBiasedToTheFastUnlessWeightsRepairIt) {
   EXPECT_NEAR(weight_after(s, kVersions), 1.6666667, 0.03);
 }
 
-// A client's weights over a run come to p_k for every version.
+// A client's weights over a run come to p_k for every version, however stale its updates are.
 TEST(Asynchrony, UnbiasedWeightsAreSharesOverShares) {
-  Pulls s;
-  s.lines += "\nasync.staleness = constant\nasync.weighting = unbiased";
-  const Experiment e = experiment_of(s, 100);
-  const AsyncTimetable table = timetable(e);
-  std::map<int64_t, double> sums;
-  for (int64_t v = 1; v <= 100; ++v) {
-    for (const int64_t dispatch : table.version(v).due)
-      sums[table.task(dispatch).time.client] += table.task(dispatch).weight;
+  for (const std::string staleness : {"constant", "polynomial"}) {
+    Pulls s;
+    s.lines += "\nasync.weighting = unbiased\nasync.staleness = " + staleness;
+    const Experiment e = experiment_of(s, 100);
+    const AsyncTimetable table = timetable(e);
+    std::map<int64_t, double> sums;
+    for (int64_t v = 1; v <= 100; ++v) {
+      for (const int64_t dispatch : table.version(v).due)
+        sums[table.task(dispatch).time.client] += table.task(dispatch).weight;
+    }
+    EXPECT_EQ(sums.size(), 3u);
+    for (const auto& [client, sum] : sums) EXPECT_NEAR(sum, 100.0 / 3, 1e-9) << client;
   }
-  for (const auto& [client, sum] : sums) EXPECT_NEAR(sum, 100.0 / 3, 1e-7) << client;
 }
 
 // Three clients of equal durations, a = (0, 1, 4), all of them in each version.
@@ -173,6 +178,17 @@ TEST(FedAsync, NeedsABufferOfOne) {
   EXPECT_THAT(error_of([&] { check_asynchrony(e); }), HasSubstr("but async.buffer is 2"));
 }
 
+// Counts the clients that it trains.
+class Counting final : public Wrapper {
+ public:
+  explicit Counting(std::unique_ptr<Algorithm> algorithm) : Wrapper(std::move(algorithm)) {}
+  Update train(ClientGroup& group, const GlobalModel& global) const override {
+    trained += group.size();
+    return inner().train(group, global);
+  }
+  mutable int64_t trained = 0;
+};
+
 TEST(AsyncTimetable, DropsWhatIsTooOldAndDoesNotTrainIt) {
   Pulls s;
   s.lines = "async.buffer = 2\nasync.max-staleness = 0\nasync.staleness = constant";
@@ -188,33 +204,41 @@ TEST(AsyncTimetable, DropsWhatIsTooOldAndDoesNotTrainIt) {
     }
   }
   EXPECT_GT(stale, 0);
+  auto counting = std::make_unique<Counting>(std::move(e.algorithm));
+  const Counting* const count = counting.get();
+  e.algorithm = std::move(counting);
   const Finished finished = run_recorded(e);
+  EXPECT_EQ(count->trained, 8 * 2);
   int64_t counted = 0, of_rounds = 0;
-  for (const ClientRecord& record : finished.clients) {
-    if (!record.is(ClientStatus::kStale)) continue;
-    ++counted;
-    EXPECT_EQ(record.steps, 0);
-  }
+  for (const ClientRecord& record : finished.clients)
+    counted += record.is(ClientStatus::kStale) ? 1 : 0;
   for (const RoundRecord& round : finished.rounds) of_rounds += round.virtual_time.stale;
   EXPECT_EQ(counted, stale);
   EXPECT_EQ(of_rounds, stale);
 }
 
-// Plato's bound: nothing is made before those have arrived that would become too old. The slowest
-// takes 5 s; with a bound of 0 that is every version.
+// Plato's bound: nothing is made before those have arrived that would become too old, and nobody
+// starts meanwhile. A bound of 0 is rounds.
 TEST(AsyncTimetable, OrWaitsForIt) {
-  for (const int64_t bound : {0, 1}) {
-    Pulls s;
+  for (const int64_t bound : {0, 1, 3}) {
+    Pulls s{.targets = Vector(0.0, 9), .seconds = std::vector<double>(9, 1)};
     s.lines = message("async.buffer = 2\nasync.on-stale = wait\nasync.max-staleness = ", bound);
-    const Experiment e = experiment_of(s, 12);
+    constexpr int64_t kVersions = 200;
+    Experiment e = experiment_of(s, kVersions);
+    e.devices = std::make_unique<FixedDevices>(e.job, [](int64_t client, int64_t task) {
+      return 0.1 + std::abs(Rng(3, "half-normal", task, client).normal());
+    });
     const AsyncTimetable table = timetable(e);
-    int64_t largest = 0;
-    for (int64_t v = 1; v <= 12; ++v) {
+    int64_t largest = 0, updates = 0;
+    for (int64_t v = 1; v <= kVersions; ++v) {
       EXPECT_TRUE(table.version(v).missing.empty());
+      updates += std::ssize(table.version(v).due);
       for (const int64_t dispatch : table.version(v).due)
         largest = std::max(largest, table.task(dispatch).staleness());
     }
     EXPECT_EQ(largest, bound);
+    if (bound == 0) EXPECT_EQ(updates, 9 * kVersions);
+    if (bound > 0) EXPECT_LT(updates, 9 * kVersions);
   }
 }
 
@@ -313,6 +337,82 @@ TEST(FedBuff, AFastClientMayCountTwice) {
   EXPECT_EQ(finished.clients[0].client, 0);
   EXPECT_EQ(finished.clients[1].client, 0);
   EXPECT_NE(finished.clients[0].dispatch, finished.clients[1].dispatch);
+}
+
+// Who diverges keeps its place in the buffer and is left out with its weight; who is lost is not in
+// it. Equal durations, a = (0, 1, 4), half of the way: 2 of two updates' mean, 0 and 4.
+TEST(FedBuff, LeavesOutWhoDiverged) {
+  const Pulls s{.seconds = {1, 1, 1}, .lines = "async.buffer = 3\ninject = nan-update@1:1"};
+  EXPECT_NEAR(weight_after(s, 1), 1, 1e-7);
+  Experiment e = experiment_of(s, 1);
+  const Finished finished = run_recorded(e);
+  EXPECT_EQ(finished.rounds.at(0).diverged, 1);
+  EXPECT_EQ(finished.rounds[0].cohort, 3);
+  // Client 1 never answers: of its first task nothing comes, and others fill the buffer.
+  const Pulls lost{.seconds = {1, 1.5, 1}, .lines = "async.buffer = 3\ninject = client-crash@1:1"};
+  Experiment other = experiment_of(lost, 1);
+  const Finished without = run_recorded(other);
+  EXPECT_EQ(without.rounds.at(0).lost, 1);
+  EXPECT_EQ(without.rounds[0].cohort, 4);
+  // At 1 s 0 and 2, at 2 s 0 again, all of them from w = 0: (0 + 2 + 0) / 3.
+  EXPECT_NEAR(without.weights[0], 2 / 3.0, 1e-7);
+}
+
+// By samples: client 1 has three of them, client 0 one. (1*0 + 3*4) / 4 of half of the way.
+TEST(FedBuff, WeighsSamplesIfTheJobDoes) {
+  Problem problem;
+  problem.start = Vector(0.0, 1);
+  problem.cohorts = {{0, 1}};
+  problem.clients = {{{.a = Vector(0.0, 1), .curvature = Vector(1.0, 1)}}, {}};
+  for (int i = 0; i < 3; ++i)
+    problem.clients[1].push_back({.a = Vector(4.0, 1), .curvature = Vector(1.0, 1)});
+  Experiment e = selftest::experiment_of(
+      problem, "fedbuff",
+      "devices = uniform\nlocal.lr = 0.5\nweighting = samples\nasync.buffer = 2", 1);
+  e.sampler = make<Sampler>("uniform", {e.job, 2});
+  e.devices = std::make_unique<FixedDevices>(e.job, [](int64_t, int64_t) { return 1.0; });
+  EXPECT_NEAR(run(e).weights[0], 1.5, 1e-7);
+}
+
+// Nobody arrives in an interval: the model stays, and time goes on.
+TEST(AsyncTimetable, EmptyVersionsChangeNothing) {
+  const Pulls s{
+      .targets = {4}, .seconds = {2.5}, .lines = "async.protocol = interval\nasync.interval = 1"};
+  for (const auto& [versions, w] : {std::pair{2, 0.0}, std::pair{3, 2.0}, std::pair{5, 3.0}})
+    EXPECT_NEAR(weight_after(s, versions), w, 1e-7) << versions;
+}
+
+// With two hosts, both are busy before each version that needs training: of 8 clients in flight
+// and versions of one update one is due, and another is trained ahead.
+TEST(AsyncRounds, TrainAheadWhereARankWouldWait) {
+  Pulls s{.targets = Vector(0.0, 8), .seconds = {1, 1.5, 2, 2.5, 3, 3.5, 4, 4.5}};
+  s.lines = "async.buffer = 1";
+  const Experiment e = experiment_of(s, 40);
+  const VirtualClock clock(e);
+  for (const int64_t hosts : {1, 2, 4}) {
+    std::vector<int64_t> ranks;
+    for (int64_t rank = 1; rank <= hosts; ++rank) ranks.push_back(rank);
+    const TimeModel times(ranks);
+    AsyncRounds rounds(e, clock, {});
+    std::set<int64_t> trained;
+    int64_t passes = 0, tasks = 0;
+    for (int64_t version = 1; version <= 40; ++version) {
+      RoundPlan plan{.kind = RoundPlan::Kind::kTrain, .round = version};
+      rounds.plan(plan, times, false);
+      for (const PlannedGroup& group : plan.groups) {
+        for (const int64_t task : group.tasks) EXPECT_TRUE(trained.insert(task).second);
+        EXPECT_LT(group.base, version);
+        tasks += std::ssize(group.tasks);
+      }
+      passes += plan.groups.empty() ? 0 : 1;
+      for (const int64_t due : rounds.timetable().version(version).due)
+        EXPECT_TRUE(trained.contains(due)) << version;
+    }
+    EXPECT_NEAR(static_cast<double>(tasks) / static_cast<double>(passes),
+                std::min(static_cast<double>(hosts), rounds.timetable().parallelism()),
+                0.15 * static_cast<double>(hosts))
+        << hosts;
+  }
 }
 
 // Candidates without those in flight, at every place.

@@ -10,6 +10,9 @@ from whole_program import Case, checksum, columns
 HALFNORMAL = ["--devices", "halfnormal", "--cohort", 9]
 KINDS = {
     "fedbuff": ["--algorithm", "fedbuff", "--async.buffer", 4, *HALFNORMAL],
+    "groups": ["--algorithm", "fedbuff", "--async.buffer", 4, "--group-size", 3, "--async.max-staleness", 3, *HALFNORMAL],
+    "window": ["--algorithm", "fedrolex", "--width.levels", "1, 0.5", "--async.protocol", "buffered", "--async.buffer", 3,
+               *HALFNORMAL],
     "fedasync": ["--algorithm", "fedasync", *HALFNORMAL],
     "interval": ["--algorithm", "fedprox", "--fedprox.mu", 0.1, "--async.protocol", "interval", "--async.interval", 0.4,
                  *HALFNORMAL],

@@ -23,10 +23,13 @@ int64_t AsyncRounds::steps_of(int64_t dispatch) const {
 // must not depend on where the run ends, nor on where it goes on: so those that will not count are
 // in a group, too, if another of it does.
 void AsyncRounds::make_groups_of(int64_t base, int64_t after) {
-  std::map<int64_t, std::vector<int64_t>> by_repeat;
+  // Where staleness is drawn, later rounds still add tasks of this base: theirs are groups of their
+  // own.
+  const bool drawn = table_.options().drawn();
+  std::map<std::pair<int64_t, int64_t>, std::vector<int64_t>> by_repeat;
   for (const int64_t dispatch : table_.started_from(base)) {
     const AsyncTask& task = table_.task(dispatch);
-    if (!task.time.lost) by_repeat[task.repeat].push_back(dispatch);
+    if (!task.time.lost) by_repeat[{task.repeat, drawn ? task.version : 0}].push_back(dispatch);
   }
   for (const auto& [repeat, tasks] : by_repeat) {
     for (size_t first = 0; first < tasks.size(); first += static_cast<size_t>(group_size_)) {
@@ -58,8 +61,8 @@ void AsyncRounds::go_on_after(int64_t round) {
   groups_.clear();
   ready_.clear();
   there_.clear();
-  oldest_held_ = 0;
-  for (int64_t base = 0; base < round; ++base) {
+  // A run that goes on with a nearer clock.limit has fewer versions than it has made already.
+  for (int64_t base = 0; base < std::min(round, versions() + 1); ++base) {
     if (table_.needed_until(base) > round) make_groups_of(base, round);
   }
   prepared_ = round - 1;
@@ -73,7 +76,8 @@ PlannedGroup AsyncRounds::planned(const Group& group, const TimeModel& times) co
     const AsyncTask& task = table_.task(dispatch);
     const int64_t due = due_of(dispatch);
     planned.ids.push_back(task.time.client);
-    planned.weights.push_back(due > 0 ? task.weight / table_.version(due).weight : 0);
+    const double all = due > 0 ? table_.version(due).weight : 0;
+    planned.weights.push_back(all > 0 ? task.weight / all : 0);
     planned.limits.push_back(task.time.limit);
     planned.tasks.push_back(dispatch);
     planned.due.push_back(due);
@@ -151,13 +155,14 @@ void AsyncRounds::plan(RoundPlan& plan, const TimeModel& times, bool random) {
   there_ = std::move(needed);
 }
 
-std::set<int64_t> AsyncRounds::held(int64_t newest) {
-  std::set<int64_t> held;
-  for (int64_t base = oldest_held_; base <= newest; ++base) {
-    if (table_.needed_until(base) > newest) held.insert(base);
+const std::set<int64_t>& AsyncRounds::held(int64_t newest) {
+  if (newest < held_at_) {
+    held_.clear();
+    held_at_ = -1;
   }
-  if (!held.empty()) oldest_held_ = *held.begin();
-  return held;
+  while (held_at_ < newest) held_.insert(++held_at_);
+  std::erase_if(held_, [&](int64_t base) { return table_.needed_until(base) <= newest; });
+  return held_;
 }
 
 std::vector<ClientRecord> AsyncRounds::missing(int64_t round) const {
@@ -215,8 +220,9 @@ VirtualRound AsyncRounds::row(int64_t round, const Traffic& traffic) const {
     row.finished += stale ? 1 : 0;
     row.offline += !stale && task.time.offline ? 1 : 0;
     row.wasted_samples += task.time.samples;
-    row.wasted_bytes_down += traffic.down;
-    row.wasted_bytes_up += stale ? traffic.up : 0;
+    const Traffic each = traffic.of(e_.algorithm->task_cost(task.time.client, task.base + 1));
+    row.wasted_bytes_down += each.down;
+    row.wasted_bytes_up += stale ? each.up : 0;
   }
   return row;
 }

@@ -36,7 +36,7 @@ class AsyncRounds {
   void plan(RoundPlan& plan, const TimeModel& times, bool random);
 
   // Versions up to `newest`, the newest one, that something not yet in it has started from.
-  std::set<int64_t> held(int64_t newest);
+  const std::set<int64_t>& held(int64_t newest);
 
   // Of version `round`: who was lost or too old; what records say of times; its row.
   std::vector<ClientRecord> missing(int64_t round) const;
@@ -70,8 +70,9 @@ class AsyncRounds {
   std::vector<Group> groups_;
   std::set<Ready> ready_;    // not yet trained
   std::set<int64_t> there_;  // versions that hosts have
-  int64_t oldest_held_ = 0;  // nothing older is held any more
-  int64_t prepared_ = -1;    // groups have been made of versions up to this one
+  std::set<int64_t> held_;   // see held(), of version held_at_
+  int64_t held_at_ = -1;
+  int64_t prepared_ = -1;  // groups have been made of versions up to this one
 };
 
 }  // namespace fl_sim

@@ -111,8 +111,8 @@ const OptionSet<AsyncOptions> AsyncOptions::kOptions(
      {&AsyncOptions::keep_versions,
       {.name = "async.keep-versions",
        .default_value = "64",
-       .meaning = "former models in memory, at most: of an older one whoever starts from it is "
-                  "trained early",
+       .meaning = "former models that hosts keep in memory, at most: whoever starts from an older "
+                  "one is trained early (rank 0 keeps all that something is under way from)",
        .range = between(1, 1e9),
        .only_with = kOnlyAsynchronous,
        .changes_results = false}}});
@@ -162,10 +162,10 @@ int64_t AsyncTimetable::add_task(int64_t client, Micros now, int64_t base) {
   task.start = now;
   task.base = base;
   task.repeat = of_[{base, client}]++;
-  FL_CHECK(task.base + 1 < AsyncTask::kRepeat && task.repeat < 1024, "client ", client,
+  FL_CHECK(task.base + 1 < VirtualClock::kAgain && task.repeat < 1024, "client ", client,
            " starts from version ", base, " of the model for the ", task.repeat + 1,
-           ". time (must be less than 1024 times, and of less than ", AsyncTask::kRepeat,
-           " versions; is async.buffer or async.interval right?)");
+           ". time (must be less than 1024 times, and of less than ", VirtualClock::kAgain,
+           " versions; is async.buffer or async.interval right, and does anybody get through?)");
   if (timed()) {
     task.time = clock_.task(task.number(), now, client, 0, 0, traffic_);
   } else {
@@ -180,6 +180,7 @@ int64_t AsyncTimetable::add_task(int64_t client, Micros now, int64_t base) {
 void AsyncTimetable::start(Queue& queue, Micros now) {
   const int64_t places = concurrency_ - std::ssize(queue.busy);
   if (places <= 0) return;
+  if (waits() && std::ssize(queue.buffer) >= o_.buffer) return;  // for what is under way
   const int64_t version = versions();
   const auto candidates = [&] {
     const std::vector<int64_t> busy(queue.busy.begin(), queue.busy.end());
@@ -216,8 +217,8 @@ void AsyncTimetable::start(Queue& queue, Micros now) {
 // Whether nothing in flight would be too old for the version after the next one.
 bool AsyncTimetable::may_make(const Queue& queue) const {
   if (std::ssize(queue.buffer) < o_.buffer) return false;
-  const bool waits = o_.max_staleness >= 0 && o_.on_stale == "wait";
-  return !waits || queue.bases.empty() || versions() + 1 - *queue.bases.begin() <= o_.max_staleness;
+  return !waits() || queue.bases.empty() ||
+         versions() + 1 - *queue.bases.begin() <= o_.max_staleness;
 }
 
 void AsyncTimetable::make_version(Queue& queue, Micros now) {
@@ -248,15 +249,20 @@ void AsyncTimetable::run(int64_t versions_wanted) {
     start(queue, now);
     if (queue.busy.empty() && interval == 0) {  // nobody is there: time goes on until somebody is
       const Micros next = clock_.begin(now + 1);
-      FL_CHECK(next > now && ++in_vain < kMostInVain, "nobody could start after ", seconds_of(now),
-               " virtual seconds");
+      FL_CHECK(++in_vain < kMostInVain, "nobody could be drawn at ", kMostInVain,
+               " instants up to ", seconds_of(now),
+               " virtual seconds, though clients can be reached (does sampler ",
+               e_.job.get<std::string>("sampler"), " draw anybody?)");
       now = next;
       continue;
     }
     now = std::get<0>(queue.events.top());
     const int64_t before = versions();
-    while (versions() < versions_wanted && !queue.events.empty() &&
-           std::get<0>(queue.events.top()) == now) {
+    const auto under_limit = [&] {
+      return versions() < versions_wanted &&
+             (versions_.empty() ? begin : versions_.back().at) < limit;
+    };
+    while (under_limit() && !queue.events.empty() && std::get<0>(queue.events.top()) == now) {
       const auto [when, kind, dispatch] = queue.events.top();
       queue.events.pop();
       if (kind == Queue::kIntervalEnds) {
@@ -279,10 +285,15 @@ void AsyncTimetable::run(int64_t versions_wanted) {
       if (interval == 0 && may_make(queue)) make_version(queue, now);
     }
     in_vain = versions() > before ? 0 : in_vain + 1;
-    FL_CHECK(in_vain < kMostInVain, "after ", seconds_of(now), " virtual seconds and ", tasks(),
-             " tasks there are ", versions(), " versions of the model, and of the last ",
-             kMostInVain, " instants none has made another (does anybody answer? is async.buffer, ",
-             o_.buffer, ", too large?)");
+    FL_CHECK(
+        in_vain<kMostInVain, "of the last ", kMostInVain,
+                " instants at which something arrived or was lost none has made a version of the "
+                "model: there are ",
+                versions(), " after ", seconds_of(now), " virtual seconds and ", tasks(),
+                " tasks (", interval> 0
+            ? message("is async.interval, ", o_.interval, " s, too long")
+            : message("does anybody answer, and is async.buffer, ", o_.buffer, ", right"),
+        "?)");
   }
   // Who arrived in time for a version behind the end is still in flight.
 }
@@ -316,9 +327,10 @@ void AsyncTimetable::draw(int64_t versions_wanted) {
 
 void AsyncTimetable::weigh() {
   const bool samples = e_.job.get<std::string>("weighting") == "samples";
-  std::map<int64_t, int64_t> counts;  // by client: tasks that count
+  std::map<int64_t, double> counts;  // by client: what is left of its tasks that count
   for (const AsyncTask& task : tasks_) {
-    if (task.fate == AsyncTask::Fate::kCounts) ++counts[task.time.client];
+    if (task.fate == AsyncTask::Fate::kCounts)
+      counts[task.time.client] += staleness_weight(o_, task.staleness());
   }
   double all = 0;
   for (int64_t place = 0; place < e_.may_train(); ++place)
@@ -328,8 +340,7 @@ void AsyncTimetable::weigh() {
     if (task.fate != AsyncTask::Fate::kCounts) continue;
     task.weight = task.mass * staleness_weight(o_, task.staleness());
     if (o_.weighting == "unbiased") {
-      task.weight *= static_cast<double>(versions()) /
-                     (all * static_cast<double>(counts.at(task.time.client)));
+      task.weight *= static_cast<double>(versions()) / (all * counts.at(task.time.client));
     }
     versions_[static_cast<size_t>(task.version - 1)].weight += task.weight;
   }
@@ -384,23 +395,29 @@ void check_asynchrony(const Experiment& e) {
   refuse(needs.lanes > 1 || needs.models > 1, algorithm + " has several models");
   refuse(needs.keeps_deltas, algorithm + " compares a round's updates with each other");
   refuse(needs.sets_weights, algorithm + " sets the weights of a whole cohort");
+  refuse(needs.follows_norms, algorithm + " follows the lengths of a round's updates");
+  ServerState model;
+  model.weights = torch::zeros({needs.models, e.network->layout().row()}, e.dtype);
+  e.algorithm->init(model);
+  refuse(!model.shared.empty(),
+         algorithm +
+             " sends clients more than the model, which the server holds against what "
+             "comes back in the same round");
   refuse(!state_layout(e).empty(),
          algorithm +
              " (or a transform) has clients keep state from round to round, and tasks of "
              "one client are not trained in the order of its rounds");
   refuse(e.aggregator->sees_clients(),
          "aggregator " + name("aggregator") + " compares all updates of a round (choose mean)");
-  refuse(e.sampler->weighs(),
-         "sampler " + name("sampler") + " weighs a whole cohort (choose sampler uniform)");
   refuse(
-      e.sampler->question() != Sampler::Question::kNothing,
-      "sampler " + name("sampler") + " asks clients at a round's start (choose sampler uniform)");
-  State memory;
-  e.sampler->init(memory, 1);
-  refuse(!memory.empty(),
-         "sampler " + name("sampler") + " learns from rounds (choose sampler uniform)");
+      !e.sampler->draws_anytime(),
+      "sampler " + name("sampler") +
+          " draws the cohorts of rounds (choose sampler uniform, with --uniform.weights cohort)");
   refuse(name("weighting") == "loss",
          "weighting is loss, which is known after training only (choose samples or uniform)");
+  refuse(!e.availability->everybody() && !e.availability->follows_time(),
+         "availability " + name("availability") +
+             " follows rounds (choose one that follows time, such as --availability markov)");
   const auto absence = read_options<AbsenceOptions>(e.job);
   refuse(absence.stragglers > 0,
          "stragglers.fraction is of a round's cohort (let devices make clients slow)");
@@ -432,6 +449,7 @@ void check_asynchrony(const Experiment& e) {
            "clock.keep, clock.over-commit, clock.deadline and clock.quorum are of rounds (leave "
            "them out)");
     refuse(clock.server_seconds > 0, "clock.server-seconds is of rounds (leave it out)");
+    refuse(!clock.wait_lost, "clock.wait-lost is of rounds (leave it out)");
     FL_CHECK(o.max_staleness < 0 || o.on_stale == "drop" || o.buffer <= concurrency,
              "async.on-stale is wait, but async.buffer is ", o.buffer, " of ", concurrency,
              " clients in flight (choose a smaller one)");
@@ -440,6 +458,11 @@ void check_asynchrony(const Experiment& e) {
            ", so that models are mixed, but async.buffer is ", o.buffer,
            ": of several models those that are older would take back what others have learnt "
            "since (choose --async.buffer 1, or --async.mixing 0)");
+  FL_CHECK(o.mixing == 0 || o.max_staleness < 0 || o.on_stale == "drop", "async.mixing is ",
+           o.mixing,
+           ", but async.on-stale is wait, so that several models would come at once (choose drop)");
+  FL_CHECK(o.mixing == 0 || o.normalise == "buffer", "async.mixing is ", o.mixing,
+           ", but async.normalise is weights, so that staleness would be nothing (leave it out)");
   FL_CHECK(o.weighting == "job" || o.mixing == 0,
            "async.weighting is unbiased, but async.mixing is ", o.mixing,
            ", which is a client's whole weight (choose --async.mixing 0)");

@@ -72,8 +72,7 @@ struct AsyncTask {
   int64_t staleness() const { return version - 1 - base; }
   // What its chances are keyed by, in place of a round: that of the base for the first of them, so
   // that a timetable without staleness is that of rounds.
-  int64_t number() const { return base + 1 + repeat * kRepeat; }
-  static constexpr int64_t kRepeat = int64_t{1} << 22;  // a stream's number has 32 bits
+  int64_t number() const { return base + 1 + repeat * VirtualClock::kAgain; }
 };
 
 struct AsyncVersion {
@@ -117,6 +116,7 @@ class AsyncTimetable {
   void draw(int64_t versions);
   void start(Queue& queue, Micros now);
   int64_t add_task(int64_t client, Micros now, int64_t base);
+  bool waits() const { return o_.max_staleness >= 0 && o_.on_stale == "wait"; }
   bool may_make(const Queue& queue) const;
   void make_version(Queue& queue, Micros now);
   void weigh();

@@ -53,6 +53,12 @@ void check_length(const Experiment& e, const Manifest& found) {
   const bool unbiased = asynchrony.on() && asynchrony.weighting == "unbiased";
   const std::string reason =
       unbiased ? "async.weighting is unbiased" : e.algorithm->needs().follows_length;
+  const std::string limit = value_of(e.job.values(), "clock.limit"),
+                    former = value_of(found.job, "clock.limit");
+  FL_CHECK(!unbiased || limit == former, "clock.limit is ", limit, ", and was ", former,
+           " when the run began, but async.weighting is unbiased, so that a run of another length "
+           "differs from its first version on (begin it anew, with another --output or "
+           "--overwrite)");
   const std::string before = value_of(found.job, "rounds");
   FL_CHECK(reason.empty() || value_of(e.job.values(), "rounds") == before, "rounds is ", rounds,
            ", and was ", before, " when the run began, but it cannot be ",

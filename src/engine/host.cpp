@@ -184,7 +184,7 @@ void Host::train(const PlannedGroup& planned, const GlobalModel& global) {
   add(planned, update, good);
   const std::vector<ClientStatus> statuses = commit(group, update, good);
 
-  rest(seconds_since(start) * (faults_.slowness(global.round, comm_.rank()) - 1));
+  rest(seconds_since(start) * (faults_.slowness(plan_.round, comm_.rank()) - 1));
   record(planned, update, statuses, seconds_since(start));
 }
 

@@ -113,8 +113,7 @@ void Ledger::add(const std::vector<ClientRecord>& records, const Traffic& whole)
   }
   stop_at_divergence();
   for (const ClientRecord& record : records) {
-    const Traffic each = whole.of(e_.algorithm->task_cost(
-        record.client, record.dispatch < 0 ? record.round : record.base_version + 1));
+    const Traffic each = whole.of(e_.algorithm->task_cost(record.client, record.began_in()));
     underway_.bytes_down += each.down;
     underway_.bytes_up += record.answers() ? each.up : 0;
   }

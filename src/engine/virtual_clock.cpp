@@ -357,7 +357,7 @@ Micros VirtualClock::begin(Micros time) const {
 // Of a task whose limit is set.
 void VirtualClock::time(TimedTask& task, const Device& device, int64_t round,
                         const Traffic& whole) const {
-  const TaskCost cost = e_.algorithm->task_cost(task.client, round);
+  const TaskCost cost = e_.algorithm->task_cost(task.client, round % kAgain);
   const Traffic traffic = whole.of(cost);
   const int64_t holds = e_.partition.size(task.client);
   const int64_t each = local_.batches_per_epoch(holds), steps = local_.steps_of(holds, task.limit);

@@ -87,6 +87,9 @@ Micros four_fifths_of(const std::vector<Micros>& durations);
 
 class VirtualClock {
  public:
+  // Chances of a client's further tasks from one model are those of round + n * kAgain.
+  static constexpr int64_t kAgain = int64_t{1} << 22;
+
   // Throws Error where the job's options contradict each other, or cannot work with its algorithm
   // or sampler.
   explicit VirtualClock(const Experiment& experiment);

@@ -76,6 +76,9 @@ struct ClientRecord : ClientOutcome {
   // helped to make.
   int64_t dispatch = -1, base_version = 0, staleness = 0;
 
+  // The round whose model it trained from.
+  int64_t began_in() const { return dispatch < 0 ? round : base_version + 1; }
+
   bool is(ClientStatus what) const { return status == static_cast<int64_t>(what); }
   bool answers() const {  // in time
     return !is(ClientStatus::kLost) && !is(ClientStatus::kStraggler) &&

@@ -122,6 +122,10 @@ class Sampler {
   // sum_k weight_k x_k, and not their mean by these weights.
   virtual bool estimates_sum() const { return false; }
 
+  // Whether its draws are as good one by one, at any time and among those who are idle, as they are
+  // in rounds: asynchronous runs need that.
+  virtual bool draws_anytime() const { return false; }
+
   // Whether it prefers clients, and has them count as if it did not.
   virtual bool biased() const { return false; }
 

@@ -286,9 +286,9 @@ torch::Tensor SubModels::mean(const Sum& sum, const torch::Tensor& outputs) cons
   std::map<Key, double> weights;                     // of clients with the same mask
   for (const ClientRecord& record : sum.records) {
     if (!record.counts() || !(record.weight > 0)) continue;
-    const size_t level = level_of(record.client, record.round);
-    weights[{level, rule_.units ? record.round : 0, rule_.by_client ? record.client : 0}] +=
-        record.weight;
+    const int64_t round = record.began_in();
+    const size_t level = level_of(record.client, round);
+    weights[{level, rule_.units ? round : 0, rule_.by_client ? record.client : 0}] += record.weight;
   }
   const ParameterLayout& layout = network_.layout();
   double all = 0;

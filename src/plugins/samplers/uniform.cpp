@@ -53,6 +53,7 @@ class Uniform final : public Sampler {
   }
 
   bool weighs() const override { return unbiased_; }
+  bool draws_anytime() const override { return !unbiased_; }
   bool estimates_sum() const override { return unbiased_; }
 
  private:
