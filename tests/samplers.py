@@ -12,6 +12,7 @@ import resume
 from whole_program import Case, checksum, columns
 
 TIME = ["--devices", "lognormal"]
+AWAY = [*TIME, "--availability", "markov", "--markov.on", 60, "--markov.off", 30]
 WAYS = {
     "unbiased": ["--uniform.weights", "unbiased"],
     "cyclic": ["--sampler", "cyclic", "--cyclic.groups", 3],
@@ -21,7 +22,7 @@ WAYS = {
     "oort": ["--sampler", "oort", *TIME, "--oort.step", 1, "--oort.window", 2, "--oort.exploration", 0.5],
     "oort of rounds": ["--sampler", "oort", "--fair.weight", 0.2, "--group-size", 3, "--local.momentum", 0.9],
     "pow-d": ["--sampler", "poc", "--poc.d", 12, "--weighting", "uniform"],
-    "pow-d in time": ["--sampler", "poc", "--poc.d", 12, *TIME, "--availability", "markov"],
+    "pow-d in time": ["--sampler", "poc", "--poc.d", 12, *AWAY],
     "cpow-d": ["--sampler", "poc", "--poc.d", 12, "--poc.variant", "cpow"],
     "rpow-d": ["--sampler", "poc", "--poc.d", 12, "--poc.variant", "rpow"],
     "optimal": ["--sampler", "optimal", "--algorithm", "scaffold"],
@@ -29,7 +30,7 @@ WAYS = {
     "fedcs": ["--sampler", "fedcs", *TIME, "--fedcs.oracle-deadline", 8],
     "tifl": ["--sampler", "tifl", *TIME, "--tifl.every", 1, "--evaluate-clients", 1, "--partition.validation-fraction", 0.2],
     "tifl, unbiased": ["--sampler", "tifl", *TIME, "--tifl.policy", "uniform", "--tifl.weights", "unbiased"],
-    "refl": ["--sampler", "refl", *TIME, "--availability", "markov"],
+    "refl": ["--sampler", "refl", *AWAY],
 }
 BIASED = {"cyclic", "active", "oort", "oort of rounds", "pow-d", "pow-d in time", "cpow-d", "rpow-d", "fedcs", "tifl", "refl"}
 
@@ -96,7 +97,8 @@ class Samplers(Case):
         forward pass a sample; then the cohort trains, three passes a sample."""
         options = ["--devices", "uniform", "--devices.down-bps", 0, "--devices.up-bps", 0, "--devices.seconds-per-sample",
                    0.01]
-        for name, more, passes in (("pow", WAYS["pow-d"], 1), ("cpow", WAYS["cpow-d"], 1), ("norms", ["--sampler", "optimal"], 3)):
+        for name, more, passes in (("pow", WAYS["pow-d"], 1), ("cpow", WAYS["cpow-d"], 1),
+                                   ("norms", ["--sampler", "optimal"], 3)):
             with self.subTest(name):
                 path = self.train(name, *options, *more)
                 rounds, clients = columns(path, "rounds"), columns(path, "clients")

@@ -814,7 +814,7 @@ TEST(Refl, PrefersWhoWillBeAway) {
   const auto frequencies = [](double accuracy) {
     World world(
         "refl",
-        message("devices = spread\navailability = markov\nrefl.oracle-accuracy = ", accuracy),
+        message("devices = spread\navailability = sessions\nrefl.oracle-accuracy = ", accuracy),
         {1, 1, 1, 1}, 1);
     ClientRecord record = World::report(0, 1, 1, 1);
     record.start_seconds = 100;

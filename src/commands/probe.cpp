@@ -107,7 +107,7 @@ Trial Probe::run(int64_t steps) {
   Trial trial;
   Traffic traffic;
   for (int64_t exchange = 0; exchange < e_.algorithm->needs().exchanges; ++exchange) {
-    RoundPlan plan = planner.next({}, model.memory);
+    RoundPlan plan = planner.next_unanswered(model.memory);
     model.round = plan.round;
     model.exchange = plan.exchange;
     std::map<int64_t, std::vector<PlannedGroup>> lanes;

@@ -41,7 +41,7 @@ class Refl final : public Sampler {
                      .default_value = "0.25",
                      .meaning = "weight of the last round's length in their average",
                      .range = between(0, 1)}},
-        .example = "--devices lognormal --availability markov"};
+        .example = "--devices lognormal --availability sessions"};
   }
 
   bool biased() const override { return true; }
@@ -63,7 +63,7 @@ class Refl final : public Sampler {
     FL_CHECK(request.oracle.online,
              "sampler refl has clients forecast whether they can be "
              "reached, but availability follows rounds, not time (choose one that follows time, "
-             "such as --availability markov)");
+             "such as --availability sessions)");
     const double ahead = average(request.memory.at(kTimes).data_ptr<double>(), request.now);
     const std::vector<int64_t> ids = ids_of(request.candidates);
     std::vector<int64_t> first, cohort;
