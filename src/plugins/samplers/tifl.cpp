@@ -25,8 +25,8 @@ class Tifl final : public Sampler {
              ", the number of clients that may train)");
     FL_CHECK(policy_ != "adaptive" || job.get<double>("evaluate-clients") > 0,
              "tifl.policy is adaptive, which follows how accurate the model is for the clients of "
-             "each tier, but evaluate-clients is 0 (set it, with partition.validation-fraction; or "
-             "choose policy uniform)");
+             "each tier, but evaluate-clients is 0 (set it to 1, evaluate-split to validation and "
+             "partition.validation-fraction to 0.2; or choose policy uniform)");
     FL_CHECK(!unbiased_ || policy_ != "adaptive",
              "tifl.weights is unbiased, but under tifl.policy adaptive tiers run out of credits, "
              "so that their clients cannot count (choose policy uniform, or weights cohort)");
@@ -70,7 +70,9 @@ class Tifl final : public Sampler {
                                 "average",
                      .choices = {"cohort", "unbiased"}}},
         .elsewhere = "FLGo checks every 10 rounds; fltk gives each tier rounds / 5 credits.",
-        .example = "--devices lognormal --evaluate-clients 1 --partition.validation-fraction 0.2"};
+        .example =
+            "--devices lognormal --evaluate-clients 1 --evaluate-split validation "
+            "--partition.validation-fraction 0.2"};
   }
 
   bool biased() const override { return !unbiased_; }
