@@ -387,26 +387,27 @@ void check_asynchrony(const Experiment& e) {
   const std::string what = message("async.protocol is ", o.protocol, ", but ");
   const Needs needs = e.algorithm->needs();
   const auto refuse = [&](bool if_so, const std::string& why) { FL_CHECK(!if_so, what, why); };
-  const std::string algorithm = "algorithm " + name("algorithm");
-  refuse(needs.pooled, algorithm + " trains on everybody's samples at once");
-  refuse(needs.exchanges > 1, algorithm +
-                                  " talks to its clients several times in a round, which "
-                                  "needs all of them at once");
-  refuse(needs.lanes > 1 || needs.models > 1, algorithm + " has several models");
-  refuse(needs.keeps_deltas, algorithm + " compares a round's updates with each other");
-  refuse(needs.sets_weights, algorithm + " sets the weights of a whole cohort");
-  refuse(needs.follows_norms, algorithm + " follows the lengths of a round's updates");
+  const auto refuse_algorithm = [&](bool if_so, const std::string& why) {
+    refuse(if_so, "algorithm " + name("algorithm") + " " + why +
+                      " (choose another algorithm, such as fedbuff, or --async.protocol rounds)");
+  };
+  refuse_algorithm(needs.pooled, "trains on everybody's samples at once");
+  refuse_algorithm(
+      needs.exchanges > 1,
+      "talks to its clients several times in a round, which needs all of them at once");
+  refuse_algorithm(needs.lanes > 1 || needs.models > 1, "has several models");
+  refuse_algorithm(needs.keeps_deltas, "compares a round's updates with each other");
+  refuse_algorithm(needs.sets_weights, "sets the weights of a whole cohort");
+  refuse_algorithm(needs.follows_norms, "follows the lengths of a round's updates");
+  refuse_algorithm(!state_layout(e).empty(),
+                   "(or a transform, or local.keep-momentum) has clients keep state from round to "
+                   "round, and a client's tasks are not trained in the order of rounds");
   ServerState model;
   model.weights = torch::zeros({needs.models, e.network->layout().row()}, e.dtype);
   e.algorithm->init(model);
-  refuse(!model.shared.empty(),
-         algorithm +
-             " sends clients more than the model, which the server holds against what "
-             "comes back in the same round");
-  refuse(!state_layout(e).empty(),
-         algorithm +
-             " (or a transform) has clients keep state from round to round, and tasks of "
-             "one client are not trained in the order of its rounds");
+  refuse_algorithm(!model.shared.empty(),
+                   "sends clients more than the model, which the server holds against what comes "
+                   "back in the same round");
   refuse(e.aggregator->sees_clients(),
          "aggregator " + name("aggregator") + " compares all updates of a round (choose mean)");
   refuse(
