@@ -79,7 +79,8 @@ std::string left_out_text(const Outcome& o) {
   for (const auto& [count, what] :
        {std::pair{o.diverged, "diverged"}, std::pair{o.stragglers, "late and dropped"},
         std::pair{o.lost, "lost"}, std::pair{o.set_aside, "too few for the aggregator"},
-        std::pair{o.offline, "offline"}, std::pair{o.not_needed, "not needed"}}) {
+        std::pair{o.virtual_time.offline, "offline"},
+        std::pair{o.virtual_time.not_needed, "not needed"}}) {
     if (count > 0) text += message(text.empty() ? "" : ", ", count, " ", what);
   }
   if (!text.empty()) text = message("of ", o.asked, " clients asked: ", text);
@@ -268,11 +269,16 @@ std::string summary(const Outcome& outcome, double seconds, double target,
                  outcome.rounds, " rounds, ", fixed(seconds, 1), " s, ", human_bytes(outcome.bytes),
                  " to and from clients"));
   }
-  if (!std::isnan(outcome.virtual_seconds)) {
-    line("virtual", message(duration_text(outcome.virtual_seconds), " (",
-                            fixed(outcome.virtual_seconds, 1), " s) for the clients, ",
-                            fixed(outcome.virtual_seconds / static_cast<double>(outcome.rounds), 1),
-                            " s a round"));
+  const VirtualRound& time = outcome.virtual_time;
+  if (time.measured()) {
+    line("virtual",
+         message(duration_text(time.end), " (", fixed(time.end, 1), " s) for the clients, ",
+                 fixed(time.end / static_cast<double>(outcome.rounds), 1), " s a round"));
+  }
+  if (!std::isnan(time.joules)) {
+    line("energy",
+         message(joules_text(time.joules), " of the clients, ",
+                 percent(time.wasted_joules, time.joules), " of it for updates that do not count"));
   }
   line("left out", left_out_text(outcome));
   if (outcome.out_of_patience)

@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "base/check.h"
+#include "base/statistics.h"
 #include "base/text.h"
 
 namespace fl_sim {
@@ -26,8 +27,9 @@ std::string formatted_as(const char* format, double value) {
 
 double median_of_numbers(std::vector<double> numbers) {
   std::sort(numbers.begin(), numbers.end());
-  const size_t half = numbers.size() / 2;
-  return numbers.size() % 2 == 1 ? numbers[half] : (numbers[half - 1] + numbers[half]) / 2;
+  // Where two are infinite there is nothing between them.
+  const double low = numbers[(numbers.size() - 1) / 2], high = numbers[numbers.size() / 2];
+  return low == high ? low : percentile(numbers, 0.5);
 }
 
 }  // namespace

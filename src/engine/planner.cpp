@@ -134,8 +134,15 @@ bool Planner::out_of_time(Micros time) const {
   return time >= micros(limit) || clock_.next_begin(time) >= micros(limit);
 }
 
+// Whether a multiple of the job's time between evaluations has come since the round before ended.
+bool Planner::passes_evaluation() const {
+  const Micros every = clock_.runs() ? micros(evaluation_.every_seconds) : 0;
+  return every > 0 && timetable_.end / every > former_end_ / every;
+}
+
 bool Planner::evaluates(int64_t round) const {
-  return round == rounds_ || (round == round_ && out_of_time(timetable_.end)) ||
+  return round == rounds_ ||
+         (round == round_ && (out_of_time(timetable_.end) || passes_evaluation())) ||
          (evaluation_.every > 0 && round % evaluation_.every == 0);
 }
 
@@ -264,7 +271,10 @@ void Planner::plan_times(const std::vector<Drawn>& cohort, Fate& fate) {
   timetable_ = clock_.round(
       round_, timetable_.start, clients, [&](int64_t client) { return fate.limit(client); }, silent,
       traffic_);
-  for (const TimedTask& task : timetable_.tasks) {
+  for (TimedTask& task : timetable_.tasks) {
+    // Silent for the clock, but late by the job.
+    if (fate.late.contains(task.client) && !fate.lost.contains(task.client) && !task.offline)
+      task.end = TimedTask::End::kLate;
     if (task.limit > 0) fate.limits[task.client] = task.limit;
     if (task.offline) fate.offline.insert(task.client);
     if (task.end == TimedTask::End::kLate) fate.late.insert(task.client);
@@ -282,6 +292,7 @@ void Planner::put_times(std::vector<ClientRecord>& records) const {
     record.download_seconds = seconds_of(task->down);
     record.compute_seconds = seconds_of(task->compute);
     record.upload_seconds = seconds_of(task->up);
+    record.joules = task->joules;
   }
 }
 
@@ -293,11 +304,14 @@ VirtualRound Planner::end_round(State& memory) const {
                      .length = seconds_of(timetable_.end - timetable_.start),
                      .online = all - absent_clients_,
                      .started = std::ssize(timetable_.tasks)};
+  if (clock_.options().energy) round.joules = round.wasted_joules = 0;
   for (const TimedTask& task : timetable_.tasks) {
     round.finished += task.lost ? 0 : 1;
     round.offline += task.offline ? 1 : 0;
     round.not_needed += task.end == TimedTask::End::kNotNeeded ? 1 : 0;
+    round.joules += task.joules;
     if (task.end == TimedTask::End::kKept) continue;
+    round.wasted_joules += task.joules;
     round.wasted_samples += task.samples;
     round.wasted_bytes_down += exchanges_ * traffic_.down;
     round.wasted_bytes_up += task.lost ? 0 : exchanges_ * traffic_.up;
@@ -324,7 +338,8 @@ std::vector<std::vector<Drawn>> Planner::cut_into_lanes(std::vector<Drawn> cohor
 RoundPlan Planner::training(const State& memory) {
   absent_.clear();
   RoundPlan plan{.kind = RoundPlan::Kind::kTrain};
-  timetable_ = {.start = clock_.begin(time_of(memory)), .end = 0, .tasks = {}};
+  former_end_ = time_of(memory);
+  timetable_ = {.start = clock_.begin(former_end_), .end = 0, .tasks = {}};
   std::vector<Drawn> cohort = draw(round_, memory);
   const std::vector<std::vector<Drawn>> parts = cut_into_lanes(cohort);
   if (clock_.runs() && needs_.lanes > 1) {  // who is in no lane is not asked

@@ -99,6 +99,7 @@ class Planner {
   struct Fate;  // of a cohort's clients
 
   bool out_of_time(Micros time) const;
+  bool passes_evaluation() const;
   RoundPlan stop(const Situation& situation);
   RoundPlan training(const State& memory);
   RoundPlan evaluation();
@@ -125,6 +126,7 @@ class Planner {
   const VirtualClock clock_;
   Traffic traffic_;
   Timetable timetable_;               // of the round that was planned last
+  Micros former_end_ = 0;             // of the round before it
   int64_t round_ = 0, exchange_ = 0;  // the last one that was planned
   RoundPlan first_;                   // of the round under way: that of its first exchange
   std::vector<int64_t> drawn_;        // whose samples a pool stands for

@@ -17,6 +17,7 @@
 #include "engine/traffic.h"
 #include "learning/batches.h"
 #include "learning/devices.h"
+#include "learning/records.h"
 
 namespace fl_sim {
 
@@ -24,8 +25,13 @@ struct Experiment;
 
 struct ClockOptions {
   std::string rule = "plain";
-  double pass_factor = 3, kappa = 1, latency = 0;
+  double pass_factor = 3, latency = 0;
+  std::string kappa_text = "1";  // "auto": by operations
+  double kappa = 1;              // what it comes to
   double over_commit = 1, deadline = 0, quorum = 0, server_seconds = 0, limit = 0;
+  double server_bps = 0;
+  bool energy = false;
+  std::string watts;
   std::string keep = "all", late = "drop";
   bool wait_lost = true;
   int64_t min_online = 1;
@@ -39,6 +45,7 @@ struct TimedTask {
   int64_t limit = 0;    // of its work, see ClientGroup; 0: none
   int64_t samples = 0;  // that it would process
   Micros down = 0, compute = 0, up = 0;
+  double joules = kNotMeasured;  // where the job asks for them
   Micros finish = 0;     // when its update arrives, or where it does not, when that is known
   bool offline = false;  // it cannot be reached any more before that
   bool lost = false;     // it never answers, whatever the reason
@@ -99,8 +106,11 @@ class VirtualClock {
 
  private:
   void check() const;
+  void read_watts();
+  double joules(const TimedTask& task, Micros start, Micros end) const;
   void assign_rows();
-  TimedTask task(int64_t round, Micros start, int64_t client, int64_t limit,
+  // `most_bps`: what the server's link has for it, in each direction.
+  TimedTask task(int64_t round, Micros start, int64_t client, int64_t limit, double most_bps,
                  const Traffic& traffic) const;
   void time(TimedTask& task, const Device& device, int64_t round, const Traffic& traffic) const;
   int64_t limit_for(const TimedTask& task, const Device& device, int64_t round,
@@ -113,6 +123,10 @@ class VirtualClock {
   const LocalPlan local_;
   const int64_t exchanges_;
   const uint64_t seed_;
+  struct Watts {
+    double compute, up, down, idle;
+  };
+  std::vector<Watts> watts_;   // by class of device, or one for all
   std::vector<int64_t> rows_;  // of devices, by client; empty: client k has row k
 };
 

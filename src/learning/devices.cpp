@@ -45,7 +45,8 @@ std::vector<std::string> clock_keys(std::vector<std::string> more) {
   for (const char* key :
        {"clock.rule", "clock.pass-factor", "clock.kappa", "clock.over-commit", "clock.keep",
         "clock.deadline", "clock.late", "clock.quorum", "clock.wait-lost", "clock.min-online",
-        "clock.server-seconds", "clock.latency", "clock.limit", "devices.assign",
+        "clock.server-seconds", "clock.server-bps", "clock.latency", "clock.limit",
+        "clock.evaluate-seconds", "clock.energy", "devices.watts", "devices.assign",
         "availability.interruption"})
     more.emplace_back(key);
   return more;

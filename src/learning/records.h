@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <map>
@@ -68,6 +69,7 @@ struct ClientRecord : ClientOutcome {
   double start_seconds = kNotMeasured, finish_seconds = kNotMeasured;
   double download_seconds = kNotMeasured, compute_seconds = kNotMeasured,
          upload_seconds = kNotMeasured;
+  double joules = kNotMeasured;  // of the task, where the job asks for it
 
   bool is(ClientStatus what) const { return status == static_cast<int64_t>(what); }
   bool answers() const {  // in time
@@ -138,8 +140,30 @@ struct VirtualRound {
   int64_t not_needed = 0;        // without whom others were enough, or all were too few
   // What those did and carried whose updates do not count.
   int64_t wasted_samples = 0, wasted_bytes_down = 0, wasted_bytes_up = 0;
+  // Energy of all tasks, and of those; where the job asks for it.
+  double joules = kNotMeasured, wasted_joules = kNotMeasured;
 
   bool measured() const { return end >= 0; }
+
+  // Both together; the times are those of the later one.
+  VirtualRound& operator+=(const VirtualRound& later) {
+    const auto add = [](double& sum, double more) {
+      sum = std::isnan(sum) ? more : sum + more;  // which begins as not measured
+    };
+    end = later.end;
+    length = later.length;
+    online += later.online;
+    started += later.started;
+    finished += later.finished;
+    offline += later.offline;
+    not_needed += later.not_needed;
+    wasted_samples += later.wasted_samples;
+    wasted_bytes_down += later.wasted_bytes_down;
+    wasted_bytes_up += later.wasted_bytes_up;
+    add(joules, later.joules);
+    add(wasted_joules, later.wasted_joules);
+    return *this;
+  }
 };
 
 // One round as the server sees it.

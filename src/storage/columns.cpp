@@ -199,6 +199,10 @@ void time_columns(Io& io, Rounds& rounds) {
   column("wasted_samples", &VirtualRound::wasted_samples);
   column("wasted_bytes_down", &VirtualRound::wasted_bytes_down);
   column("wasted_bytes_up", &VirtualRound::wasted_bytes_up);
+  const auto costs = [](const RoundRecord& r) { return !std::isnan(r.virtual_time.joules); };
+  if (!Io::kReads && std::none_of(rounds.begin(), rounds.end(), costs)) return;
+  column("joules", &VirtualRound::joules);
+  column("wasted_joules", &VirtualRound::wasted_joules);
 }
 
 template <class Io, class Rounds>
@@ -272,9 +276,10 @@ void evaluation_columns(Io& io, Evaluations& evaluations, const std::set<std::st
   io.column("/evaluations/seconds", evaluations, &ClientEvaluation::seconds);
 }
 
-// `timed`: the run has virtual time.
+// `timed`: the run has virtual time; `powered`: it counts energy.
 template <class Io, class Clients>
-void client_columns(Io& io, const std::vector<std::string>& scalars, bool timed, Clients& clients) {
+void client_columns(Io& io, const std::vector<std::string>& scalars, bool timed, bool powered,
+                    Clients& clients) {
   io.column("/clients/round", clients, &ClientRecord::round);
   io.column("/clients/client", clients, &ClientRecord::client);
   io.column("/clients/rank", clients, &ClientRecord::rank);
@@ -296,6 +301,7 @@ void client_columns(Io& io, const std::vector<std::string>& scalars, bool timed,
     io.column("/clients/compute_seconds_virtual", clients, &ClientRecord::compute_seconds);
     io.column("/clients/upload_seconds", clients, &ClientRecord::upload_seconds);
   }
+  if (powered) io.column("/clients/joules", clients, &ClientRecord::joules);
   for (size_t i = 0; i < scalars.size(); ++i) {
     io.column(
         "/clients/" + scalars[i],
@@ -317,7 +323,7 @@ const std::set<std::string>& own_client_columns() {
   static const std::set<std::string> names = [] {
     Names io;
     std::vector<ClientRecord> none;
-    client_columns(io, {}, true, none);
+    client_columns(io, {}, true, true, none);
     return io.take();
   }();
   return names;
@@ -430,8 +436,10 @@ std::vector<RoundRecord> read_rounds(const Hdf5File& file) {
 void write_clients(Hdf5File& file, const RecordLog<ClientRecord>& clients,
                    const std::vector<std::string>& scalars) {
   const bool timed = clients.size() > 0 && !std::isnan(clients.read(0, 1)[0].start_seconds);
-  write_blocks(file, clients,
-               [&](Writer& io, auto& records) { client_columns(io, scalars, timed, records); });
+  const bool powered = clients.size() > 0 && !std::isnan(clients.read(0, 1)[0].joules);
+  write_blocks(file, clients, [&](Writer& io, auto& records) {
+    client_columns(io, scalars, timed, powered, records);
+  });
   static_assert(static_cast<int64_t>(ClientStatus::kTrained) == 0 &&
                 static_cast<int64_t>(ClientStatus::kNotNeeded) == 8);
   file.write_attribute("/clients/status", "codes",
@@ -442,7 +450,7 @@ void write_clients(Hdf5File& file, const RecordLog<ClientRecord>& clients,
 void read_clients(const Hdf5File& file, const std::vector<std::string>& scalars,
                   RecordLog<ClientRecord>& clients) {
   read_blocks(file, "/clients", clients,
-              [&](Reader& io, auto& records) { client_columns(io, scalars, true, records); });
+              [&](Reader& io, auto& records) { client_columns(io, scalars, true, true, records); });
 }
 
 void write_evaluations(Hdf5File& file, const RecordLog<ClientEvaluation>& evaluations,
