@@ -167,8 +167,184 @@ class VirtualTime(Case):
                 self.assertAlmostEqual(rounds["round_seconds_virtual"][r], min(deadline, took.max()), 5)
             self.assertGreater(late, 0)
 
+    def test_target(self):
+        """What the first round that reaches it had taken; nothing where it is not reached, or not asked for."""
+        path = self.train("to", *DEVICES, "--target-accuracy", 0.2)
+        rounds = columns(path, "rounds")
+        reached = int(np.argmax(rounds["test_accuracy"] >= 0.2))
+        self.assertEqual(reached + 1, len(rounds["round"]))  # the run ends there
+        with h5py.File(path) as file:
+            target = dict(file["target"].attrs)
+        self.assertEqual((target["target"], target["round"]), (0.2, reached + 1))
+        self.assertEqual(target["accuracy"], rounds["test_accuracy"][reached])
+        self.assertEqual(target["virtual_seconds"], rounds["virtual_seconds"][reached])
+        self.assertEqual(target["bytes"], sum(rounds[name].sum() for name in ("bytes_down", "bytes_up", "wasted_bytes_up")))
+        self.assertEqual(target["samples"], rounds["samples"].sum() + rounds["wasted_samples"].sum())
+        self.assertNotIn("joules", target)
+        with h5py.File(self.train("plain-to", "--target-accuracy", 0.2)) as file:
+            self.assertEqual(set(file["target"].attrs), {"target", "accuracy", "round", "samples", "bytes"})
+        for name, options in (("never", ["--target-accuracy", 1]), ("no", [])):
+            with h5py.File(self.train(name, *DEVICES, "--rounds", 1, *options)) as file:
+                self.assertNotIn("target", file)
+
+    def test_evaluation_by_virtual_time(self):
+        """After the first round that ends at or after each multiple, and after the last; after a resume, too."""
+        whole = columns(self.train("all", *DEVICES), "rounds")
+        ends = whole["virtual_seconds"]
+        every = np.mean(np.diff(ends)) * 2.2
+        options = [*DEVICES, "--evaluate-every", 0, "--clock.evaluate-seconds", every]
+        path = self.train("some", *options)
+        due = np.floor(ends / every) > np.floor(np.r_[0, ends[:-1]] / every)
+        self.assertTrue(0 < due[:-1].sum() < 5)
+        due[-1] = True
+        found = columns(path, "rounds")
+        np.testing.assert_array_equal(np.isfinite(found["test_accuracy"]), due)
+        np.testing.assert_array_equal(found["test_accuracy"][due], whole["test_accuracy"][due])
+        parts = self.path("parts.h5")
+        at = int(np.argmax(due))  # the round before the first that is due
+        self.succeed("--job", self.job, *options, "--output", parts, "--rounds", at, "--keep-checkpoint", "true")
+        self.succeed("--job", self.job, *options, "--output", parts, "--resume", "auto", ranks=2)
+        again = columns(parts, "rounds")["test_accuracy"]
+        np.testing.assert_array_equal(again[at:], found["test_accuracy"][at:])
+        self.fail_with(["clock.evaluate-seconds is 5", "evaluate-every is 1", "set evaluate-every to 0"], "--job", self.job,
+                       *DEVICES, "--clock.evaluate-seconds", 5, "--output", self.path("x.h5"))
+        # A target needs somebody who looks.
+        self.train("target", *options, "--target-accuracy", 0.99)
+
+    def test_energy(self):
+        """P t over the phases, and waiting until the round ends; a reference in NumPy."""
+        watts = dict(compute=2.0, up=1.5, down=0.75, idle=0.125)
+        options = [*DEVICES, "--clock.energy", "true", "--devices.watts", "2,1.5,0.75,0.125"]
+        path = self.path("energy.h5")
+        run = self.succeed("--job", self.job, *options, "--output", path, "--quiet", "false")
+        rounds, clients = columns(path, "rounds"), columns(path, "clients")
+        down, compute, up = (clients[name] for name in OF_CLIENTS[2:])
+        begin = clients["start_seconds"]
+        end = np.maximum(rounds["virtual_seconds"][clients["round"] - 1], clients["finish_seconds"])
+        expected = (watts["down"] * down + watts["compute"] * compute + watts["up"] * up
+                    + watts["idle"] * (end - begin - down - compute - up))
+        np.testing.assert_allclose(clients["joules"], expected, atol=1e-5)
+        for r in range(6):
+            of = clients["round"] == r + 1
+            np.testing.assert_allclose(rounds["joules"][r], clients["joules"][of].sum(), rtol=1e-9)
+            np.testing.assert_allclose(rounds["wasted_joules"][r], clients["joules"][of & (clients["status"] == 8)].sum(),
+                                       rtol=1e-9)
+        self.assertRegex(run.out, rf"\n  energy +{rounds['joules'].sum() / 1000:.1f} kJ of the clients, "
+                                  rf"{100 * rounds['wasted_joules'].sum() / rounds['joules'].sum():.1f} % of it")
+        self.assertRegex(run.out, rf"\nround 6/6 .*  virtual \S+  {rounds['joules'][5]:.1f} J")
+        plan = self.succeed("--plan", "clock", "--job", self.job, *options)
+        self.assertRegex(plan.out, rf"\nenergy +{rounds['joules'].sum() / 1000:.1f} kJ, ")
+        self.assertEqual(checksum(path), checksum(self.train("without", *DEVICES)))
+        self.assertNotIn("joules", columns(self.path("without.h5"), "rounds"))
+        self.assertNotIn("joules", columns(self.path("without.h5"), "clients"))
+        self.assert_same(path, self.train("ranks", *options, ranks=3), "energy")
+        # By class: a class that costs nothing, and two that cost a watt of computing.
+        by_class = self.train("class", *DEVICES, "--clock.energy", "true", "--devices.watts", "1,0,0,0/0,0,0,0/1,0,0,0")
+        joules, seconds = (columns(by_class, "clients")[name] for name in ("joules", "compute_seconds_virtual"))
+        self.assertTrue(((np.abs(joules - seconds) < 1e-9) | (joules == 0)).all() and 0 < (joules == 0).mean() < 1)
+
+    def test_energy_of_those_that_are_lost(self):
+        """They have done their work, but have sent nothing."""
+        path = self.train("lost", "--devices", "lognormal", "--availability.dropout", 0.3, "--clock.energy", "true",
+                          "--devices.watts", "2,100,1,0")
+        clients = columns(path, "clients")
+        lost = clients["status"] == 4
+        self.assertTrue(lost.any())
+        sent = np.where(lost, 0, 100 * clients["upload_seconds"])
+        expected = clients["download_seconds"] + 2 * clients["compute_seconds_virtual"] + sent
+        np.testing.assert_allclose(clients["joules"], expected, rtol=1e-9)
+
+    def test_the_servers_link(self):
+        """Each of those that started has its part of it, or its own rate where that is less."""
+        rate = 8e6
+        free, shared = (columns(self.train(name, *DEVICES, "--clock.server-bps", bps), "clients")
+                        for name, bps in (("free", 1e15), ("shared", rate)))
+        plain = columns(self.train("plain", *DEVICES), "clients")
+        for name in OF_CLIENTS:
+            np.testing.assert_array_equal(free[name], plain[name])
+        size = columns(self.path("plain.h5"), "rounds")["bytes_down"][0] / 13
+        first = plain["round"] == 1  # later ones start later, and may have others
+        slowest = 8 * size / (rate / 13)
+        for name in ("download_seconds", "upload_seconds"):
+            np.testing.assert_allclose(shared[name][first], np.maximum(plain[name][first], slowest), atol=1e-6)
+
+    def test_kappa_by_operations(self):
+        """Two operations a multiplication with its addition: 2nn has 784·200 + 200·200 + 200·10 of those, McMahan's
+        CNN 28²·25·32 + 14²·25·32·64 + 49·64·512 + 512·10, LEAF's, which FLASH's phones were timed with, 2048 units."""
+        def devices(name, reference):
+            path = self.path(name + ".h5")
+            with h5py.File(path, "w") as file:
+                for column, value in (("seconds_per_sample", 0.01), ("down_bps", 1e7), ("up_bps", 1e6)):
+                    file["devices/" + column] = np.full(3, value)
+                file["devices/class"] = np.zeros(3, np.int32)
+                if reference is not None:
+                    file["devices"].attrs["reference_flops"] = reference
+            return ["--devices", "file:" + path, "--rounds", 1]
+        mlp = 2 * (784 * 200 + 200 * 200 + 200 * 10)
+        cnn = 2 * (28 * 28 * 25 * 32 + 14 * 14 * 25 * 32 * 64 + 49 * 64 * 512 + 512 * 10)
+        leaf = 2 * (28 * 28 * 25 * 32 + 14 * 14 * 25 * 32 * 64 + 49 * 64 * 2048 + 2048 * 62)
+        for name, options, kappa in (("mlp", devices("same", float(mlp)), 1), ("half", devices("twice", 2.0 * mlp), 0.5),
+                                     ("cnn", [*devices("cnns", float(mlp)), "--model", "cnn"], cnn / mlp),
+                                     ("flash", ["--devices", "flash", "--rounds", 1], mlp / leaf)):
+            with self.subTest(name):
+                auto = self.succeed("--plan", "clock", "--job", self.job, *options, "--clock.kappa", "auto").out
+                same = self.succeed("--plan", "clock", "--job", self.job, *options, "--clock.kappa", repr(kappa)).out
+                self.assertEqual(auto, same)
+        other = self.succeed("--plan", "clock", "--job", self.job, *devices("same", float(mlp)), "--clock.kappa", 1.001).out
+        self.assertNotEqual(other, self.succeed("--plan", "clock", "--job", self.job, *devices("same", 1.0)).out)
+        for options, words in ((["--devices", "lognormal"], ["clock.kappa is auto", "devices lognormal do not say"]),
+                               (devices("unknown", None), ["do not say what the model computes"]),
+                               (devices("negative", -1.0), ["reference_flops of /devices is -1"]),
+                               (["--devices", "flash", "--flash.workload", "reddit"], ["devices flash do not say"])):
+            self.fail_with(words, "--plan", "clock", "--job", self.job, *options, "--clock.kappa", "auto")
+
+    def test_a_picture_of_who_is_busy(self):
+        picture = self.path("busy.svg")
+        run = self.succeed("--plan", "clock", "--job", self.job, *DEVICES, "--picture", picture)
+        self.assertRegex(run.out, r"\npicture +\S+busy.svg, of the first 6 rounds\n")
+        with open(picture) as file:
+            text = re.sub(r"[\n\t]", "", file.read())
+        for words in ("virtual seconds", "client", "counts", "not needed", "a new model"):
+            self.assertIn(f">{words}<", text)
+        self.assertNotIn(">late<", text)
+        clients = columns(self.train("run", *DEVICES), "clients")
+        # A bar for each phase of each task, and the legend's.
+        bars = {fate: len(re.findall(r"<path[^>]*fill='none'|<polygon", part)) for fate, part in (("all", text),)}
+        self.assertGreaterEqual(bars["all"], 3 * len(clients["round"]))
+        self.fail_with([".svg or .png"], "--plan", "clock", "--job", self.job, *DEVICES, "--picture", "busy.jpg")
+
+    def test_the_plans_words(self):
+        """Dropped stragglers are late, as in a run; a limit of time is said, and counts for the plan of a whole run."""
+        plan = self.succeed("--plan", "clock", "--job", self.job, "--devices", "flash", "--stragglers.fraction", 0.43)
+        self.assertRegex(plan.out, r"\n  late +3.00\n")
+        self.assertNotRegex(plan.out, r"\n  lost ")
+        ends = columns(self.train("whole", *DEVICES), "rounds")["virtual_seconds"]
+        options = ["--job", self.job, *DEVICES, "--clock.limit", (ends[2] + ends[3]) / 2]
+        self.assertRegex(self.succeed("--plan", "clock", *options).out,
+                         r"\nrounds +4 in .*; clock.limit comes before the 6 of the job\n")
+        self.assertRegex(self.succeed("--plan", *options).out, r", 4 rounds of")
+        self.assertRegex(self.succeed("--plan", *options[:-2]).out, r", 6 rounds of")
+
+    def phones(self):
+        """A file of three devices, each of a class of its own."""
+        path = self.path("phones.csv")
+        with open(path, "w") as file:
+            file.write("row,seconds_per_sample,down_bps,up_bps,class\n")
+            for row in range(3):
+                file.write(f"{row},0.01,1e7,1e6,{row}\n")
+        return path
+
     def test_refused(self):
         for options, words in [
+                (["--devices", "flash", "--clock.energy", "true"], ["does not say", "devices.watts"]),
+                (["--devices", "flash", "--devices.watts", "1,1,1,1"], ["devices.watts is set, but clock.energy is false"]),
+                (["--devices", "flash", "--clock.energy", "true", "--devices.watts", "1,1,1"],
+                 ["devices.watts is 1,1,1", "3 numbers", "COMPUTE,UP,DOWN,IDLE"]),
+                (["--devices", "flash", "--clock.energy", "true", "--devices.watts", "1,-1,1,1"], ["'-1' is no number"]),
+                (["--devices", "file:" + self.phones(), "--clock.energy", "true", "--devices.watts", "1,1,1,1/1,1,1,1"],
+                 ["devices.watts is 1,1,1,1/1,1,1,1", "2 classes, but device 2 is of class 2"]),
+                (["--devices", "flash", "--clock.kappa", "much"], ["clock.kappa is much", "a number, more than 0, or auto"]),
+                (["--devices", "flash", "--clock.kappa", 0], ["clock.kappa is 0", "more than 0"]),
                 (["--clock.deadline", 3], ["clock.deadline is set, but devices is none"]),
                 (["--devices", "uniform", "--clock.over-commit", 1.3], ["clock.over-commit is 1.3", "choose fastest"]),
                 (["--devices", "flash", "--devices.sigma", 1], ["devices.sigma is set, but devices is flash"]),

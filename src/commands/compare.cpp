@@ -15,7 +15,9 @@
 #include "base/job.h"
 #include "base/results_format.h"
 #include "base/text.h"
+#include "commands/gnuplot.h"
 #include "commands/text_table.h"
+#include "commands/time_to_target.h"
 #include "learning/records.h"
 #include "storage/checkpoint.h"
 
@@ -35,6 +37,14 @@ constexpr const char* kHelp =
     "  --target VALUE     also rounds, and bytes a client link carried, until the best value so\n"
     "                     far reaches this, on straight lines between evaluations; losses are to\n"
     "                     fall to it\n"
+    "  --by WORD,...      time to the target in rounds (round), virtual seconds (virtual), "
+    "samples\n"
+    "                     that clients went through (samples), bytes to and from them (bytes):\n"
+    "                     until the end of the round whose evaluation first reaches it. Of seeds\n"
+    "                     the median (least to most); >X: not within X. Without --target it is\n"
+    "                     the best value that the worst run reaches\n"
+    "  --smooth N         with --by, of the mean of the last N evaluations  [1]\n"
+    "  --picture FILE     the metric by these, drawn by gnuplot: a .svg or .png\n"
     "  --markdown         as a table for Markdown\n"
     "  --plugin FILE      plug-ins that the files' jobs name; several times for several\n";
 
@@ -44,6 +54,10 @@ struct Run {
   int64_t seed = 0;
   double value = kNone, rounds_to_target = kNone, bytes_to_target = kNone;
   int64_t rounds = 0, diverged = 0;
+  // With --by: the metric, its sign such that more is better, at evaluations, and what had passed
+  // until each, by axis.
+  std::vector<double> evaluations = {};
+  std::vector<std::vector<double>> passed = {};
 };
 
 // Clients' updates that were left out because they diverged.
@@ -74,6 +88,9 @@ struct Arguments {
   std::string metric = "test_accuracy", take = "last";
   double target = kNone;
   bool markdown = false, help = false;
+  std::vector<Axis> by;  // time to the target; empty: the table of values
+  int64_t smooth = 1;
+  std::string picture;
 };
 
 Arguments parse(const std::vector<std::string>& words) {
@@ -100,6 +117,22 @@ Arguments parse(const std::vector<std::string>& words) {
       }
       FL_CHECK(used == text.size() && std::isfinite(arguments.target), "--target is '", text,
                "' (must be a number)");
+    } else if (words[i] == "--by") {
+      for (const std::string& word : split_list(value())) {
+        const Axis& axis = axis_called(word);
+        const bool twice =
+            std::any_of(arguments.by.begin(), arguments.by.end(),
+                        [&](const Axis& other) { return std::string(other.word) == axis.word; });
+        FL_CHECK(!twice, "--by has ", word, " twice (keep one)");
+        arguments.by.push_back(axis);
+      }
+      FL_CHECK(!arguments.by.empty(), "--by is empty (must be round, virtual, samples or bytes)");
+    } else if (words[i] == "--smooth") {
+      const std::string text = value();
+      FL_CHECK(read_number(text, arguments.smooth) && arguments.smooth >= 1, "--smooth is '", text,
+               "' (must be a number of evaluations, at least 1)");
+    } else if (words[i] == "--picture") {
+      arguments.picture = value();
     } else if (words[i] == "--markdown") {
       arguments.markdown = true;
     } else {
@@ -113,6 +146,10 @@ Arguments parse(const std::vector<std::string>& words) {
            arguments.target, ", but ", arguments.metric, " is a share (0 to 1)");
   FL_CHECK(arguments.help || !arguments.files.empty(),
            "compare needs results files (fl_sim compare --help)");
+  FL_CHECK(arguments.smooth == 1 || !arguments.by.empty(),
+           "--smooth is of time to a target (say --by round as well)");
+  FL_CHECK(arguments.picture.empty() || !arguments.by.empty(),
+           "--picture shows the metric by something (say --by round as well, or --by virtual)");
   return arguments;
 }
 
@@ -127,6 +164,29 @@ Job job_of_file(const Hdf5File& file, const std::string& path) {
     return Job::from_text(text);
   } catch (const Error& error) {
     throw Error(message(path, ": its /job/text cannot be understood: ", error.what()));
+  }
+}
+
+// The evaluations among a column's values, smoothed, and what had passed until each.
+void take_curve(const Hdf5File& file, const std::vector<double>& values, double sign,
+                const Arguments& arguments, Run& run) {
+  std::vector<double> evaluations;
+  for (const double value : values) {
+    if (!std::isnan(value)) evaluations.push_back(sign * value);
+  }
+  const int64_t window = arguments.smooth;
+  FL_CHECK(std::ssize(evaluations) >= window, run.path, " has ", evaluations.size(),
+           " evaluations of ", arguments.metric, " (must be at least ", window,
+           window > 1 ? ", which --smooth takes the mean of)" : ")");
+  run.evaluations = smoothed(evaluations, window);
+  for (const Axis& axis : arguments.by) {
+    const std::vector<double> all = passed_by_round(file, run.path, axis);
+    std::vector<double> passed;
+    int64_t n = 0;
+    for (size_t i = 0; i < values.size(); ++i) {
+      if (!std::isnan(values[i]) && ++n >= window) passed.push_back(all[i]);
+    }
+    run.passed.push_back(std::move(passed));
   }
 }
 
@@ -183,6 +243,7 @@ Run read(const std::string& path, const Arguments& arguments) {
     bytes.push_back(carried);
     signed_values.push_back(sign * values[i]);
   }
+  if (!arguments.by.empty()) take_curve(file, values, sign, arguments, run);
   if (places.empty()) return run;
   run.value = sign * (arguments.take == "last"
                           ? signed_values.back()
@@ -313,6 +374,162 @@ std::string reached(const std::vector<Run>& row, double Run::*member, double uni
   return text;
 }
 
+// What stands before a row's figures.
+struct RowNames {
+  std::vector<Title> titles;
+  bool numbered;  // of jobs that have little in common, and described below
+
+  explicit RowNames(const std::vector<std::vector<Run>>& rows) : titles(fl_sim::titles(rows)) {
+    constexpr size_t kWidestTitle = 60;
+    numbered = std::any_of(titles.begin(), titles.end(), [](const Title& title) {
+      return width_of(title.text()) > kWidestTitle;
+    });
+  }
+  std::string name(size_t row) const {
+    return numbered ? message(row + 1, " ", titles[row].algorithm) : titles[row].text();
+  }
+};
+
+// "1,2,3"
+std::string seeds_text(const std::vector<Run>& row) {
+  std::string seeds;
+  std::vector<int64_t> numbers;
+  for (const Run& run : row) numbers.push_back(run.seed);
+  std::sort(numbers.begin(), numbers.end());
+  for (const int64_t seed : numbers) seeds += message(seeds.empty() ? "" : ",", seed);
+  return seeds;
+}
+
+std::string rounds_text(const std::vector<Run>& row) {
+  const auto [shortest, longest] = std::minmax_element(
+      row.begin(), row.end(), [](const Run& a, const Run& b) { return a.rounds < b.rounds; });
+  return shortest->rounds == longest->rounds ? message(longest->rounds)
+                                             : message(shortest->rounds, "-", longest->rounds);
+}
+
+int64_t diverged_in(const std::vector<Run>& row) {
+  int64_t all = 0;
+  for (const Run& run : row) all += run.diverged;
+  return all;
+}
+
+void print(const TextTable& table, const RowNames& names, bool markdown) {
+  std::cout << (markdown ? table.markdown() : table.text());
+  if (names.numbered) print_legend(names.titles, markdown);
+}
+
+// What is to be reached, its sign such that more is better.
+struct Target {
+  double value;
+  std::string text;
+
+  Target(const std::vector<Run>& runs, const Arguments& arguments) {
+    const double sign = falls(arguments.metric) ? -1 : 1;
+    value = sign * arguments.target;
+    const bool given = !std::isnan(arguments.target);
+    const std::string* worst = nullptr;
+    for (const Run& run : runs) {
+      const double best = *std::max_element(run.evaluations.begin(), run.evaluations.end());
+      if (given || value <= best) continue;
+      value = best;
+      worst = &run.path;
+    }
+    text = message(arguments.metric, " ", number(sign * value, "%.4f"));
+    if (worst != nullptr) text += message(", the best that the worst run reaches (", *worst, ")");
+    if (arguments.smooth > 1)
+      text += message("; means of ", arguments.smooth, " evaluations in a row");
+  }
+};
+
+// What gnuplot is told to draw: a panel an axis, a colour a row, a line a run.
+std::string curves_script(const std::vector<std::vector<Run>>& rows, const RowNames& names,
+                          const Target& target, const Arguments& arguments) {
+  constexpr int64_t kPanel = 460, kHeight = 380, kLine = 17;
+  const int64_t panels = std::ssize(arguments.by), legend = std::ssize(rows) * kLine + 20;
+  const int64_t width = panels * kPanel + 60, height = kHeight + legend;
+  const double bottom = static_cast<double>(legend + 55) / static_cast<double>(height);
+  const double sign = falls(arguments.metric) ? -1 : 1;
+  std::string script = gnuplot_head(arguments.picture, width, height);
+  int64_t run_number = 0;
+  for (const auto& row : rows) {
+    for (const Run& run : row) {
+      script += message("$run", run_number++, " << EOD\n");
+      for (size_t i = 0; i < run.evaluations.size(); ++i) {
+        for (int64_t a = 0; a < panels; ++a) {
+          const auto axis = static_cast<size_t>(a);
+          script += message(run.passed[axis][i] / arguments.by[axis].unit, " ");
+        }
+        script += message(sign * run.evaluations[i], "\n");
+      }
+      script += "EOD\n";
+    }
+  }
+  script += message(
+      "set border 3 lc rgb '#606060'\nset tics nomirror out\nset grid lc rgb '#e4e4e4' lt 1\n"
+      "set key at screen 0.02, screen 0.01 left bottom Left reverse vertical maxrows ",
+      rows.size(), " samplen 2\nset multiplot layout 1,", panels, " margins screen ",
+      80.0 / static_cast<double>(width), ",", 0.98, ",", bottom, ",0.94 spacing screen ",
+      60.0 / static_cast<double>(width), "\nset ylabel ", gnuplot_quoted(arguments.metric), "\n");
+  for (int64_t a = 0; a < panels; ++a) {
+    script += message("set xlabel ", gnuplot_quoted(arguments.by[static_cast<size_t>(a)].title),
+                      "\nset xrange [0:*]\nplot ", sign * target.value,
+                      " with lines dt 3 lc rgb '#909090' notitle");
+    run_number = 0;
+    for (size_t r = 0; r < rows.size(); ++r) {
+      for (size_t i = 0; i < rows[r].size(); ++i) {
+        script += message(", $run", run_number++, " using ", a + 1, ":", panels + 1,
+                          " with lines lw ", rows[r].size() > 1 ? 1 : 1.6, " lc rgb '",
+                          gnuplot_colour(static_cast<int64_t>(r)), "' ",
+                          i == 0 && a == 0 ? "title " + gnuplot_quoted(names.name(r)) : "notitle");
+      }
+    }
+    script += "\nunset ylabel\n";
+  }
+  return script + "unset multiplot\n";
+}
+
+// Time to the target, by each axis.
+void compare_times(const std::vector<std::vector<Run>>& rows, const std::vector<Run>& runs,
+                   const Arguments& arguments) {
+  const RowNames names(rows);
+  const Target target(runs, arguments);
+  std::cout << "until " << target.text << "\n\n";
+  const bool diverged =
+      std::any_of(runs.begin(), runs.end(), [](const Run& run) { return run.diverged > 0; });
+  std::vector<std::string> heading = {"", "seeds", "rounds",
+                                      arguments.take + " " + arguments.metric};
+  if (diverged) heading.emplace_back("diverged");
+  for (const Axis& axis : arguments.by) {
+    heading.push_back(message(axis.heading, " to it"));
+    if (rows.size() > 1) heading.emplace_back("speed-up");
+  }
+  std::vector<TextTable::Column> columns(heading.size(), {.right = true});
+  columns[0].right = false;
+  TextTable table(columns);
+  table.add(heading);
+  std::vector<Length> first;  // by axis: the first row's medians
+  for (size_t r = 0; r < rows.size(); ++r) {
+    const std::vector<Run>& row = rows[r];
+    std::vector<std::string> line = {names.name(r), seeds_text(row), rounds_text(row),
+                                     with_deviation(summarise(column(row, &Run::value)), "%.4f")};
+    if (diverged) line.push_back(message(diverged_in(row)));
+    for (size_t a = 0; a < arguments.by.size(); ++a) {
+      std::vector<Length> lengths;
+      for (const Run& run : row)
+        lengths.push_back(length_to(run.passed[a], run.evaluations, target.value));
+      line.push_back(lengths_text(lengths, arguments.by[a]));
+      if (r == 0) first.push_back(median_of(lengths));
+      if (rows.size() > 1)
+        line.push_back(r == 0 ? "" : speed_up_text(first[a], median_of(lengths)));
+    }
+    table.add(line);
+  }
+  print(table, names, arguments.markdown);
+  if (arguments.picture.empty()) return;
+  draw_by_gnuplot(curves_script(rows, names, target, arguments), arguments.picture);
+  std::cout << "\npicture  " << arguments.picture << "\n";
+}
+
 }  // namespace
 
 PairedTest paired_test(const std::vector<double>& differences) {
@@ -357,12 +574,11 @@ int run_compare(const std::vector<std::string>& words) {
   std::vector<Run> runs;
   for (const std::string& path : arguments.files) runs.push_back(read(path, arguments));
   const std::vector<std::vector<Run>> rows = grouped(runs);
-  const std::vector<Title> names = titles(rows);
-  // Of jobs that have little in common the rows are numbered, and described below.
-  constexpr size_t kWidestTitle = 60;
-  const bool numbered = std::any_of(names.begin(), names.end(), [](const Title& title) {
-    return width_of(title.text()) > kWidestTitle;
-  });
+  if (!arguments.by.empty()) {
+    compare_times(rows, runs, arguments);
+    return 0;
+  }
+  const RowNames names(rows);
   const bool diverged =
       std::any_of(runs.begin(), runs.end(), [](const Run& run) { return run.diverged > 0; });
   const bool targeted = !std::isnan(arguments.target);
@@ -383,24 +599,9 @@ int run_compare(const std::vector<std::string>& words) {
   table.add(heading);
   for (size_t r = 0; r < rows.size(); ++r) {
     const std::vector<Run>& row = rows[r];
-    std::string seeds;
-    std::vector<int64_t> numbers;
-    for (const Run& run : row) numbers.push_back(run.seed);
-    std::sort(numbers.begin(), numbers.end());
-    for (const int64_t seed : numbers) seeds += message(seeds.empty() ? "" : ",", seed);
-    const auto [shortest, longest] = std::minmax_element(
-        row.begin(), row.end(), [](const Run& a, const Run& b) { return a.rounds < b.rounds; });
-    const std::string rounds = shortest->rounds == longest->rounds
-                                   ? message(longest->rounds)
-                                   : message(shortest->rounds, "-", longest->rounds);
-    const std::string name = numbered ? message(r + 1, " ", names[r].algorithm) : names[r].text();
-    std::vector<std::string> line = {name, seeds, rounds,
+    std::vector<std::string> line = {names.name(r), seeds_text(row), rounds_text(row),
                                      with_deviation(summarise(column(row, &Run::value)), "%.4f")};
-    if (diverged) {
-      int64_t all = 0;
-      for (const Run& run : row) all += run.diverged;
-      line.push_back(message(all));
-    }
+    if (diverged) line.push_back(message(diverged_in(row)));
     if (targeted) {
       line.push_back(reached(row, &Run::rounds_to_target, 1, "%.1f"));
       line.push_back(reached(row, &Run::bytes_to_target, 1e6, "%.1f"));
@@ -421,8 +622,7 @@ int run_compare(const std::vector<std::string>& words) {
     }
     table.add(line);
   }
-  std::cout << (arguments.markdown ? table.markdown() : table.text());
-  if (numbered) print_legend(names, arguments.markdown);
+  print(table, names, arguments.markdown);
   return 0;
 }
 

@@ -1,19 +1,15 @@
 #include "commands/partition_picture.h"
 
-#include <sys/wait.h>
-
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <cstdio>
-#include <cstdlib>
-#include <filesystem>
 #include <iomanip>
 #include <numeric>
 #include <sstream>
 
 #include "base/check.h"
 #include "base/text.h"
+#include "commands/gnuplot.h"
 
 namespace fl_sim {
 namespace {
@@ -211,24 +207,6 @@ std::string partition_blocks(const PartitionFacts& facts, int columns) {
 
 namespace {
 
-// Text in gnuplot's single quotes, where nothing but quotes is special. It takes one at the start
-// for the end.
-std::string quoted(const std::string& text) {
-  std::string out = text.starts_with("'") ? "' " : "'";
-  for (const char c : text) {
-    if (c == '\n') continue;
-    out += c;
-    if (c == '\'') out += c;
-  }
-  return out + "'";
-}
-
-// Colours of up to 20 classes: Tableau's, dark then light.
-const std::array<const char*, 20> kColours = {
-    "#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2",
-    "#7f7f7f", "#bcbd22", "#17becf", "#aec7e8", "#ffbb78", "#98df8a", "#ff9896",
-    "#c5b0d5", "#c49c94", "#f7b6d2", "#c7c7c7", "#dbdb8d", "#9edae5"};
-
 // 12345 -> "12,345"
 std::string with_commas(int64_t number) {
   const std::string digits = std::to_string(number);
@@ -254,16 +232,8 @@ std::string class_marks(const PartitionFacts& facts) {
   const int64_t step = facts.classes <= 40 ? 1 : (facts.classes + 19) / 20;
   std::string marks;
   for (int64_t c = 0; c < facts.classes; c += step)
-    marks += message(marks.empty() ? "" : ", ", quoted(class_name(facts, c)), " ", c);
+    marks += message(marks.empty() ? "" : ", ", gnuplot_quoted(class_name(facts, c)), " ", c);
   return "set ytics nomirror out (" + marks + ")\n";
-}
-
-std::string terminal_line(const std::string& path, int64_t width, int64_t height) {
-  const std::string end = std::filesystem::path(path).extension();
-  FL_CHECK(end == ".svg" || end == ".png", "--picture is ", path,
-           " (must be the name of a .svg or .png file)");
-  return message("set terminal ", end == ".svg" ? "svg" : "pngcairo", " noenhanced size ", width,
-                 ",", height, " font 'sans,11' background '#ffffff'\n");
 }
 
 }  // namespace
@@ -290,9 +260,8 @@ std::string picture_script(const PartitionFacts& facts, PictureKind kind, const 
       shown.some() ? message("client (", clients, " of ", shown.all, " are shown)") : "client";
 
   std::ostringstream out;
-  out << terminal_line(path, width, height) << "set output "
-      << quoted(path.starts_with("'") ? "./" + path : path) << "\n"
-      << "set title " << quoted(facts.title) << "\nset xlabel " << quoted(x_title)
+  out << gnuplot_head(path, width, height) << "set title " << gnuplot_quoted(facts.title)
+      << "\nset xlabel " << gnuplot_quoted(x_title)
       << "\nset border 3 lc rgb '#606060'\nset key outside right top vertical Left reverse "
          "samplen "
       << (bubbles ? "2.5 spacing 2\n" : "1 spacing 1.3\n")
@@ -325,7 +294,7 @@ std::string picture_script(const PartitionFacts& facts, PictureKind kind, const 
     for (const double share : {1.0, 0.4, 0.1}) {
       const int64_t count = round_number(share * static_cast<double>(most));
       out << ", NaN with points pt 7 ps size(" << count << ") lc rgb '#301f77b4' title "
-          << quoted(with_commas(count));
+          << gnuplot_quoted(with_commas(count));
     }
     out << "\n";
     return out.str();
@@ -333,11 +302,10 @@ std::string picture_script(const PartitionFacts& facts, PictureKind kind, const 
 
   out << "set ylabel 'samples'\nset yrange [0:*]\nset ytics nomirror out\n"
       << "set style data histograms\nset style histogram rowstacked\nset style fill solid 1 "
-      << (clients <= 60 && classes <= std::ssize(kColours) ? "border lc rgb '#ffffff'\n"
-                                                           : "noborder\n")
+      << (clients <= 60 && classes <= kGnuplotColours ? "border lc rgb '#ffffff'\n" : "noborder\n")
       << "set boxwidth " << (clients <= 60 ? "0.85" : "1")
       << " relative\nset grid ytics lc rgb '#e4e4e4' lt 1\n";
-  if (classes > std::ssize(kColours)) {
+  if (classes > kGnuplotColours) {
     // Too many for a legend: a colour along a scale.
     out << "set palette defined (0 '#440154', 1 '#3b528b', 2 '#21918c', 3 '#5ec962', 4 '#fde725')\n"
         << "set cbrange [0:" << classes - 1 << "]\nset colorbox\nset cblabel 'class'\n"
@@ -349,27 +317,15 @@ std::string picture_script(const PartitionFacts& facts, PictureKind kind, const 
   if (facts.class_names.empty()) out << "set key title 'class' left\n";
   out << "plot ";
   for (int64_t c = 0; c < classes; ++c) {
-    out << (c == 0 ? "" : ", ") << "$counts using " << c + 2 << " lc rgb '"
-        << kColours[static_cast<size_t>(c)] << "' title " << quoted(class_name(facts, c));
+    out << (c == 0 ? "" : ", ") << "$counts using " << c + 2 << " lc rgb '" << gnuplot_colour(c)
+        << "' title " << gnuplot_quoted(class_name(facts, c));
   }
   out << "\n";
   return out.str();
 }
 
 void draw_picture(const PartitionFacts& facts, PictureKind kind, const std::string& path) {
-  const std::string script = picture_script(facts, kind, path);
-  FL_CHECK(std::system("command -v gnuplot > /dev/null 2>&1") == 0,
-           "--picture needs gnuplot, which is not on the PATH (apt install gnuplot-nox, or leave "
-           "--picture out)");
-  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
-  std::error_code error;
-  if (!folder.empty()) std::filesystem::create_directories(folder, error);
-  FILE* gnuplot = popen("gnuplot", "w");
-  FL_CHECK(gnuplot != nullptr, path, ": cannot be drawn (gnuplot does not start)");
-  const bool told = std::fwrite(script.data(), 1, script.size(), gnuplot) == script.size();
-  const int status = pclose(gnuplot);
-  FL_CHECK(told && WIFEXITED(status) && WEXITSTATUS(status) == 0, path,
-           ": cannot be drawn (gnuplot says why above)");
+  draw_by_gnuplot(picture_script(facts, kind, path), path);
 }
 
 }  // namespace fl_sim

@@ -41,9 +41,12 @@ std::string measured(const char* format, double value) {
   return std::isnan(value) ? "" : formatted(format, value);
 }
 
-// What time it is for the clients.
+// What time it is for the clients, and what the round took of their batteries.
 std::string virtual_text(const RoundRecord& round) {
-  return round.virtual_time.measured() ? "virtual " + duration_text(round.virtual_time.end) : "";
+  const VirtualRound& time = round.virtual_time;
+  if (!time.measured()) return "";
+  return message("virtual ", duration_text(time.end),
+                 std::isnan(time.joules) ? "" : "  " + joules_text(time.joules));
 }
 
 // "of 10: 2 diverged, 1 late, 1 lost"; empty where all count with all of their work.
@@ -106,6 +109,11 @@ std::string duration_text(double seconds) {
   std::snprintf(text, sizeof text, "%lld:%02d:%02d", static_cast<long long>(whole / 3600),
                 static_cast<int>(whole / 60 % 60), static_cast<int>(whole % 60));
   return text;
+}
+
+std::string joules_text(double joules) {
+  if (!(joules >= 1000)) return formatted("%.1f J", joules);
+  return joules < 1e6 ? formatted("%.1f kJ", joules / 1e3) : formatted("%.1f MJ", joules / 1e6);
 }
 
 std::string round_line(const RoundRecord& round, int64_t rounds) {

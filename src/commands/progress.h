@@ -20,6 +20,7 @@ int terminal_columns();
 
 // The texts themselves, without line ends.
 std::string duration_text(double seconds);  // "1:02:03"
+std::string joules_text(double joules);     // "95.0 J", "12.3 kJ"
 // `round   7/25  train loss 0.8123  test loss 0.7012  accuracy 0.7431  5210 samples/s  4.2 s`; what
 // is NaN is left out.
 std::string round_line(const RoundRecord& round, int64_t rounds);

@@ -95,8 +95,9 @@ std::string left_out_text(const Outcome& o) {
   for (const auto& [count, what] :
        {std::pair{o.diverged, "diverged"}, std::pair{o.stragglers, "late and dropped"},
         std::pair{o.lost, "lost"}, std::pair{o.set_aside, "too few for the aggregator"},
-        std::pair{o.offline, "offline"}, std::pair{o.not_needed, "not needed"},
-        std::pair{o.stale, "too old"}}) {
+        std::pair{o.virtual_time.offline, "offline"},
+        std::pair{o.virtual_time.not_needed, "not needed"},
+        std::pair{o.virtual_time.stale, "too old"}}) {
     if (count > 0) text += message(text.empty() ? "" : ", ", count, " ", what);
   }
   if (!text.empty()) text = message("of ", o.asked, " clients asked: ", text);
@@ -204,10 +205,10 @@ std::string header(const Experiment& e, const Communicator& comm, const GpuComm&
   line("  defaults", own_defaults(job));
   line("  local", settings(job, "local."));
   line("  server", settings(job, "server."));
-  line("run", message(rounds_text(job), " (", value("sampler"),
-                      e.sampler->biased() ? ", biased" : "", "), seed ", value("seed"),
-                      ", groups of ", value("group-size"), ", ", value("precision"),
-                      value("deterministic") == "true" ? "" : ", not deterministic"));
+  line("run",
+       message(rounds_text(job), " (", value("sampler"), e.sampler->biased() ? ", biased" : "",
+               "), seed ", value("seed"), ", groups of ", value("group-size"), ", ",
+               value("precision"), value("deterministic") == "true" ? "" : ", not deterministic"));
   line("attendance", absence_text(read_options<AbsenceOptions>(job)));
   if (value("availability") != "chance") {
     line("available", value("availability"));
@@ -286,11 +287,16 @@ std::string summary(const Outcome& outcome, double seconds, double target,
                  outcome.rounds, " rounds, ", fixed(seconds, 1), " s, ", human_bytes(outcome.bytes),
                  " to and from clients"));
   }
-  if (!std::isnan(outcome.virtual_seconds)) {
-    line("virtual", message(duration_text(outcome.virtual_seconds), " (",
-                            fixed(outcome.virtual_seconds, 1), " s) for the clients, ",
-                            fixed(outcome.virtual_seconds / static_cast<double>(outcome.rounds), 1),
-                            " s a round"));
+  const VirtualRound& time = outcome.virtual_time;
+  if (time.measured()) {
+    line("virtual",
+         message(duration_text(time.end), " (", fixed(time.end, 1), " s) for the clients, ",
+                 fixed(time.end / static_cast<double>(outcome.rounds), 1), " s a round"));
+  }
+  if (!std::isnan(time.joules)) {
+    line("energy",
+         message(joules_text(time.joules), " of the clients, ",
+                 percent(time.wasted_joules, time.joules), " of it for updates that do not count"));
   }
   line("left out", left_out_text(outcome));
   if (outcome.out_of_patience)

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <utility>
 
+#include "commands/timetables.h"
 #include "engine/client_state.h"
 #include "engine/delta_shards.h"
 #include "engine/planner.h"
@@ -36,7 +37,7 @@ RunEstimate::RunEstimate(const Experiment& experiment, const Measured& measured,
   for (const int64_t clients : plan.clients) cohort_ += clients;
   rows_ = e_.algorithm->needs().pooled ? std::ssize(plan.groups) : cohort_;
   groups_ = std::ssize(plan.groups);
-  rounds_ = e_.job.get<int64_t>("rounds");
+  count_rounds();
   state_ = state_layout(e_).length() * static_cast<int64_t>(c10::elementSize(e_.dtype));
   const auto clients = static_cast<double>(e_.may_train());
   const double share = std::min(1.0, static_cast<double>(cohort_) / clients);
@@ -44,6 +45,21 @@ RunEstimate::RunEstimate(const Experiment& experiment, const Measured& measured,
       state_ > 0 ? std::llround(clients * -std::expm1(static_cast<double>(rounds_) *
                                                       std::log1p(-std::min(share, 1 - 1e-12))))
                  : 0;
+}
+
+// As virtual time has it, where it ends the run or says when models are looked at.
+void RunEstimate::count_rounds() {
+  const auto evaluation = read_options<EvaluationPlan>(e_.job);
+  if (e_.devices->none() ||
+      (read_options<ClockOptions>(e_.job).limit == 0 && evaluation.every_seconds == 0)) {
+    rounds_ = e_.job.get<int64_t>("rounds");
+    evaluations_ = evaluation.every == 0 ? 1 : (rounds_ + evaluation.every - 1) / evaluation.every;
+    return;
+  }
+  each_timed_round(e_, [&](const TimedRound& round) {
+    rounds_ = round.number;
+    evaluations_ += round.evaluated ? 1 : 0;
+  });
 }
 
 Planner RunEstimate::planner_of(int ranks) const {

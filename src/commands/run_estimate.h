@@ -60,12 +60,10 @@ class RunEstimate {
   int64_t state() const { return state_; }
   int64_t clients_with_state() const { return clients_with_state_; }
   int64_t checkpoint_server() const { return m_.weights + m_.shared + m_.hidden; }
-  int64_t evaluations() const {
-    const int64_t every = read_options<EvaluationPlan>(e_.job).every;
-    return every == 0 ? 1 : (rounds_ + every - 1) / every;
-  }
+  int64_t evaluations() const { return evaluations_; }
 
  private:
+  void count_rounds();
   Planner planner_of(int ranks) const;  // that knows what clients are sent and send
   Need need(int ranks, bool serves, bool trains) const;
   static int hosts_of(int ranks) { return std::max(1, ranks - 1); }
@@ -74,7 +72,8 @@ class RunEstimate {
   const Measured& m_;
   const ProcessMemory at_start_;
   const int64_t reading_peak_;
-  int64_t cohort_ = 0, groups_ = 0, rounds_ = 0, state_ = 0, clients_with_state_ = 0;
+  int64_t cohort_ = 0, groups_ = 0, rounds_ = 0, evaluations_ = 0, state_ = 0,
+          clients_with_state_ = 0;
   int64_t rows_ = 0;  // that a round adds to /clients: to whom models are sent
 };
 

@@ -193,6 +193,7 @@ void AsyncRounds::put_times(std::vector<ClientRecord>& records) const {
     record.download_seconds = seconds_of(task.time.down);
     record.compute_seconds = seconds_of(task.time.compute);
     record.upload_seconds = seconds_of(task.time.up);
+    record.joules = task.time.joules;
   }
 }
 
@@ -208,7 +209,10 @@ VirtualRound AsyncRounds::row(int64_t round, const Traffic& traffic) const {
     row.end = seconds_of(version.at);
     row.length = seconds_of(version.at - before);
   }
+  if (e_.job.values().contains("clock.energy") && e_.job.get<bool>("clock.energy"))
+    row.joules = row.wasted_joules = 0;
   for (const int64_t dispatch : version.due) {
+    row.joules += table_.task(dispatch).time.joules;
     const auto staleness = static_cast<double>(table_.task(dispatch).staleness());
     row.staleness_mean += staleness / static_cast<double>(version.due.size());
     row.staleness_max = std::max(row.staleness_max, staleness);
@@ -219,6 +223,8 @@ VirtualRound AsyncRounds::row(int64_t round, const Traffic& traffic) const {
     row.stale += stale ? 1 : 0;
     row.finished += stale ? 1 : 0;
     row.offline += !stale && task.time.offline ? 1 : 0;
+    row.joules += task.time.joules;
+    row.wasted_joules += task.time.joules;
     row.wasted_samples += task.time.samples;
     const Traffic each = traffic.of(e_.algorithm->task_cost(task.time.client, task.base + 1));
     row.wasted_bytes_down += each.down;

@@ -167,12 +167,15 @@ int64_t AsyncTimetable::add_task(int64_t client, Micros now, int64_t base) {
            ". time (must be less than 1024 times, and of less than ", VirtualClock::kAgain,
            " versions; is async.buffer or async.interval right, and does anybody get through?)");
   if (timed()) {
-    task.time = clock_.task(task.number(), now, client, 0, 0, traffic_);
+    task.time =
+        clock_.task(task.number(), now, client, 0, 0, clock_.link_share(concurrency_), traffic_);
   } else {
     task.time.client = client;
   }
   task.time.lost = task.time.lost || faults_.has(Faults::Kind::kClientCrash, base + 1, client) ||
                    (dropout_ > 0 && Rng(seed_, "lost", task.number(), client).uniform() < dropout_);
+  if (timed() && clock_.options().energy)
+    task.time.joules = clock_.joules(task.time, now, task.time.finish);
   return std::ssize(tasks_) - 1;
 }
 
@@ -363,6 +366,19 @@ void AsyncTimetable::list_bases() {
 
 const std::vector<int64_t>& AsyncTimetable::started_from(int64_t base) const {
   return started_[static_cast<size_t>(base)];
+}
+
+int64_t AsyncTimetable::most_held() const {
+  std::vector<int64_t> more(static_cast<size_t>(versions() + 2));  // by version: held from then on
+  for (int64_t base = 0; base <= versions(); ++base) {
+    const int64_t until = std::min(needed_until(base), versions() + 1);
+    if (until <= base) continue;
+    ++more[static_cast<size_t>(base)];
+    --more[static_cast<size_t>(until)];
+  }
+  int64_t now = 0, most = 0;
+  for (const int64_t change : more) most = std::max(most, now += change);
+  return most;
 }
 
 double AsyncTimetable::parallelism() const {

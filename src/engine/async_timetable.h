@@ -107,6 +107,7 @@ class AsyncTimetable {
   // Tasks that could train at once, all alike and on enough ranks: their number over the longest
   // chain of versions, in tasks.
   double parallelism() const;
+  int64_t most_held() const;  // versions that have to be kept at a time
 
  private:
   struct Queue;

@@ -54,11 +54,11 @@ BestModel::BestModel(const Job& job, bool classifies) : options_(read_options<Be
            ", but the model predicts a number, which has no accuracy (choose test_loss)");
   FL_CHECK(metric.starts_with("test_") || evaluation.share > 0, "best-metric is ", metric,
            ", but no client evaluates (set evaluate-clients)");
-  FL_CHECK(
-      options_.patience == 0 || (evaluation.every > 0 && options_.patience >= evaluation.every),
-      "patience is ", options_.patience, ", but evaluate-every is ", evaluation.every,
-      ": no model would be looked at in that time (set evaluate-every to ", options_.patience,
-      " or less)");
+  FL_CHECK(options_.patience == 0 || evaluation.every_seconds > 0 ||
+               (evaluation.every > 0 && options_.patience >= evaluation.every),
+           "patience is ", options_.patience, ", but evaluate-every is ", evaluation.every,
+           ": no model would be looked at in that time (set evaluate-every to ", options_.patience,
+           " or less)");
 }
 
 bool BestModel::take(const RoundRecord& record) {

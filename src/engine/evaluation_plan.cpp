@@ -35,6 +35,14 @@ const OptionSet<EvaluationPlan> EvaluationPlan::kOptions(
             .default_value = "0",
             .meaning = "end the run when test accuracy (0 to 1) reaches this; 0: never",
             .range = between(0, 1),
+            .may_change = true}},
+          {&EvaluationPlan::every_seconds,
+           {.name = "clock.evaluate-seconds",
+            .default_value = "0",
+            .meaning = "virtual seconds between evaluations: after the first round that ends at or "
+                       "after each multiple; 0: by evaluate-every alone",
+            .range = between(0, 1e12),
+            .read_by = "devices",
             .may_change = true}}});
 
 }  // namespace fl_sim

@@ -23,8 +23,11 @@ namespace {
 void check_evaluation(const Job& job) {
   const auto evaluation = read_options<EvaluationPlan>(job);
   FL_CHECK(
-      evaluation.target == 0 || evaluation.every > 0,
+      evaluation.target == 0 || evaluation.on_the_way(),
       "target-accuracy is set, but evaluate-every is 0 (set it to 1, to look after every round)");
+  FL_CHECK(evaluation.every_seconds == 0 || evaluation.every != 1, "clock.evaluate-seconds is ",
+           evaluation.every_seconds,
+           ", but evaluate-every is 1, so that every round is evaluated (set evaluate-every to 0)");
 }
 
 // Who never trains, and who may.

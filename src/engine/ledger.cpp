@@ -320,10 +320,7 @@ void Ledger::count(const RoundRecord& round) {
   outcome_.lost += round.lost;
   outcome_.set_aside += round.set_aside;
   outcome_.partial += round.partial;
-  outcome_.offline += round.virtual_time.offline;
-  outcome_.not_needed += round.virtual_time.not_needed;
-  outcome_.stale += round.virtual_time.stale;
-  outcome_.virtual_seconds = round.virtual_time.end;
+  outcome_.virtual_time += round.virtual_time;
   if (round.clients.clients > 0) outcome_.evaluated = round;
   outcome_.bytes += round.bytes_down + round.bytes_up;
   if (!std::isnan(round.test_loss)) {

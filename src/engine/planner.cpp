@@ -147,8 +147,15 @@ bool Planner::out_of_time(Micros time) const {
   return time >= micros(limit) || clock_.next_begin(time) >= micros(limit);
 }
 
+// Whether a multiple of the job's time between evaluations has come since the round before ended.
+bool Planner::passes_evaluation() const {
+  const Micros every = clock_.runs() ? micros(evaluation_.every_seconds) : 0;
+  return every > 0 && timetable_.end / every > former_end_ / every;
+}
+
 bool Planner::evaluates(int64_t round) const {
-  return round == rounds_ || (round == round_ && out_of_time(timetable_.end)) ||
+  return round == rounds_ ||
+         (round == round_ && (out_of_time(timetable_.end) || passes_evaluation())) ||
          (evaluation_.every > 0 && round % evaluation_.every == 0);
 }
 
@@ -311,7 +318,10 @@ void Planner::plan_times(const std::vector<Drawn>& cohort, Fate& fate) {
       round_, asked() ? asking_times_.end : timetable_.start, clients,
       [&](int64_t client) { return fate.limit(client); }, silent,
       asked() ? Traffic{.down = 0, .up = traffic_.up} : traffic_, /*trained=*/asked() && norms);
-  for (const TimedTask& task : timetable_.tasks) {
+  for (TimedTask& task : timetable_.tasks) {
+    // Silent for the clock, but late by the job.
+    if (fate.late.contains(task.client) && !fate.lost.contains(task.client) && !task.offline)
+      task.end = TimedTask::End::kLate;
     if (task.limit > 0) fate.limits[task.client] = task.limit;
     if (task.offline) fate.offline.insert(task.client);
     if (task.end == TimedTask::End::kLate) fate.late.insert(task.client);
@@ -330,6 +340,7 @@ void Planner::put_times(std::vector<ClientRecord>& records) const {
     record.download_seconds = seconds_of(task->down);
     record.compute_seconds = seconds_of(task->compute);
     record.upload_seconds = seconds_of(task->up);
+    record.joules = task->joules;
   }
 }
 
@@ -342,11 +353,14 @@ VirtualRound Planner::end_round(State& memory) const {
                      .length = seconds_of(timetable_.end - begun_),
                      .online = all - absent_clients_,
                      .started = std::ssize(timetable_.tasks)};
+  if (clock_.options().energy) round.joules = round.wasted_joules = 0;
   for (const TimedTask& task : timetable_.tasks) {
     round.finished += task.lost ? 0 : 1;
     round.offline += task.offline ? 1 : 0;
     round.not_needed += task.end == TimedTask::End::kNotNeeded ? 1 : 0;
+    round.joules += task.joules;
     if (task.end == TimedTask::End::kKept) continue;
+    round.wasted_joules += task.joules;
     round.wasted_samples += task.samples;
     const Traffic each = traffic_.of(e_.algorithm->task_cost(task.client, round_));
     round.wasted_bytes_down += exchanges_ * each.down;
@@ -382,6 +396,7 @@ RoundPlan Planner::next_version() {
   RoundPlan plan{.kind = RoundPlan::Kind::kTrain, .round = round_};
   async_->plan(plan, times_, TestHooks::get().random_deal);
   timetable_ = async_->tasks_of(round_);
+  former_end_ = timetable_.start;
   absent_ = async_->missing(round_);
   absent_clients_ = e_.may_train() - async_->timetable().version(round_).online;
   expected_seconds_ = {times_.makespan(plan.groups)};
@@ -391,7 +406,8 @@ RoundPlan Planner::next_version() {
 
 // Where the sampler wants to ask somebody, that first.
 RoundPlan Planner::begin_round(const State& memory) {
-  timetable_ = {.start = clock_.begin(time_of(memory)), .end = 0, .tasks = {}};
+  former_end_ = time_of(memory);
+  timetable_ = {.start = clock_.begin(former_end_), .end = 0, .tasks = {}};
   begun_ = timetable_.start;
   who_ = candidates(round_);
   absent_clients_ = e_.may_train() - who_.size();

@@ -130,6 +130,7 @@ class Planner {
 
   bool out_of_time(Micros time) const;
   RoundPlan next_version();
+  bool passes_evaluation() const;
   RoundPlan stop(const Situation& situation);
   RoundPlan begin_round(const State& memory);
   RoundPlan asking();
@@ -169,6 +170,7 @@ class Planner {
   VirtualClock::Asking asking_times_;
   std::map<int64_t, double> answers_;
   bool asking_ = false;
+  Micros former_end_ = 0;             // of the round before it
   int64_t round_ = 0, exchange_ = 0;  // the last one that was planned
   RoundPlan first_;                   // of the round under way: that of its first exchange
   std::vector<int64_t> drawn_;        // whose samples a pool stands for

@@ -21,6 +21,10 @@ namespace fl_sim {
 // With tensors of its own.
 ServerState copy_of(const ServerState& state);
 
+// What a run of the job begins with. `root`: on rank 0, where the model is drawn; others have room
+// for it.
+ServerState first_state(const Experiment& experiment, bool root);
+
 class Simulation {
  public:
   // Collective. `trackers` count on rank 0.

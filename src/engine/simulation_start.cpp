@@ -31,6 +31,28 @@ ServerState copy_of(const ServerState& state) {
   return copy;
 }
 
+ServerState first_state(const Experiment& e, bool root) {
+  const Needs needs = e.algorithm->needs();
+  std::vector<torch::Tensor> rows;
+  for (int64_t model = 0; model < needs.models; ++model) {
+    const bool drawn = root && (model == 0 || needs.distinct_models);
+    rows.push_back(drawn  ? initial_row(e, model)
+                   : root ? rows[0]
+                          : torch::zeros({e.network->layout().row()}));
+  }
+  ServerState state;
+  state.weights = torch::stack(rows).to(e.dtype).to(e.device);
+  e.algorithm->init(state);
+  for (const auto& [name, transform] : e.transforms) transform->init(state);
+  if (root) {
+    for (auto& [name, tensor] : planning_memory(e)) state.memory[name] = tensor;
+  } else {
+    state.hidden.clear();
+    state.memory.clear();
+  }
+  return state;
+}
+
 Simulation::Lanes::Lanes(Communicator& comm, int64_t lanes) {
   if (lanes == 1) {
     all = {&comm};
@@ -70,24 +92,10 @@ Simulation::Simulation(const Experiment& experiment, Communicator& comm, Tracker
   for (const auto& lane : lanes_.own) {
     if (lane != nullptr) attendance_.watch(*lane);
   }
-  std::vector<torch::Tensor> rows;
-  for (int64_t model = 0; model < needs_.models; ++model) {
-    const bool drawn = root_ && (model == 0 || needs_.distinct_models);
-    rows.push_back(drawn   ? initial_row(e_, model)
-                   : root_ ? rows[0]
-                           : torch::zeros({e_.network->layout().row()}));
-  }
-  model_.weights = torch::stack(rows).to(e_.dtype).to(e_.device);
-  e_.algorithm->init(model_);
-  for (const auto& [name, transform] : e_.transforms) transform->init(model_);
-  if (root_) {
-    for (auto& [name, tensor] : planning_memory(e_)) model_.memory[name] = tensor;
-    root_->planner.charge(client_traffic(e_, model_));
-    root_->server.hold_to(model_);
-  } else {
-    model_.hidden.clear();
-    model_.memory.clear();
-  }
+  model_ = first_state(e_, root_.has_value());
+  if (!root_) return;
+  root_->planner.charge(client_traffic(e_, model_));
+  root_->server.hold_to(model_);
 }
 
 void Simulation::follow(int64_t former, int64_t begun, int64_t saved) {

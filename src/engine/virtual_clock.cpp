@@ -2,14 +2,18 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
 #include <numeric>
 #include <queue>
 #include <span>
+#include <sstream>
 #include <utility>
 
 #include "base/check.h"
+#include "base/text.h"
 #include "engine/experiment.h"
+#include "network/flops.h"
 
 namespace fl_sim {
 
@@ -34,12 +38,12 @@ const OptionSet<ClockOptions> ClockOptions::kOptions(
        .meaning = "what a training step costs, in forward passes",
        .range = more_than(0),
        .read_by = "devices"}},
-     {&ClockOptions::kappa,
+     {&ClockOptions::kappa_text,
       {.name = "clock.kappa",
        .default_value = "1",
        .meaning =
-           "what this model's forward pass costs, in those that the devices' figures are for",
-       .range = more_than(0),
+           "what this model's forward pass costs, in those that the devices' figures are for: a "
+           "number (more than 0), or auto, by the operations of both",
        .read_by = "devices"}},
      {&ClockOptions::latency,
       {.name = "clock.latency",
@@ -111,6 +115,25 @@ const OptionSet<ClockOptions> ClockOptions::kOptions(
        .meaning = "seconds between a round's end and the next one's beginning",
        .range = between(0, 1e9),
        .read_by = "devices"}},
+     {&ClockOptions::server_bps,
+      {.name = "clock.server-bps",
+       .default_value = "0",
+       .meaning = "bit/s of the server's link, in each direction, of which each client of a round "
+                  "has an equal part; 0: it is no limit",
+       .range = at_least(0),
+       .read_by = "devices"}},
+     {&ClockOptions::energy,
+      {.name = "clock.energy",
+       .default_value = "false",
+       .meaning = "whether clients' energy is counted, in joules",
+       .read_by = "devices"}},
+     {&ClockOptions::watts,
+      {.name = "devices.watts",
+       .default_value = {},
+       .meaning = "COMPUTE,UP,DOWN,IDLE: watts of a device that computes, sends, receives and "
+                  "waits; several with / between: one for each class of devices",
+       .only_with = {"clock.energy", {"true"}},
+       .read_by = "devices"}},
      {&ClockOptions::limit,
       {.name = "clock.limit",
        .default_value = "0",
@@ -128,6 +151,29 @@ const OptionSet<ClockOptions> ClockOptions::kOptions(
        .read_by = "devices"}}});
 
 namespace {
+
+// FLOPs of the job's model over those of the one that the devices were timed with, where the job
+// asks for that.
+ClockOptions options_of(const Experiment& e) {
+  auto options = read_options<ClockOptions>(e.job);
+  if (e.devices->none()) return options;
+  if (options.kappa_text != "auto") {
+    FL_CHECK(read_number(options.kappa_text, options.kappa) && options.kappa > 0 &&
+                 std::isfinite(options.kappa),
+             "clock.kappa is ", options.kappa_text, " (must be a number, more than 0, or auto)");
+    return options;
+  }
+  const auto devices = e.job.get<std::string>("devices");
+  const double reference = e.devices->reference_flops();
+  FL_CHECK(reference > 0, "clock.kappa is auto, but devices ", devices,
+           " do not say what the model computes that they were timed with (give clock.kappa a "
+           "number; flash and files with the attribute reference_flops say it)");
+  const double own = forward_flops(*e.network, e.data.train.sample_shape());
+  FL_CHECK(own > 0, "clock.kappa is auto, but model ", e.job.get<std::string>("model"),
+           " has no products whose operations could be counted (give clock.kappa a number)");
+  options.kappa = own / reference;
+  return options;
+}
 
 ClosingRule::Keep keep_of(const std::string& word) {
   return word == "all"       ? ClosingRule::Keep::kAll
@@ -244,12 +290,40 @@ std::vector<int64_t> assigned_devices(const Experiment& e) {
 VirtualClock::VirtualClock(const Experiment& experiment)
     : e_(experiment),
       runs_(!e_.devices->none()),
-      o_(read_options<ClockOptions>(e_.job)),
+      o_(options_of(e_)),
       local_(e_.job),
       exchanges_(e_.algorithm->needs().exchanges),
       seed_(e_.job.seed()) {
   check();
   if (runs_) rows_ = assigned_devices(e_);
+  if (o_.energy) read_watts();
+}
+
+void VirtualClock::read_watts() {
+  const auto expected = [&](const std::string& what) {
+    return message("devices.watts is ", o_.watts, ": ", what,
+                   " (must be COMPUTE,UP,DOWN,IDLE, watts of 0 or more, such as 2,1,0.8,0.1; with "
+                   "/ between, such for each class of devices)");
+  };
+  std::istringstream classes(o_.watts);
+  for (std::string one; std::getline(classes, one, '/');) {
+    std::vector<double> watts;
+    for (const std::string& word : split_list(one)) {
+      double value = 0;
+      FL_CHECK(read_number(word, value) && value >= 0 && std::isfinite(value),
+               expected(message("'", word, "' is no number of watts")));
+      watts.push_back(value);
+    }
+    FL_CHECK(watts.size() == 4, expected(message("'", one, "' is ", watts.size(), " numbers")));
+    watts_.push_back({watts[0], watts[1], watts[2], watts[3]});
+  }
+  FL_CHECK(!watts_.empty(), expected("it is empty"));
+  for (int64_t row = 0; watts_.size() > 1 && row < e_.devices->rows(); ++row) {
+    const int64_t kind = e_.devices->device(row).kind;
+    FL_CHECK(kind < std::ssize(watts_),
+             expected(message("it has ", watts_.size(), " classes, but device ", row,
+                              " is of class ", kind)));
+  }
 }
 
 void VirtualClock::check() const {
@@ -442,10 +516,38 @@ void VirtualClock::interrupt(TimedTask& task, Micros start) const {
   task.lost = task.lost || task.offline;
 }
 
+double VirtualClock::link_share(int64_t clients) const {
+  return o_.server_bps > 0 && clients > 0 ? o_.server_bps / static_cast<double>(clients)
+                                          : std::numeric_limits<double>::infinity();
+}
+
+// Of a task of a round of [start, end). A lost client has done what it would have but for sending;
+// one that went offline what it could until then.
+double VirtualClock::joules(const TimedTask& task, Micros start, Micros end) const {
+  const size_t kind =
+      watts_.size() > 1 ? static_cast<size_t>(device_of(task.client).kind) : size_t{0};
+  const Watts& watts = watts_[kind];
+  Micros left = task.offline ? task.finish - start : task.duration();
+  const auto part = [&](Micros phase) {
+    const Micros done = std::min(phase, left);
+    left -= done;
+    return seconds_of(done);
+  };
+  const double down = part(task.down), compute = part(task.compute), up = part(task.up);
+  const bool sends = !task.lost || task.offline;
+  const double busy = down + compute + (sends ? up : 0);
+  const Micros until = task.offline ? task.finish : std::max(end, task.finish);
+  const double idle = std::max(0.0, seconds_of(until - start) - busy);
+  return watts.down * down + watts.compute * compute + watts.up * (sends ? up : 0) +
+         watts.idle * idle;
+}
+
 TimedTask VirtualClock::task(int64_t round, Micros start, int64_t client, int64_t limit,
-                             Micros deadline, const Traffic& traffic) const {
-  TimedTask task{.client = client, .limit = limit};
-  const Device device = e_.devices->in_task(device_of(client), client, round);
+                             Micros deadline, double most_bps, const Traffic& traffic) const {
+  TimedTask task{.client = client, .limit = limit, .start = start};
+  Device device = e_.devices->in_task(device_of(client), client, round);
+  device.down_bps = std::min(device.down_bps, most_bps);
+  device.up_bps = std::min(device.up_bps, most_bps);
   if (o_.late == "partial") {
     const int64_t most = limit_for(task, device, round, deadline, traffic);
     if (most > 0) {
@@ -500,8 +602,9 @@ Timetable VirtualClock::round(int64_t round, Micros start, const std::vector<int
                               bool trained) const {
   Timetable table{.start = start, .end = start, .tasks = {}};
   const Micros deadline = deadline_of(round, clients, limit, traffic);
+  const double most_bps = link_share(std::ssize(clients));
   for (const int64_t client : clients) {
-    TimedTask one = task(round, start, client, limit(client), deadline, traffic);
+    TimedTask one = task(round, start, client, limit(client), deadline, most_bps, traffic);
     if (trained) {
       one.compute = 0;
       one.finish = start + std::max<Micros>(1, one.duration());
@@ -521,6 +624,9 @@ Timetable VirtualClock::round(int64_t round, Micros start, const std::vector<int
                          .wait_lost = o_.wait_lost};
   const RoundEnd end = close_round(rule, start, table.tasks);
   table.end = end.at + micros(o_.server_seconds);
+  if (o_.energy) {
+    for (TimedTask& one : table.tasks) one.joules = joules(one, start, end.at);
+  }
   std::sort(table.tasks.begin(), table.tasks.end(),
             [](const TimedTask& a, const TimedTask& b) { return a.client < b.client; });
   return table;

@@ -18,6 +18,7 @@
 #include "engine/traffic.h"
 #include "learning/batches.h"
 #include "learning/devices.h"
+#include "learning/records.h"
 #include "learning/sampler.h"
 
 namespace fl_sim {
@@ -26,10 +27,15 @@ struct Experiment;
 
 struct ClockOptions {
   std::string rule = "plain";
-  double pass_factor = 3, kappa = 1, latency = 0;
+  double pass_factor = 3, latency = 0;
+  std::string kappa_text = "1";  // "auto": by operations
+  double kappa = 1;              // what it comes to
   double over_commit = 1, deadline = 0, quorum = 0, server_seconds = 0, limit = 0;
   std::string keep = "all", late = "drop", deadline_rule = "fixed";
   double deadline_ratio = 1;
+  double server_bps = 0;
+  bool energy = false;
+  std::string watts;
   bool wait_lost = true;
   int64_t min_online = 1;
   std::string assign = "order", interruption = "throughout";
@@ -41,7 +47,9 @@ struct TimedTask {
   int64_t client = 0;
   int64_t limit = 0;    // of its work, see ClientGroup; 0: none
   int64_t samples = 0;  // that it would process
+  Micros start = 0;
   Micros down = 0, compute = 0, up = 0;
+  double joules = kNotMeasured;  // where the job asks for them
   Micros finish = 0;     // when its update arrives, or where it does not, when that is known
   bool offline = false;  // it cannot be reached any more before that
   bool lost = false;     // it never answers, whatever the reason
@@ -127,14 +135,18 @@ class VirtualClock {
              Sampler::Question question, const Traffic& traffic) const;
 
   // One client's task that starts at `start`; its chances are those of `round`. `deadline`: since
-  // the start, of partial work.
+  // the start, of partial work; `most_bps`: what the server's link has for it, in each direction.
   TimedTask task(int64_t round, Micros start, int64_t client, int64_t limit, Micros deadline,
-                 const Traffic& traffic) const;
+                 double most_bps, const Traffic& traffic) const;
+  double link_share(int64_t clients) const;  // that share it
+  // What a task costs that started at `start`, where its client waits until `end`.
+  double joules(const TimedTask& task, Micros start, Micros end) const;
 
   Device device_of(int64_t client) const;
 
  private:
   void check() const;
+  void read_watts();
   Micros deadline_of(int64_t round, const std::vector<int64_t>& clients,
                      const std::function<int64_t(int64_t client)>& limit,
                      const Traffic& traffic) const;
@@ -149,6 +161,10 @@ class VirtualClock {
   const LocalPlan local_;
   const int64_t exchanges_;
   const uint64_t seed_;
+  struct Watts {
+    double compute, up, down, idle;
+  };
+  std::vector<Watts> watts_;   // by class of device, or one for all
   std::vector<int64_t> rows_;  // of devices, by client; empty: client k has row k
 };
 

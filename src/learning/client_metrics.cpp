@@ -3,16 +3,10 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/statistics.h"
+
 namespace fl_sim {
 namespace {
-
-// Of sorted values, linear between them (numpy's default).
-double percentile(const std::vector<double>& sorted, double share) {
-  const double place = share * static_cast<double>(sorted.size() - 1);
-  const auto below = static_cast<size_t>(place);
-  const size_t above = std::min(below + 1, sorted.size() - 1);
-  return sorted[below] + (place - static_cast<double>(below)) * (sorted[above] - sorted[below]);
-}
 
 double mean(std::vector<double>::const_iterator first, size_t count) {
   double sum = 0;

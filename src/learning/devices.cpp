@@ -46,7 +46,8 @@ std::vector<std::string> clock_keys(std::vector<std::string> more) {
        {"clock.rule", "clock.pass-factor", "clock.kappa", "clock.over-commit", "clock.keep",
         "clock.deadline", "clock.deadline-rule", "clock.deadline-ratio", "clock.late",
         "clock.quorum", "clock.wait-lost", "clock.min-online", "clock.server-seconds",
-        "clock.latency", "clock.limit", "devices.assign", "availability.interruption"})
+        "clock.server-bps", "clock.latency", "clock.limit", "clock.evaluate-seconds",
+        "clock.energy", "devices.watts", "devices.assign", "availability.interruption"})
     more.emplace_back(key);
   return more;
 }

@@ -55,6 +55,10 @@ class Devices {
   virtual int64_t rows() const = 0;
   virtual Device device(int64_t row) const = 0;
 
+  // The operations of the forward pass, for a sample, that its seconds were measured for, a
+  // multiplication with its addition being two; 0: not known.
+  virtual double reference_flops() const { return 0; }
+
   // Whether it does not matter who has which.
   virtual bool alike() const { return false; }
 

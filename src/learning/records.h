@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <map>
@@ -71,6 +72,7 @@ struct ClientRecord : ClientOutcome {
   double start_seconds = kNotMeasured, finish_seconds = kNotMeasured;
   double download_seconds = kNotMeasured, compute_seconds = kNotMeasured,
          upload_seconds = kNotMeasured;
+  double joules = kNotMeasured;  // of the task, where the job asks for it
   // Of an asynchronous run: the number of the task (-1: there are none), the version of the model
   // that it started from, and how many versions were made meanwhile. `round` is the version that it
   // helped to make.
@@ -159,9 +161,32 @@ struct VirtualRound {
   double staleness_mean = kNotMeasured, staleness_max = kNotMeasured;
   // What those did and carried whose updates do not count.
   int64_t wasted_samples = 0, wasted_bytes_down = 0, wasted_bytes_up = 0;
+  // Energy of all tasks, and of those; where the job asks for it.
+  double joules = kNotMeasured, wasted_joules = kNotMeasured;
 
   bool measured() const { return end >= 0; }
   bool asynchronous() const { return staleness_max >= 0; }
+
+  // Both together; the times are those of the later one.
+  VirtualRound& operator+=(const VirtualRound& later) {
+    const auto add = [](double& sum, double more) {
+      sum = std::isnan(sum) ? more : sum + more;  // which begins as not measured
+    };
+    end = later.end;
+    length = later.length;
+    online += later.online;
+    started += later.started;
+    finished += later.finished;
+    offline += later.offline;
+    not_needed += later.not_needed;
+    stale += later.stale;
+    wasted_samples += later.wasted_samples;
+    wasted_bytes_down += later.wasted_bytes_down;
+    wasted_bytes_up += later.wasted_bytes_up;
+    add(joules, later.joules);
+    add(wasted_joules, later.wasted_joules);
+    return *this;
+  }
 };
 
 // One round as the server sees it.

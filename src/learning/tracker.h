@@ -52,10 +52,9 @@ struct Outcome {
   // Of clients' answers that were asked for, those of a former run included: what RoundRecord says
   // of each.
   int64_t asked = 0, diverged = 0, stragglers = 0, lost = 0, set_aside = 0, partial = 0;
-  int64_t offline = 0, not_needed = 0, stale = 0;
-  double virtual_seconds = kNotMeasured;  // since the start, where the run has devices
-  int64_t rounds_in_vain = 0;             // rounds without a client whose update counts
-  bool gave_up = false;                   // after so many of them in a row as the job allows
+  VirtualRound virtual_time = {};  // of all rounds, where the run has devices
+  int64_t rounds_in_vain = 0;      // rounds without a client whose update counts
+  bool gave_up = false;            // after so many of them in a row as the job allows
 
   // Whether no update ever counted: the model is the one that the run began with.
   bool in_vain() const { return rounds > 0 && rounds_in_vain == rounds; }

@@ -214,6 +214,10 @@ void time_columns(Io& io, Rounds& rounds) {
   column("wasted_samples", &VirtualRound::wasted_samples);
   column("wasted_bytes_down", &VirtualRound::wasted_bytes_down);
   column("wasted_bytes_up", &VirtualRound::wasted_bytes_up);
+  const auto costs = [](const RoundRecord& r) { return !std::isnan(r.virtual_time.joules); };
+  if (!Io::kReads && std::none_of(rounds.begin(), rounds.end(), costs)) return;
+  column("joules", &VirtualRound::joules);
+  column("wasted_joules", &VirtualRound::wasted_joules);
 }
 
 template <class Io, class Rounds>
@@ -288,9 +292,9 @@ void evaluation_columns(Io& io, Evaluations& evaluations, const std::set<std::st
   io.column("/evaluations/seconds", evaluations, &ClientEvaluation::seconds);
 }
 
-// What a run has beside: virtual time, and versions of the model instead of rounds.
+// What a run has beside: virtual time, energy, and versions of the model instead of rounds.
 struct Further {
-  bool timed, asynchronous;
+  bool timed, powered, asynchronous;
 };
 
 template <class Io, class Clients>
@@ -322,6 +326,7 @@ void client_columns(Io& io, const std::vector<std::string>& scalars, const Furth
     io.column("/clients/base_version", clients, &ClientRecord::base_version);
     io.column("/clients/staleness", clients, &ClientRecord::staleness);
   }
+  if (has.powered) io.column("/clients/joules", clients, &ClientRecord::joules);
   for (size_t i = 0; i < scalars.size(); ++i) {
     io.column(
         "/clients/" + scalars[i],
@@ -343,7 +348,7 @@ const std::set<std::string>& own_client_columns() {
   static const std::set<std::string> names = [] {
     Names io;
     std::vector<ClientRecord> none;
-    client_columns(io, {}, {true, true}, none);
+    client_columns(io, {}, {true, true, true}, none);
     return io.take();
   }();
   return names;
@@ -455,10 +460,12 @@ std::vector<RoundRecord> read_rounds(const Hdf5File& file) {
 
 void write_clients(Hdf5File& file, const RecordLog<ClientRecord>& clients,
                    const std::vector<std::string>& scalars) {
-  Further has{.timed = false, .asynchronous = false};
+  Further has{.timed = false, .powered = false, .asynchronous = false};
   if (clients.size() > 0) {
     const ClientRecord first = clients.read(0, 1)[0];
-    has = {.timed = !std::isnan(first.start_seconds), .asynchronous = first.dispatch >= 0};
+    has = {.timed = !std::isnan(first.start_seconds),
+           .powered = !std::isnan(first.joules),
+           .asynchronous = first.dispatch >= 0};
   }
   write_blocks(file, clients,
                [&](Writer& io, auto& records) { client_columns(io, scalars, has, records); });
@@ -473,7 +480,7 @@ void write_clients(Hdf5File& file, const RecordLog<ClientRecord>& clients,
 void read_clients(const Hdf5File& file, const std::vector<std::string>& scalars,
                   RecordLog<ClientRecord>& clients) {
   read_blocks(file, "/clients", clients, [&](Reader& io, auto& records) {
-    client_columns(io, scalars, {true, true}, records);
+    client_columns(io, scalars, {true, true, true}, records);
   });
 }
 

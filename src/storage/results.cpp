@@ -85,6 +85,33 @@ void write_confusion(Hdf5File& file, const std::vector<int64_t>& matrix, int64_t
   file.write_attribute("/confusion", "round", round);
 }
 
+// When the job's target was first reached, and what that took: nothing where it was not, or where
+// there is none.
+void write_target(Hdf5File& file, const std::map<std::string, std::string>& job,
+                  const std::vector<RoundRecord>& rounds) {
+  const auto key = job.find("target-accuracy");
+  double target = 0;
+  if (key == job.end() || !read_number(key->second, target) || target <= 0) return;
+  int64_t samples = 0, bytes = 0;
+  double joules = 0;
+  for (const RoundRecord& round : rounds) {
+    const VirtualRound& time = round.virtual_time;
+    samples += round.samples + time.wasted_samples;
+    bytes += round.bytes_down + round.bytes_up + time.wasted_bytes_up;
+    joules += time.joules;
+    if (!(round.test_accuracy >= target)) continue;
+    const std::string group = "/target";
+    file.write_attribute(group, "target", target);
+    file.write_attribute(group, "accuracy", round.test_accuracy);
+    file.write_attribute(group, "round", round.round);
+    file.write_attribute(group, "samples", samples);
+    file.write_attribute(group, "bytes", bytes);
+    if (time.measured()) file.write_attribute(group, "virtual_seconds", time.end);
+    if (!std::isnan(joules)) file.write_attribute(group, "joules", joules);
+    return;
+  }
+}
+
 std::string directory_of(const std::string& path) {
   const fs::path parent = fs::path(path).parent_path();
   return parent.empty() ? "." : parent.string();
@@ -318,6 +345,7 @@ void Results::write(const std::string& path) {
   const std::set<std::string> metrics = metrics_of(job_);
   write_rounds(file, rounds_, metrics);
   write_confusion(file, confusion_, confusion_round_);
+  write_target(file, job_, rounds_);
   write_clients(file, clients_, scalars_);
   if (evaluations_.size() > 0) write_evaluations(file, evaluations_, metrics);
   write_ranks(file, ranks_);

@@ -2,6 +2,7 @@
 //
 //   /rounds /clients /ranks     one dataset a column, one entry a row
 //   /evaluations                clients' evaluations, where the job asks for them
+//   /target                     when the job's target accuracy was reached, if it was
 //   /partition                  which client held what, and how skewed that was
 //   /model                      one float32 dataset a parameter, as in PyTorch's state_dict
 //   /best_model                 the same of the best round, which its attribute `round` says, where

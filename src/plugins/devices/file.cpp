@@ -27,9 +27,11 @@ class DeviceFile final : public Devices {
             .rule =
                 "Each of the file's D rows is a device; `devices.assign` says who has which.\n"
                 "HDF5: /devices/seconds_per_sample (of one forward pass), down_bps, up_bps (bit/s) "
-                "and class (integers, for results alone), each [D]. Its attributes source, "
-                "reference_flops and pass_factor are for people: `clock.kappa` and "
-                "`clock.pass-factor` say what counts. scripts/convert_trace makes it of FedScale's "
+                "and class (integers, for results alone), each [D]. Its attribute "
+                "reference_flops says how many operations the forward pass of a sample had that "
+                "was timed, a multiplication with its addition being two, for `clock.kappa auto`; "
+                "source and pass_factor are for people: `clock.pass-factor` says what counts. "
+                "scripts/convert_trace makes it of FedScale's "
                 "client_device_capacity.\n"
                 "CSV: a header row,seconds_per_sample,down_bps,up_bps,class and a line for each "
                 "device; rows are numbered from 0, in order.",
@@ -38,6 +40,7 @@ class DeviceFile final : public Devices {
   }
 
   int64_t rows() const override { return std::ssize(devices_); }
+  double reference_flops() const override { return reference_flops_; }
   Device device(int64_t row) const override { return devices_[static_cast<size_t>(row)]; }
 
  private:
@@ -77,6 +80,12 @@ class DeviceFile final : public Devices {
              up.size(), " up_bps and ", kinds.size(),
              " class (must be one each for a device; cut short?)");
     FL_CHECK(!seconds.empty(), path_, ": holds no devices");
+    if (file.has_attribute("/devices", "reference_flops")) {
+      reference_flops_ = file.read_number_attribute("/devices", "reference_flops");
+      FL_CHECK(std::isfinite(reference_flops_) && reference_flops_ >= 0, path_,
+               ": attribute reference_flops of /devices is ", reference_flops_,
+               " (must be a number of operations, 0 where it is not known)");
+    }
     for (size_t row = 0; row < seconds.size(); ++row) {
       add({.seconds_per_sample = seconds[row],
            .down_bps = down[row],
@@ -109,6 +118,7 @@ class DeviceFile final : public Devices {
 
   std::string path_;
   std::vector<Device> devices_;
+  double reference_flops_ = 0;
 };
 
 FL_REGISTER(Devices, "file", DeviceFile);

@@ -65,7 +65,9 @@ class FlashDevices final : public Devices {
             "published). "
             "Rates to and from a device are lognormal with medians of 41.4 and 24.8 Mbit/s, "
             "spreads of 0.484 and 0.70 and a correlation of 0.63, fitted to FLASH's 19 networks; "
-            "in each task normal around them with 37 and 40 % (no less than a tenth of the mean).",
+            "in each task normal around them with 37 and 40 % (no less than a tenth of the mean). "
+            "clock.kappa auto takes LEAF's CNN for FEMNIST as what the phones were timed with; of "
+            "the other models nobody says what they compute.",
         .options = {{.name = "workload",
                      .default_value = "femnist",
                      .meaning = "which of FLASH's models the phones were timed with",
@@ -75,6 +77,14 @@ class FlashDevices final : public Devices {
   }
 
   int64_t rows() const override { return clients_; }
+
+  // LEAF's CNN for FEMNIST: 5x5 convolutions to 32 and 64 channels at 28x28 and 14x14 pixels, 2048
+  // units, 62 classes.
+  double reference_flops() const override {
+    constexpr double kFemnist =
+        2.0 * (28 * 28 * 25 * 32 + 14 * 14 * 25 * 32 * 64 + 7 * 7 * 64 * 2048 + 2048 * 62);
+    return work_.name == std::string("femnist") ? kFemnist : 0;
+  }
 
   Device device(int64_t row) const override {
     Rng rng(seed(), "flash", 0, row);

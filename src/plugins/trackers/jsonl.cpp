@@ -61,6 +61,8 @@ class Jsonl final : public Tracker {
       if (!std::isnan(value)) line[name] = number(value);
     };
     add("virtual_seconds", r.virtual_time.end);
+    add("joules", r.virtual_time.joules);
+    add("wasted_joules", r.virtual_time.wasted_joules);
     add("test_loss", r.test_loss);
     add("test_accuracy", r.test_accuracy);
     add("test_balanced_accuracy", r.metrics.balanced_accuracy);
