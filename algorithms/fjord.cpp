@@ -13,13 +13,7 @@ class Fjord final : public Algorithm {
       : local_(setup),
         optimizer_(setup),
         models_(setup, {.algorithm = "fjord"}),
-        seed_(setup.job.seed()) {
-    FL_CHECK(
-        !setup.job.get<bool>("local.keep-momentum") ||
-            setup.job.get<std::string>("width.assign") != "dynamic",
-        "local.keep-momentum is on, but under width.assign dynamic clients train other parts of "
-        "the model in each round (leave one out)");
-  }
+        seed_(setup.job.seed()) {}
 
   static PluginInfo describe() {
     return {
