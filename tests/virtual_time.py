@@ -265,7 +265,7 @@ class VirtualTime(Case):
         self.assertRegex(run.out, r"\npicture +\S+busy.svg, of the first 6 rounds\n")
         with open(picture) as file:
             text = re.sub(r"[\n\t]", "", file.read())
-        for words in ("virtual seconds", "client", "counts", "not needed", "a new model"):
+        for words in ("virtual seconds", "client", "counts", "not needed", "a round ends"):
             self.assertIn(f">{words}<", text)
         self.assertNotIn(">late<", text)
         clients = columns(self.train("run", *DEVICES), "clients")
