@@ -98,6 +98,8 @@ class Afl final : public Algorithm {
                     torch::dtype(torch::kFloat64).device(server.weights.device()));
   }
 
+  TaskCost task_cost(int64_t, int64_t) const override { return {.full_losses = 1}; }
+
   Update train(ClientGroup& group, const GlobalModel& global) const override {
     const std::vector<double> losses = full_.losses(group, global.weights);
     Update update = local_.train(group, global);

@@ -57,6 +57,9 @@ class Apfl final : public Algorithm {
 
   void init(ServerState& server) const override { optimizer_.init(server); }
 
+  // Of two models.
+  TaskCost task_cost(int64_t, int64_t) const override { return {.compute = 2}; }
+
   Update train(ClientGroup& group, const GlobalModel& global) const override {
     const int64_t trained = local_.trainable();
     const torch::Tensor own = own_rows(group, "personal", group.rows);  // v [G, P]

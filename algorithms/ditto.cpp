@@ -54,6 +54,12 @@ class Ditto final : public Algorithm {
 
   void init(ServerState& server) const override { optimizer_.init(server); }
 
+  // Its own model takes as many steps, or epochs of its own.
+  TaskCost task_cost(int64_t, int64_t) const override {
+    if (epochs_ > 0) return {.full_gradients = static_cast<double>(epochs_)};
+    return {.steps = 2};
+  }
+
   Update train(ClientGroup& group, const GlobalModel& global) const override {
     ClientGroup own{.ids = group.ids,
                     .data = group.data,

@@ -62,6 +62,11 @@ class FedEm final : public Algorithm {
 
   void init(ServerState& server) const override { optimizer_.init(server); }
 
+  TaskCost task_cost(int64_t, int64_t) const override {
+    const auto models = static_cast<double>(components_);
+    return {.steps = models, .full_losses = components_ > 1 ? models : 0};
+  }
+
   Update train(ClientGroup& group, const GlobalModel& global) const override {
     torch::Tensor pi = mixture(group);             // [G, M]
     std::vector<torch::Tensor> lists, posteriors;  // of each client: samples [n], q [n, M]

@@ -49,6 +49,11 @@ class FedRep final : public Algorithm {
 
   void init(ServerState& server) const override { optimizer_.init(server); }
 
+  // The epochs of the head.
+  TaskCost task_cost(int64_t, int64_t) const override {
+    return {.full_gradients = static_cast<double>(head_epochs_)};
+  }
+
   Update train(ClientGroup& group, const GlobalModel& global) const override {
     head_.restore(group);
     const Update first = local_.train(

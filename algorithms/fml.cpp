@@ -66,6 +66,9 @@ class Fml final : public Algorithm {
 
   void init(ServerState& server) const override { optimizer_.init(server); }
 
+  // Of two models.
+  TaskCost task_cost(int64_t, int64_t) const override { return {.compute = 2}; }
+
   Update train(ClientGroup& group, const GlobalModel& global) const override {
     torch::Tensor own = private_rows(group);
     const int64_t trained = local_.trainable();

@@ -53,6 +53,10 @@ class Ifca final : public Algorithm {
 
   void init(ServerState& server) const override { optimizer_.init(server); }
 
+  TaskCost task_cost(int64_t, int64_t) const override {
+    return {.full_losses = clusters_ > 1 ? static_cast<double>(clusters_) : 0};
+  }
+
   Update train(ClientGroup& group, const GlobalModel& global) const override {
     return train_models(local_, group, global, best_models(full_, group, global, clusters_));
   }

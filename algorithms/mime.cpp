@@ -38,6 +38,11 @@ class Mime final : public Algorithm {
     statistics_.init(server);
   }
 
+  // Only the second exchange has steps, each with two gradients.
+  TaskCost task_cost(int64_t, int64_t) const override {
+    return {.steps = 0.5, .compute = 2, .full_gradients = 1};
+  }
+
   Update train(ClientGroup& group, const GlobalModel& global) const override {
     if (global.exchange == 0) return statistics_.gradients(group, global);
     // A copy, since a gradient moves the running statistics of the rows that it is taken at.

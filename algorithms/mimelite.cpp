@@ -38,6 +38,11 @@ class MimeLite final : public Algorithm {
     statistics_.init(server);
   }
 
+  // Only the second exchange has steps.
+  TaskCost task_cost(int64_t, int64_t) const override {
+    return {.steps = 0.5, .full_gradients = 1};
+  }
+
   Update train(ClientGroup& group, const GlobalModel& global) const override {
     if (global.exchange == 0) return statistics_.gradients(group, global);
     return local_.train(group, global, {.gradient = [&](LocalStep& step) {

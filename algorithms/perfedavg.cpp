@@ -71,6 +71,11 @@ class PerFedAvg final : public Algorithm {
 
   void init(ServerState& server) const override { optimizer_.init(server); }
 
+  // So many gradients are in a step.
+  TaskCost task_cost(int64_t, int64_t) const override {
+    return {.compute = hessian_free_ ? 4.0 : 2.0};
+  }
+
   Update train(ClientGroup& group, const GlobalModel& global) const override {
     const int64_t trained = local_.trainable();
     const int64_t buffers = local_.network().layout().row() - trained;

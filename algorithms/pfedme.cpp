@@ -77,6 +77,10 @@ class PFedMe final : public Algorithm {
 
   void init(ServerState& server) const override { optimizer_.init(server); }
 
+  TaskCost task_cost(int64_t, int64_t) const override {
+    return {.compute = static_cast<double>(inner_steps_)};
+  }
+
   Update train(ClientGroup& group, const GlobalModel& global) const override {
     // The last theta of each client [G, P], with its running statistics.
     const torch::Tensor personal = own_rows(group, "personal", group.rows);

@@ -25,7 +25,8 @@ class Pwfl final : public Algorithm {
              ", with which all models start (set pwfl.init to same)");
     const auto name = setup.job.get<std::string>("pwfl.inner");
     try {
-      inner_ = make<Algorithm>(name, {job_, setup.network, setup.clients, setup.samples});
+      inner_ = make<Algorithm>(
+          name, {job_, setup.network, setup.clients, setup.samples, setup.client_speeds});
     } catch (const Error& error) {
       if (models_ == 1) throw;
       throw Error(message("pwfl.inner is ", name, ", in cohorts of ", job_.get<int64_t>("cohort"),
@@ -97,6 +98,10 @@ class Pwfl final : public Algorithm {
     for (int64_t model = 0; model < models_; ++model) {
       for_model(server, model, [&](ServerState& view) { inner_->init(view); });
     }
+  }
+
+  TaskCost task_cost(int64_t client, int64_t round) const override {
+    return inner_->task_cost(client, round);
   }
 
   Update train(ClientGroup& group, const GlobalModel& global) const override {

@@ -60,6 +60,8 @@ class Qffl final : public Algorithm {
         torch::ones({1}, torch::dtype(torch::kFloat64).device(server.weights.device()));
   }
 
+  TaskCost task_cost(int64_t, int64_t) const override { return {.full_losses = 1}; }
+
   Update train(ClientGroup& group, const GlobalModel& global) const override {
     std::vector<double> losses = full_.losses(group, global.weights);  // before rows move
     Update update = local_.train(group, global);

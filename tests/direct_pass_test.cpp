@@ -408,6 +408,7 @@ Trained train_three_ways(const std::string& lines, const AffineCorrection* affin
     global.weights = network.initial_row(rng).unsqueeze(0);
     ClientGroup group{.ids = {0}, .data = data, .seed = 7};
     group.rows = global.weights.clone();
+    group.squared_losses = true;
     const LocalTraining local({job, network, 1, 10});
     if (affine == nullptr && !hook) return local.train(group, global);
     if (!hook) return local.train(group, global, *affine);
@@ -423,7 +424,10 @@ Trained train_three_ways(const std::string& lines, const AffineCorrection* affin
   result.folded = result.update.delta;
   const Update autograd = train("\nthreads = 2", false);
   result.autograd = autograd.delta;
-  result.hooked = train("", true).delta;
+  const Update hooked = train("", true);
+  result.hooked = hooked.delta;
+  EXPECT_NEAR(result.update.clients[0].squared_loss, autograd.clients[0].squared_loss, 1e-5);
+  EXPECT_NEAR(result.update.clients[0].squared_loss, hooked.clients[0].squared_loss, 1e-5);
   EXPECT_NEAR(result.update.clients[0].loss, autograd.clients[0].loss, 1e-5);
   EXPECT_NEAR(result.update.clients[0].loss_after, autograd.clients[0].loss_after, 1e-5);
   EXPECT_EQ(result.update.clients[0].samples_seen, autograd.clients[0].samples_seen);

@@ -315,6 +315,40 @@ TEST(LocalTraining, AnEpochIsAPermutationOfTheClientsSamples) {
   EXPECT_NE(other, order);
 }
 
+// Proves that it is the mean over all samples of all batches (in FedScale and Oort the last batch's
+// alone), however large these are, with and without momentum, for clients alone and in a group: at
+// weights that do not move, of the losses of the samples one by one. Nobody asks: nothing is said.
+TEST(LocalTraining, SquaredLosses) {
+  for (const char* more : {"", "local.momentum = 0.9"}) {
+    for (const std::vector<int64_t>& ids : {std::vector<int64_t>{0, 1}, {1}}) {
+      TrainingWorld world(
+          small_mlp(), random_samples(12, {6}, 3), {7, 5},
+          message("local.epochs = 2\nlocal.batch-size = 3\nlocal.lr = 1e-30\n", more));
+      ClientGroup group = world.group(ids);
+      EXPECT_TRUE(std::isnan(world.train(ids).clients[0].squared_loss));
+      group.squared_losses = true;
+      const Update update = LocalTraining(world.setup).train(group, world.global);
+      for (size_t i = 0; i < ids.size(); ++i) {
+        const Weights weights(world.network->layout(), world.global.weights);
+        double expected = 0;
+        const auto own = world.partition.of(ids[i]);
+        for (const int64_t sample : own) {
+          const torch::Tensor x =
+              world.data.train.inputs[sample].to(torch::kFloat64).view({1, 1, 6});
+          const torch::Tensor label = world.data.train.labels[sample].view({1, 1});
+          const torch::Tensor scores = world.network->forward(weights, stack_inputs(x[0], 1));
+          expected += std::pow(world.network->loss(scores, label).item<double>(), 2);
+        }
+        EXPECT_NEAR(update.clients[i].squared_loss, expected / static_cast<double>(own.size()),
+                    1e-9);
+        EXPECT_GT(std::abs(update.clients[i].squared_loss -
+                           update.clients[i].loss * update.clients[i].loss),
+                  1e-6);
+      }
+    }
+  }
+}
+
 // local.steps counts steps instead of epochs: epochs follow one another, the last one is cut.
 TEST(LocalTraining, StepsInsteadOfEpochs) {
   const std::string lines = "local.batch-size = 4\nlocal.lr = 0.01\n";

@@ -63,8 +63,10 @@ class Plan(Case):
             self.assertEqual((number, steps), (np.sum(here), np.sum(clients["steps"][here])), text)
         # Times on a shared machine: the order of magnitude.
         start, step = map(float, re.search(r"a client takes ([\d.]+) ms and ([\d.]+) ms a step", text).groups())
-        ratio = np.median(clients["seconds"] / (1e-3 * (start + step * clients["steps"])))
-        self.assertTrue(1 / 6 < ratio < 6, f"clients took {ratio} times as long as predicted\n{text}")
+        ratios = clients["seconds"] / (1e-3 * (start + step * clients["steps"]))
+        self.assertGreater(np.median(ratios), 1 / 6, f"clients took {ratios} times as long as predicted\n{text}")
+        # Others may hold up most clients of a run, but not all.
+        self.assertLess(np.quantile(ratios, 0.1), 6, f"clients took {ratios} times as long as predicted\n{text}")
         needs = {name: float(size) for name, size in re.findall(r"^  (rank 0|a host) +([\d.]+) in all$", text, re.M)}
         self.assertEqual(set(peaks), set(range(ranks)))
         for rank, peak in peaks.items():

@@ -70,7 +70,11 @@ TEST(Rng, EveryPartOfTheNameCounts) {
 // Names enter the counter as 32-bit hashes; those that the program uses must not collide. Add
 // yours.
 TEST(Rng, PurposesInUseDiffer) {
-  const std::vector<const char*> purposes = {"availability",
+  const std::vector<const char*> purposes = {"asked",
+                                             "asked batch",
+                                             "cyclic",
+                                             "forecast",
+                                             "availability",
                                              "availability-share",
                                              "check",
                                              "client-split",

@@ -649,6 +649,38 @@ TEST(Multinomial, TheSumIsWeighedByDraws) {
   EXPECT_LT(distance(Vector(run(e).weights[std::slice(0, 3, 1)]), expected), kTolerance);
 }
 
+// Proves that the server makes of updates what their weights say, which come to something else than
+// 1: a round of FedAvg from fixed weights, of the clients that are left where one is lost.
+class TooMuch final : public Sampler {
+ public:
+  explicit TooMuch(const Setup&) {}
+  static PluginInfo describe() { return {.summary = "weights of 1.7 in all"}; }
+  std::vector<Drawn> sample(const SampleRequest&, Rng&) const override {
+    return {{0, 0.3}, {2, 1.1}, {3, 0.3}};
+  }
+  bool weighs() const override { return true; }
+  bool estimates_sum() const override { return true; }
+};
+FL_REGISTER(Sampler, "too-much", TooMuch);
+
+TEST(Samplers, TheServerMakesTheSum) {
+  const Problem problem = everybody();
+  const Local local;
+  const auto moved = [&](int64_t k) {
+    return Vector(problem.train(k, problem.start, local) - problem.start);
+  };
+  for (const bool loses : {false, true}) {
+    Experiment e = experiment_of(problem, "fedavg",
+                                 local.lines() + (loses ? "\ninject = client-crash@1:2" : ""), 1);
+    e.sampler = make<Sampler>("too-much", {e.job, 4});
+    Vector expected = problem.start;
+    // Those that are left stand for who is lost.
+    if (loses) expected += (moved(0) * 0.3 + moved(3) * 0.3) * (1.7 / 0.6);
+    if (!loses) expected += moved(0) * 0.3 + moved(2) * 1.1 + moved(3) * 0.3;
+    EXPECT_LT(distance(Vector(run(e).weights[std::slice(0, 3, 1)]), expected), kTolerance) << loses;
+  }
+}
+
 TEST(Multinomial, RefusesOtherWeights) {
   EXPECT_ERROR(
       make<Sampler>("multinomial",

@@ -133,6 +133,27 @@ TEST(CloseRound, WithoutAQuorumNobodyCounts) {
   EXPECT_THAT(few.late, ElementsAre(3, 4));
 }
 
+std::vector<Micros> durations_of(const std::vector<double>& seconds) {
+  std::vector<Micros> durations;
+  for (const double time : seconds) durations.push_back(micros(time));
+  return durations;
+}
+
+// Through for the time: 1/2, 2/3, 3/4, 4/9, and of equal rates the first.
+TEST(Deadlines, ThePeakIsWhereMostAreThroughForTheTime) {
+  EXPECT_EQ(peak_of(durations_of({2, 3, 4, 9})), micros(4));
+  EXPECT_EQ(peak_of(durations_of({2, 4, 6, 60})), micros(2));
+  EXPECT_EQ(peak_of(durations_of({5, 5, 5, 6})), micros(6));
+  EXPECT_EQ(peak_of({}), 0);
+}
+
+TEST(Deadlines, FourInFiveAreThrough) {
+  EXPECT_EQ(four_fifths_of(durations_of({1, 2, 3, 4, 5})), micros(4));
+  EXPECT_EQ(four_fifths_of(durations_of({1, 2, 3, 4, 5, 6})), micros(5));
+  EXPECT_EQ(four_fifths_of(durations_of({7})), micros(7));
+  EXPECT_EQ(four_fifths_of({}), 0);
+}
+
 // An experiment whose clients 0 to N - 1 hold `samples` each, for its clock alone.
 Experiment timed(const std::string& lines, int64_t clients, int64_t samples) {
   Problem problem = example_problem();

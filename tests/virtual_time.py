@@ -128,6 +128,45 @@ class VirtualTime(Case):
         self.assertEqual(os.listdir(self.folder).count("results"), 0)
         self.fail_with(["--plan clock: devices is none", "--devices lognormal"], "--plan", "clock", "--job", self.job)
 
+    def test_what_is_computed_beside_the_local_steps(self):
+        """In forward passes over a client's own samples, of which a step takes three, and two epochs six."""
+        kept = ["--partition.test-fraction", 0.2]
+        for algorithm, passes, options in [
+                ("fedavg", 6, []), ("fedsgd", 3, []), ("mime", 2 * 6 + 3, []), ("mimelite", 6 + 3, []),
+                ("qffl", 6 + 1, ["--qffl.q", 0.1]), ("ifca", 6 + 2, kept), ("ditto", 2 * 6, kept),
+                ("fedrep", 6 + 3, ["--fedrep.head-epochs", 1, *kept]), ("fedem", 3 * 6 + 3, ["--fedem.components", 3, *kept]),
+                ("pfedme", 5 * 6, ["--pfedme.personal-lr", 0.01, *kept]), ("perfedavg", 2 * 6, kept)]:
+            with self.subTest(algorithm):
+                path = self.train("beside-" + algorithm, "--devices", "uniform", "--devices.seconds-per-sample", 0.01,
+                                  "--algorithm", algorithm, "--local.epochs", 2, "--local.lr", 0.01, "--rounds", 1,
+                                  "--evaluate-every", 0, *options)
+                clients = columns(path, "clients")
+                np.testing.assert_allclose(clients["compute_seconds_virtual"], 0.01 * passes * clients["samples"],
+                                           rtol=1e-9, atol=1e-6)
+
+    def test_deadlines_that_follow_who_was_drawn(self):
+        """Against the durations in the file: of those who are late, too."""
+        def peak(durations):
+            durations = np.sort(durations)
+            return durations[np.argmax(np.arange(1, len(durations) + 1) / durations)]
+
+        options = ["--devices", "lognormal", "--clock.keep", "deadline", "--cohort", 11, "--local.epochs", 3]
+        for rule, ratio in ("smartpc", None), ("fedbalancer", 1), ("fedbalancer", 0.25):
+            path = self.train(f"{rule}-{ratio}", *options, "--clock.deadline-rule", rule,
+                              *(["--clock.deadline-ratio", ratio] if ratio else []))
+            rounds, clients = columns(path, "rounds"), columns(path, "clients")
+            late = 0
+            for r in range(6):
+                of = clients["round"] == r + 1
+                took = clients["finish_seconds"][of] - clients["start_seconds"][of]
+                one = took - clients["compute_seconds_virtual"][of] * 2 / 3
+                deadline = (np.sort(took)[8] if rule == "smartpc"  # nine of eleven are four in five
+                            else peak(one) + ratio * (peak(took) - peak(one)))
+                np.testing.assert_array_equal(clients["status"][of] == 2, took > deadline + 1e-5)
+                late += (clients["status"][of] == 2).sum()
+                self.assertAlmostEqual(rounds["round_seconds_virtual"][r], min(deadline, took.max()), 5)
+            self.assertGreater(late, 0)
+
     def test_target(self):
         """What the first round that reaches it had taken; nothing where it is not reached, or not asked for."""
         path = self.train("to", *DEVICES, "--target-accuracy", 0.2)
@@ -310,6 +349,12 @@ class VirtualTime(Case):
                 (["--devices", "uniform", "--clock.over-commit", 1.3], ["clock.over-commit is 1.3", "choose fastest"]),
                 (["--devices", "flash", "--devices.sigma", 1], ["devices.sigma is set, but devices is flash"]),
                 (["--devices", "uniform", "--algorithm", "centralized"], ["centralized", "no client's device"]),
+                (["--devices", "uniform", "--clock.deadline-rule", "smartpc"], ["clock.keep is all", "choose deadline"]),
+                (["--devices", "uniform", "--clock.keep", "deadline", "--clock.deadline-rule", "smartpc",
+                  "--clock.deadline", 3], ["clock.deadline is 3", "smartpc", "leave one out"]),
+                (["--devices", "uniform", "--clock.keep", "deadline", "--clock.deadline-rule", "fedbalancer",
+                  "--local.steps", 3], ["fedbalancer, which counts epochs", "local.steps is 3"]),
+                (["--devices", "uniform", "--clock.deadline-ratio", 0.5], ["clock.deadline-ratio is 0.5", "fixed"]),
                 (["--devices", "fash"], ["did you mean 'flash'?"])]:
             with self.subTest(options=options):
                 self.fail_with(words, "--job", self.job, *options, "--output", self.path("refused.h5"))

@@ -31,6 +31,13 @@ struct Timetables {
   double busy = 0;              // seconds in which clients that count are at work
   std::vector<int64_t> counts;  // by client: rounds in which it counts
   BusyPicture picture;          // of the first rounds
+  // Of an asynchronous run: clients in flight, how old updates are, what could train at once, and
+  // versions that are kept.
+  struct Versions {
+    double staleness = 0, largest = 0, parallelism = 0;
+    int64_t held = 0;
+  };
+  std::optional<Versions> versions;
 };
 
 TaskFate fate_of(const TimedTask& task) {
@@ -59,7 +66,7 @@ void add_to_picture(BusyPicture& picture, const TimedRound& round) {
   if (round.number > 1 && clients.size() > kMostBusyClients) return;
   for (const TimedTask& task : round.table.tasks) {
     picture.tasks.push_back({.client = task.client,
-                             .start = seconds_of(round.table.start),
+                             .start = seconds_of(task.start),
                              .finish = seconds_of(task.finish),
                              .down = seconds_of(task.down),
                              .compute = seconds_of(task.compute),
@@ -82,6 +89,15 @@ void add_round(Timetables& all, const TimedRound& round) {
     all.busy += seconds_of(task.duration());
   }
   all.in_vain += counts ? 0 : 1;
+  if (round.asynchronous != nullptr) {
+    if (!all.versions) {
+      all.versions = {.parallelism = round.asynchronous->parallelism(),
+                      .held = round.asynchronous->most_held()};
+    }
+    const auto due = static_cast<double>(round.asynchronous->version(round.number).due.size());
+    all.versions->staleness += due * round.times.staleness_mean;
+    all.versions->largest = std::max(all.versions->largest, round.times.staleness_max);
+  }
   add_to_picture(all.picture, round);
 }
 
@@ -131,14 +147,27 @@ void show(const Experiment& e, Timetables all) {
   table.add({"  count",
              message(each(kept),
                      all.in_vain > 0 ? message(" (nobody in ", all.in_vain, " rounds)") : "")});
-  for (const auto& [name, fate] : {std::pair{"  late", TaskFate::kLate},
-                                   {"  not needed", TaskFate::kNotNeeded},
-                                   {"  offline", TaskFate::kOffline},
-                                   {"  lost", TaskFate::kLost}}) {
+  for (const auto& [name, fate] :
+       {std::pair{all.versions ? "  too old" : "  late", TaskFate::kLate},
+        {"  not needed", TaskFate::kNotNeeded},
+        {"  offline", TaskFate::kOffline},
+        {"  lost", TaskFate::kLost}}) {
     if (of(fate) > 0) table.add({name, each(of(fate))});
   }
-  table.add({"at work", share(all.busy, mean * static_cast<double>(kept)) +
-                            " of a round's time, those that count"});
+  if (all.versions) {
+    table.add({"at work", message(fixed(all.busy / std::max(1e-9, all.sum.end), 1),
+                                  " clients on average, those that count")});
+    table.add({"staleness", message(fixed(all.versions->staleness /
+                                              static_cast<double>(std::max<int64_t>(1, kept)),
+                                          2),
+                                    " on average, ", fixed(all.versions->largest, 0), " at most")});
+    table.add(
+        {"ranks", message("up to ", fixed(all.versions->parallelism, 1), " can train at once; ",
+                          all.versions->held, " versions of the model are kept at most")});
+  } else {
+    table.add({"at work", share(all.busy, mean * static_cast<double>(kept)) +
+                              " of a round's time, those that count"});
+  }
   table.add({"wasted", message(share(static_cast<double>(all.sum.wasted_samples),
                                      static_cast<double>(all.samples)),
                                " of the samples, ", all.sum.wasted_bytes_down, " bytes down, ",

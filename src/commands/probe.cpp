@@ -56,6 +56,21 @@ struct Trial {
   double update = 0;
 };
 
+// Clients beyond so many are like those before.
+Traffic mean_of(const Experiment& e, const Traffic& whole) {
+  constexpr int64_t kMost = 100000;
+  const int64_t clients = std::min(e.may_train(), kMost);
+  TaskCost mean{.down = 0, .up = 0};
+  for (int64_t place = 0; place < clients; ++place) {
+    const TaskCost one = e.algorithm->task_cost(e.may_train(place), 1);
+    mean.down += one.down;
+    mean.up += one.up;
+  }
+  mean.down /= static_cast<double>(clients);
+  mean.up /= static_cast<double>(clients);
+  return whole.of(mean);
+}
+
 class Probe {
  public:
   Probe(Experiment& e, Communicator& comm) : e_(e), comm_(comm), job_(e.job) {}
@@ -92,7 +107,7 @@ Trial Probe::run(int64_t steps) {
   Trial trial;
   Traffic traffic;
   for (int64_t exchange = 0; exchange < e_.algorithm->needs().exchanges; ++exchange) {
-    RoundPlan plan = planner.next({}, model.memory);
+    RoundPlan plan = planner.next_unanswered(model.memory);
     model.round = plan.round;
     model.exchange = plan.exchange;
     std::map<int64_t, std::vector<PlannedGroup>> lanes;
@@ -143,6 +158,7 @@ Trial Probe::run(int64_t steps) {
   trial.steps /= static_cast<double>(trial.clients);
   if (first_) {
     measured_.traffic = traffic;
+    measured_.mean_traffic = mean_of(e_, traffic);
     measured_.weights = static_cast<int64_t>(model.weights.nbytes());
     measured_.shared = bytes_of(model.shared);
     measured_.hidden = bytes_of(model.hidden) + bytes_of(model.memory);

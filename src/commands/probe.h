@@ -30,7 +30,8 @@ struct Measured {
   int64_t training_memory = 0;   // bytes beyond model, sum and data while a group trains
   int64_t evaluation_memory = 0;
   // Sizes that follow from the job, bytes.
-  Traffic traffic = {};  // of a client in a round
+  Traffic traffic = {};       // of a client that trains the whole model, in a round
+  Traffic mean_traffic = {};  // of those that may train, in the first one
   int64_t weights = 0, shared = 0, hidden = 0;
   int64_t sum = 0;  // of all lanes
 };

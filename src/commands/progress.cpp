@@ -61,6 +61,7 @@ std::string attendance_text(const RoundRecord& round) {
   add(round.set_aside, "set aside");
   add(round.virtual_time.offline, "offline");
   add(round.virtual_time.not_needed, "not needed");
+  add(round.virtual_time.stale, "too old");
   add(round.partial, "in part");
   return text.empty() ? "" : message("of ", round.cohort, ": ", text);
 }

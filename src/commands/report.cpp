@@ -15,6 +15,7 @@
 #include "base/version.h"
 #include "commands/progress.h"
 #include "commands/provenance.h"
+#include "engine/async_timetable.h"
 #include "engine/planner.h"
 
 namespace fl_sim {
@@ -57,6 +58,21 @@ std::string absence_text(const AbsenceOptions& absence) {
   return text;
 }
 
+// "10 rounds of 10 clients", or what an asynchronous run has in their place.
+std::string rounds_text(const Job& job) {
+  const auto value = [&](const std::string& key) { return job.get<std::string>(key); };
+  const auto o = read_options<AsyncOptions>(job);
+  if (!o.on()) return message(value("rounds"), " rounds of ", value("cohort"), " clients");
+  const std::string made = o.protocol == "interval"
+                               ? message("one every ", o.interval, " virtual seconds")
+                               : message("of ", o.buffer, o.buffer == 1 ? " update" : " updates");
+  const std::string flight =
+      o.drawn() ? message("up to ", o.max_staleness, " versions old")
+                : message(o.concurrency > 0 ? std::to_string(o.concurrency) : value("cohort"),
+                          " clients in flight");
+  return message(value("rounds"), " versions of the model, ", made, ", ", flight);
+}
+
 // Values of the engine's keys that the job has from its plug-ins, where another would have another:
 // "weighting uniform (else samples)".
 std::string own_defaults(const Job& job) {
@@ -80,7 +96,8 @@ std::string left_out_text(const Outcome& o) {
        {std::pair{o.diverged, "diverged"}, std::pair{o.stragglers, "late and dropped"},
         std::pair{o.lost, "lost"}, std::pair{o.set_aside, "too few for the aggregator"},
         std::pair{o.virtual_time.offline, "offline"},
-        std::pair{o.virtual_time.not_needed, "not needed"}}) {
+        std::pair{o.virtual_time.not_needed, "not needed"},
+        std::pair{o.virtual_time.stale, "too old"}}) {
     if (count > 0) text += message(text.empty() ? "" : ", ", count, " ", what);
   }
   if (!text.empty()) text = message("of ", o.asked, " clients asked: ", text);
@@ -189,7 +206,7 @@ std::string header(const Experiment& e, const Communicator& comm, const GpuComm&
   line("  local", settings(job, "local."));
   line("  server", settings(job, "server."));
   line("run",
-       message(value("rounds"), " rounds of ", value("cohort"), " clients (", value("sampler"),
+       message(rounds_text(job), " (", value("sampler"), e.sampler->biased() ? ", biased" : "",
                "), seed ", value("seed"), ", groups of ", value("group-size"), ", ",
                value("precision"), value("deterministic") == "true" ? "" : ", not deterministic"));
   line("attendance", absence_text(read_options<AbsenceOptions>(job)));
@@ -203,6 +220,7 @@ std::string header(const Experiment& e, const Communicator& comm, const GpuComm&
     line("", settings(job, split_name(value("devices")).first + "."));
     line("  clock", settings(job, "clock."));
   }
+  if (read_options<AsyncOptions>(job).on()) line("versions", settings(job, "async."));
   line("", settings(job, split_name(value("sampler")).first + "."));
   const auto chosen = [&](const std::string& name, const std::string& key) {
     const std::vector<std::string> words = job.names(key);

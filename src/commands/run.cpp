@@ -66,7 +66,7 @@ std::string in_vain_text(const Outcome& outcome, const Job& job) {
   const std::string who =
       message(outcome.diverged, " of ", outcome.asked, " updates diverged, ",
               outcome.lost + outcome.stragglers + outcome.set_aside + outcome.virtual_time.offline +
-                  outcome.virtual_time.not_needed,
+                  outcome.virtual_time.not_needed + outcome.virtual_time.stale,
               " are missing for other ", "reasons (/clients/status)");
   if (outcome.in_vain()) {
     return message("no client's update counted in any of ", outcome.rounds,

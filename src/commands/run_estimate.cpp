@@ -33,7 +33,7 @@ int64_t bytes_of(const Partition& lists) {
 RunEstimate::RunEstimate(const Experiment& experiment, const Measured& measured,
                          const ProcessMemory& at_start, int64_t reading_peak)
     : e_(experiment), m_(measured), at_start_(at_start), reading_peak_(reading_peak) {
-  const RoundPlan plan = planner_of(1).next({}, planning_memory(e_));
+  const RoundPlan plan = planner_of(1).next_unanswered(planning_memory(e_));
   for (const int64_t clients : plan.clients) cohort_ += clients;
   rows_ = e_.algorithm->needs().pooled ? std::ssize(plan.groups) : cohort_;
   groups_ = std::ssize(plan.groups);
@@ -73,7 +73,8 @@ std::map<int64_t, RunEstimate::Load> RunEstimate::first_deal(int ranks) const {
   std::map<int64_t, Load> loads;
   for (int rank = ranks == 1 ? 0 : 1; rank < ranks; ++rank) loads[rank];
   const LocalPlan local(e_.job);
-  for (const PlannedGroup& group : planner_of(ranks).next({}, planning_memory(e_)).groups) {
+  for (const PlannedGroup& group :
+       planner_of(ranks).next_unanswered(planning_memory(e_)).groups) {
     Load& load = loads[group.rank];
     ++load.groups;
     for (size_t i = 0; i < group.ids.size(); ++i) {
@@ -96,7 +97,7 @@ RunEstimate::Pace RunEstimate::pace(int ranks) const {
   for (int64_t round = 0; round < rounds; ++round) {
     RoundPlan plan;
     for (int64_t exchange = 0; exchange < e_.algorithm->needs().exchanges; ++exchange)
-      plan = planner.next({}, memory);  // the same groups in each
+      plan = planner.next_unanswered(memory);  // the same groups in each
     std::vector<ClientRecord> took_part;
     for (const PlannedGroup& group : plan.groups) {
       work += group.seconds;

@@ -114,8 +114,12 @@ void show(const std::vector<std::string>& arguments, int launched, Communicator&
 
   std::cout << "\nBytes a round, as /rounds counts them\n";
   const std::string each = " to each of " + counted(plan.rows(), "client");
-  line("  down", message(m.traffic.down * plan.rows(), " (", m.traffic.down, each, ")"));
-  line("  up", message(m.traffic.up * plan.rows(), " (", m.traffic.up, " by each)"));
+  const bool alike = m.mean_traffic.down == m.traffic.down && m.mean_traffic.up == m.traffic.up;
+  const std::string mean = alike ? "" : ", on the average";
+  line("  down",
+       message(m.mean_traffic.down * plan.rows(), " (", m.mean_traffic.down, each, mean, ")"));
+  line("  up",
+       message(m.mean_traffic.up * plan.rows(), " (", m.mean_traffic.up, " by each", mean, ")"));
   line("  MPI", message(m.sum, " in one sum of ", exact ? "64-bit integers" : "float32", " and ",
                         m.weights + m.shared,
                         " in the broadcast, between machines; shared memory within one"));

@@ -13,7 +13,7 @@ void each_timed_round(const Experiment& e, const std::function<void(const TimedR
   Planner planner(e, 1);
   planner.charge(client_traffic(e, model));
   for (;;) {
-    RoundPlan plan = planner.next({}, model.memory);
+    RoundPlan plan = planner.next_unanswered(model.memory);
     if (plan.kind != RoundPlan::Kind::kTrain) return;
     while (!planner.last_exchange()) plan = planner.next({}, model.memory);
     std::vector<ClientRecord> drawn;
@@ -21,7 +21,8 @@ void each_timed_round(const Experiment& e, const std::function<void(const TimedR
       drawn.emplace_back().client = task.client;
     e.sampler->learn(model.memory, drawn);
     const VirtualRound times = planner.end_round(model.memory);
-    use({planner.round(), planner.timetable(), times, planner.evaluates(planner.round())});
+    use({planner.round(), planner.timetable(), times, planner.evaluates(planner.round()),
+         planner.asynchronous()});
   }
 }
 

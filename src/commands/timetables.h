@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 
+#include "engine/async_timetable.h"
 #include "engine/experiment.h"
 #include "engine/virtual_clock.h"
 #include "learning/records.h"
@@ -14,7 +15,8 @@ struct TimedRound {
   int64_t number;  // 1, 2, ...
   const Timetable& table;
   const VirtualRound& times;
-  bool evaluated;  // whether its model is looked at
+  bool evaluated;                      // whether its model is looked at
+  const AsyncTimetable* asynchronous;  // null: there are rounds
 };
 
 // The rounds that a run would do, until the job's last one or its limit of time. A sampler learns

@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "base/version.h"
+#include "engine/async_timetable.h"
 #include "engine/set_up.h"
 #include "storage/results.h"
 
@@ -48,7 +49,16 @@ void check_length(const Experiment& e, const Manifest& found) {
   const auto rounds = e.job.get<int64_t>("rounds");
   FL_CHECK(rounds >= found.round, "rounds is ", rounds, ", but the checkpoint in ", found.folder,
            " is of round ", found.round, " already (choose at least so many, or another --output)");
-  const std::string reason = e.algorithm->needs().follows_length;
+  const auto asynchrony = read_options<AsyncOptions>(e.job);
+  const bool unbiased = asynchrony.on() && asynchrony.weighting == "unbiased";
+  const std::string reason =
+      unbiased ? "async.weighting is unbiased" : e.algorithm->needs().follows_length;
+  const std::string limit = value_of(e.job.values(), "clock.limit"),
+                    former = value_of(found.job, "clock.limit");
+  FL_CHECK(!unbiased || limit == former, "clock.limit is ", limit, ", and was ", former,
+           " when the run began, but async.weighting is unbiased, so that a run of another length "
+           "differs from its first version on (begin it anew, with another --output or "
+           "--overwrite)");
   const std::string before = value_of(found.job, "rounds");
   FL_CHECK(reason.empty() || value_of(e.job.values(), "rounds") == before, "rounds is ", rounds,
            ", and was ", before, " when the run began, but it cannot be ",

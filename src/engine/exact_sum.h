@@ -37,6 +37,9 @@ class WeightedSum {
   // acceptable, and counts the weight.
   void add(const std::vector<torch::Tensor>& vectors, float weight, int64_t model = 0);
 
+  // Adds another sum of such vectors.
+  void add(const WeightedSum& other) { buffer_.add_(other.buffer_); }
+
   // What travels: element by element addition of two buffers adds the sums. [total size + models],
   // int64 or float32.
   torch::Tensor& buffer() { return buffer_; }

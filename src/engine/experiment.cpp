@@ -11,6 +11,7 @@
 #include "engine/evaluation_plan.h"
 #include "engine/planned_partition.h"
 #include "engine/resolve.h"
+#include "engine/virtual_clock.h"
 #include "learning/evaluation.h"
 #include "learning/server_average.h"
 #include "network/arithmetic.h"
@@ -186,6 +187,18 @@ void keep_ids(Experiment& e) {
                             "scaled to 0 to 1"));
 }
 
+// Seconds per sample of each client's device.
+std::vector<double> speeds_of(const Experiment& e) {
+  const std::vector<int64_t> rows = assigned_devices(e);
+  std::vector<double> speeds;
+  for (int64_t client = 0; client < e.partition.clients(); ++client) {
+    const int64_t row =
+        rows.empty() ? client % e.devices->rows() : rows[static_cast<size_t>(client)];
+    speeds.push_back(e.devices->device(row).seconds_per_sample);
+  }
+  return speeds;
+}
+
 // What cannot work with the algorithm is refused with the reason.
 void check_obstacle(const Experiment& e, const std::string& what, const std::string& obstacle) {
   FL_CHECK(obstacle.empty(), what, " cannot work with algorithm ",
@@ -264,8 +277,9 @@ void build_parts(Experiment& e) {
   e.availability = make<Availability>(availability, {e.job, source, e.partition.clients()});
   const auto [devices, list] = split_name(e.job.get<std::string>("devices"));
   e.devices = make<Devices>(devices, {e.job, list, e.partition.clients()});
-  e.algorithm =
-      with_average(make<Algorithm>(algorithm, {e.job, *e.network, clients, samples}), e.job);
+  Algorithm::Setup setup{e.job, *e.network, clients, samples};
+  if (!e.devices->none()) setup.client_speeds = [&e] { return speeds_of(e); };
+  e.algorithm = with_average(make<Algorithm>(algorithm, setup), e.job);
   const Needs needs = e.algorithm->needs();
   check_needs("algorithm " + algorithm, needs);
   make_transforms(e, needs, clients);
@@ -273,6 +287,20 @@ void build_parts(Experiment& e) {
   FL_CHECK(!e.sampler->weighs() || needs.lanes == 1, "sampler is ", sampler,
            ", which sets the weights of a whole cohort, but algorithm ", algorithm,
            " trains cohorts apart (choose sampler uniform)");
+  FL_CHECK(!e.sampler->estimates_sum() || (!needs.sets_weights && !e.aggregator->sees_clients()),
+           "sampler is ", sampler, ", which weighs updates so that their sum counts, but ",
+           needs.sets_weights ? "algorithm " + algorithm + " sets weights itself"
+                              : "aggregator " + e.job.get<std::string>("aggregator") +
+                                    " makes no weighted sum of them",
+           " (choose sampler uniform)");
+  FL_CHECK(e.sampler->question() == Sampler::Question::kNothing ||
+               (needs.exchanges == 1 && needs.models == 1 && !needs.pooled),
+           "sampler is ", sampler, ", which asks clients what they make of the global model, but ",
+           "algorithm ", algorithm,
+           needs.pooled           ? " has no clients to ask"
+           : needs.exchanges != 1 ? " talks to them several times in a round"
+                                  : " has several models",
+           " (choose sampler uniform)");
   FL_CHECK(!needs.pooled || !e.input_changes.by_client(), "algorithm ", algorithm,
            " trains on everybody's samples at once, but under ", "partitioner ", partitioner,
            " each client sees its samples in its own way (choose another one)");

@@ -109,15 +109,9 @@ Host::Host(const Experiment& experiment, Communicator& comm,
       rows_(comm, e_.dtype) {
   if (comm.rank() == 0 && !state_directory(e_.job).empty())
     ClientStore::remove_leftovers(state_directory(e_.job), comm.size());
-  const SumKind kind =
-      e_.job.get<std::string>("sum") == "exact" ? SumKind::kExact : SumKind::kFloat;
   for (size_t lane = 0; lane < lanes.size(); ++lane) {
     if (lanes[lane] == nullptr) continue;
-    WeightedSum& sum =
-        sums_
-            .emplace(static_cast<int64_t>(lane),
-                     WeightedSum(sum_sizes(e_), kind, e_.device, needs_.models_in_lane()))
-            .first->second;
+    WeightedSum& sum = sums_.emplace(static_cast<int64_t>(lane), new_sum()).first->second;
     if (e_.device.is_cpu() && lanes[lane]->size() > 1) {
       lanes[lane]->meet();
       sum.use(lanes[lane]->summing_buffer(sum.buffer().numel(), sum.buffer().scalar_type()));
@@ -135,22 +129,43 @@ Host::Host(const Experiment& experiment, Communicator& comm,
   held_back_samples_ = e_.own_tests ? here(e_.held_back_samples()) : data_.train;
 }
 
+WeightedSum Host::new_sum() const {
+  const SumKind kind =
+      e_.job.get<std::string>("sum") == "exact" ? SumKind::kExact : SumKind::kFloat;
+  return {sum_sizes(e_), kind, e_.device, needs_.models_in_lane()};
+}
+
+// A sum that begins with nothing.
+Host::Later& Host::due_in(int64_t version) {
+  const auto found = later_.find(version);
+  return found != later_.end() ? found->second
+                               : later_.emplace(version, Later{new_sum()}).first->second;
+}
+
 void Host::begin(const RoundPlan& plan) {
   plan_ = plan;
   move_states(plan.moves, store_, comm_, state_.length(), e_.dtype);
   records_.clear();
   evaluations_.clear();
   rows_.clear();
-  if (plan.kind != RoundPlan::Kind::kTrain) return;
+  const bool trains = plan.kind == RoundPlan::Kind::kTrain;
+  if (!trains && plan.kind != RoundPlan::Kind::kAsk) return;
   if (plan.exchange == 0) refused_.clear();
   if (plan.exchange == 0 && can_roll_back_) store_.begin_round();
+  if (!trains) return;
   for (auto& [lane, sum] : sums_) sum.clear();
+  const auto due = later_.find(plan.round);
+  if (due == later_.end()) return;
+  sums_.at(0).add(due->second.sum);
+  for (const ClientRecord& record : due->second.records) records_.emplace_back(0, record);
+  later_.erase(due);
 }
 
 void Host::train(const PlannedGroup& planned, const GlobalModel& global) {
   TestHooks::get().disturb();
   Watchdog::get().enter("training", global.round, planned.ids.front());
   const auto start = Clock::now();
+  if (!planned.due.empty()) refused_.clear();  // each task is a round of its own
   ClientGroup group = make_group(planned, global);
   const Untouched untouched(global);
   Update update = told_of("training", planned.ids, global.round,
@@ -169,16 +184,71 @@ void Host::train(const PlannedGroup& planned, const GlobalModel& global) {
   add(planned, update, good);
   const std::vector<ClientStatus> statuses = commit(group, update, good);
 
-  rest(seconds_since(start) * (faults_.slowness(global.round, comm_.rank()) - 1));
+  rest(seconds_since(start) * (faults_.slowness(plan_.round, comm_.rank()) - 1));
   record(planned, update, statuses, seconds_since(start));
 }
 
+std::vector<Answer> Host::ask(const PlannedGroup& planned, const GlobalModel& global) {
+  TestHooks::get().disturb();
+  Watchdog::get().enter("answering", global.round, planned.ids.front());
+  const auto start = Clock::now();
+  std::vector<Answer> answers;
+  const Sampler::Question question = e_.sampler->question();
+  if (question == Sampler::Question::kUpdateNorm) {
+    ClientGroup group = make_group(planned, global);
+    const Update update = told_of("training", planned.ids, global.round,
+                                  [&] { return e_.algorithm->train(group, global); });
+    check_shapes("algorithm " + e_.job.get<std::string>("algorithm"), group, update);
+    const std::vector<bool> good = acceptable(update.delta);
+    for (size_t i = 0; i < planned.ids.size(); ++i)
+      answers.push_back({planned.ids[i], good[i] ? update.clients[i].delta_norm : kNotMeasured});
+  } else {
+    torch::NoGradGuard no_grad;
+    for (const int64_t client : planned.ids) {
+      answers.push_back(
+          {client, training_loss(client, global, question == Sampler::Question::kBatchLoss)});
+    }
+  }
+  compute_seconds_ += seconds_since(start);
+  return answers;
+}
+
+// Of the global model, on all of a client's training samples or on a mini-batch of them.
+double Host::training_loss(int64_t client, const GlobalModel& global, bool batch) {
+  const auto all = data_.partition->of(client);
+  std::vector<int64_t> indices(all.begin(), all.end());
+  if (batch) {
+    const LocalPlan plan(e_.job);
+    Rng rng(seed_, "asked batch", global.round, client);
+    rng.shuffle(std::span(indices));
+    indices.resize(std::min(indices.size(), static_cast<size_t>(plan.batch_size)));
+  }
+  if (indices.empty()) return kNotMeasured;
+  Scorer::Change change;
+  if (e_.input_changes.evaluation())
+    change = [&](const torch::Tensor& x) { return e_.input_changes.masked(x, client); };
+  const torch::Tensor model = global.model(0);
+  Scorer::Totals totals(1);
+  const auto step = static_cast<size_t>(scorer_.batch(model));
+  const std::span<const int64_t> list(indices);
+  for (size_t first = 0; first < list.size(); first += step) {
+    Interruption::get().at_step();
+    told_of("answering", {client}, global.round, [&] {
+      scorer_.add(data_.train, list.subspan(first, std::min(step, list.size() - first)), model, {},
+                  totals, change);
+    });
+  }
+  return totals.whole().mean_loss();
+}
+
 ClientGroup Host::make_group(const PlannedGroup& planned, const GlobalModel& global) {
-  ClientGroup group{.ids = planned.ids,
-                    .data = data_,
-                    .seed = seed_,
-                    .limits = planned.limits,
-                    .model = model_of(planned.lane)};
+  ClientGroup group{
+      .ids = planned.ids,
+      .data = data_,
+      .seed = planned.repeat == 0 ? seed_ : Rng(seed_, "again", planned.repeat).bits64(),
+      .limits = planned.limits,
+      .model = model_of(planned.lane),
+      .squared_losses = e_.sampler->needs_squared_loss()};
   group.rows = global.model(group.model).expand({group.size(), -1}).clone();
   group.fresh.assign(group.ids.size(), true);
   if (state_.empty()) return group;
@@ -300,7 +370,6 @@ void Host::weigh(const PlannedGroup& planned, Update& update) const {
 
 void Host::add(const PlannedGroup& planned, const Update& update, const std::vector<bool>& good) {
   keep_rows(planned, update, good);
-  WeightedSum& sum = sums_.at(planned.lane);
   const bool rows = !e_.aggregator->sees_clients();
   for (size_t i = 0; i < planned.ids.size(); ++i) {
     if (!good[i]) continue;
@@ -313,6 +382,9 @@ void Host::add(const PlannedGroup& planned, const Update& update, const std::vec
     } else {
       vectors.push_back(update.delta[row].narrow(0, 0, 0));
     }
+    const int64_t due = planned.due.empty() ? plan_.round : planned.due[i];
+    if (due < plan_.round) continue;  // it was in a version before the run went on from here
+    WeightedSum& sum = due == plan_.round ? sums_.at(planned.lane) : due_in(due).sum;
     sum.add(vectors, static_cast<float>(update.clients[i].weight), update.clients[i].model);
   }
 }
@@ -374,7 +446,14 @@ void Host::record(const PlannedGroup& planned, const Update& update,
     record.status = static_cast<int64_t>(statuses[i]);
     record.seconds = seconds / static_cast<double>(planned.ids.size());
     if (needs_.lanes > 1) record.model = planned.lane;
-    records_.emplace_back(planned.lane, record);
+    if (!planned.due.empty()) {
+      record.round = planned.due[i];
+      record.dispatch = planned.tasks[i];
+      record.base_version = planned.base;
+      record.staleness = planned.due[i] - 1 - planned.base;
+    }
+    if (record.round == plan_.round) records_.emplace_back(planned.lane, record);
+    if (record.round > plan_.round) due_in(record.round).records.push_back(record);
   }
 }
 

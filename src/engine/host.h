@@ -41,14 +41,21 @@ class Host {
   // vectors cannot be summed is left out and keeps its state.
   void train(const PlannedGroup& group, const GlobalModel& global);
 
+  // What a group's clients answer to the sampler's question; nothing of it is kept.
+  std::vector<Answer> ask(const PlannedGroup& group, const GlobalModel& global);
+
   // Collective. What rank 0 wants of the rows that hosts keep, in its order, on rank 0.
   std::vector<torch::Tensor> meet(const Meeting& meeting);
 
   // Evaluates the models [E, P], and the clients' own ones, on what a group's clients hold back.
   void evaluate(const PlannedGroup& group, const GlobalModel& global, const torch::Tensor& models);
 
-  // What a round that was dropped did to clients' state is undone.
-  void roll_back() { store_.roll_back(); }
+  // What a round that was dropped did to clients' state is undone, and what was trained for later
+  // ones forgotten.
+  void roll_back() {
+    store_.roll_back();
+    later_.clear();
+  }
   // Whether a round can be dropped half done: what clients had before is kept in memory.
   bool can_roll_back() const { return can_roll_back_; }
   // Numbers in a client's state; 0: clients keep nothing.
@@ -64,6 +71,12 @@ class Host {
   ClientStore& store() { return store_; }
 
  private:
+  // Of an asynchronous run: what has been trained already and is due in a later version.
+  struct Later {
+    WeightedSum sum;
+    std::vector<ClientRecord> records = {};
+  };
+
   // The steps of train(). `good`: which of the group's clients are accepted.
   ClientGroup make_group(const PlannedGroup& planned, const GlobalModel& global);
   void check_shapes(const std::string& who, const ClientGroup& group, const Update& update) const;
@@ -79,6 +92,9 @@ class Host {
   void record(const PlannedGroup& planned, const Update& update,
               const std::vector<ClientStatus>& statuses, double seconds);
 
+  WeightedSum new_sum() const;
+  Later& due_in(int64_t version);
+  double training_loss(int64_t client, const GlobalModel& global, bool batch);
   int64_t model_of(int64_t lane) const { return needs_.lanes > 1 ? lane : 0; }
   torch::Tensor choose(const Meeting::Set& set);
   void measure_sent(Update& update) const;
@@ -103,6 +119,7 @@ class Host {
   Faults faults_;
   RoundPlan plan_;
   std::vector<std::pair<int64_t, ClientRecord>> records_;  // lane, record
+  std::map<int64_t, Later> later_;                         // by version
   std::set<int64_t> refused_;  // in an exchange of this round: none of theirs counts after it
   std::vector<ClientEvaluation> evaluations_;
   DeltaShards rows_;  // of the round, where clients' updates meet

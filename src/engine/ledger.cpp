@@ -94,27 +94,29 @@ void Ledger::restore(int64_t round, int64_t former) {
 
 // The row of a round that clients evaluate is still pending.
 void Ledger::begin(const RoundPlan& plan) {
-  const bool trains = plan.kind == RoundPlan::Kind::kTrain;
-  if (trains && plan.exchange == 0) underway_ = {.round = plan.round, .records = {}};
+  const bool trains = plan.kind == RoundPlan::Kind::kTrain || plan.kind == RoundPlan::Kind::kAsk;
+  if (trains && underway_.round != plan.round) underway_ = {.round = plan.round, .records = {}};
   int64_t& moved = trains ? underway_.bytes_state : pending_.back().record.bytes_state;
   moved += static_cast<int64_t>(plan.moves.size()) * state_bytes_;
 }
 
-void Ledger::add(const std::vector<ClientRecord>& records, const Traffic& each) {
+void Ledger::add(const std::vector<ClientRecord>& records, const Traffic& whole) {
   for (ClientRecord record : records) {
-    const auto before = underway_.records.find(record.client);
+    const std::pair key{record.client, record.dispatch};
+    const auto before = underway_.records.find(key);
     if (before != underway_.records.end()) {
       record.seconds += before->second.seconds;
       record.samples_seen += before->second.samples_seen;
       if (!before->second.counts()) record.status = before->second.status;
     }
-    underway_.records[record.client] = record;
+    underway_.records[key] = record;
   }
   stop_at_divergence();
-  underway_.bytes_down += each.down * std::ssize(records);
-  underway_.bytes_up +=
-      each.up * std::count_if(records.begin(), records.end(),
-                              [](const ClientRecord& record) { return record.answers(); });
+  for (const ClientRecord& record : records) {
+    const Traffic each = whole.of(e_.algorithm->task_cost(record.client, record.began_in()));
+    underway_.bytes_down += each.down;
+    underway_.bytes_up += record.answers() ? each.up : 0;
+  }
 }
 
 void Ledger::leave_out(const std::vector<int64_t>& clients) {
@@ -131,7 +133,8 @@ void Ledger::leave_out(const std::vector<int64_t>& clients) {
 // If the job says so, before the round changes the model.
 void Ledger::stop_at_divergence() {
   if (!stops_at_divergence_) return;
-  for (const auto& [client, record] : underway_.records) {
+  for (const auto& [key, record] : underway_.records) {
+    const int64_t client = record.client;
     if (!record.is(ClientStatus::kDiverged)) continue;
     for (Tracker* tracker : trackers_.all) tracker->clients(records());
     throw Error(message("client ", client, " diverged in round ", underway_.round,
@@ -142,7 +145,7 @@ void Ledger::stop_at_divergence() {
 
 std::vector<ClientRecord> Ledger::records() const {
   std::vector<ClientRecord> records;
-  for (const auto& [client, record] : underway_.records) records.push_back(record);
+  for (const auto& [key, record] : underway_.records) records.push_back(record);
   return records;
 }
 
@@ -155,10 +158,10 @@ RoundRecord Ledger::row_of_round(int64_t hosts) const {
   round.bytes_up = underway_.bytes_up;
   round.bytes_state = underway_.bytes_state;
   double loss = 0, loss_weight = 0, busy = 0;
-  for (const auto& [client, record] : underway_.records) {
+  for (const auto& [key, record] : underway_.records) {
     busy += record.seconds;
     round.samples += record.samples_seen;
-    const bool set_aside = record.counts() && underway_.left_out.contains(client);
+    const bool set_aside = record.counts() && underway_.left_out.contains(record.client);
     round.failed += record.counts() && !set_aside ? 0 : 1;
     round.diverged += record.is(ClientStatus::kDiverged) ? 1 : 0;
     round.stragglers += record.is(ClientStatus::kStraggler) ? 1 : 0;
@@ -179,6 +182,8 @@ void Ledger::end_round(const ServerState& model, const Figures& figures, const V
   RoundRecord round = row_of_round(hosts);
   round.figures = figures;
   round.virtual_time = times;
+  // A host trains for later rounds too: how long it did not is in /ranks.
+  if (times.asynchronous()) round.idle_share = kNotMeasured;
   round.absent = absent;
   count_survivors(round);
   evaluates.test_set = evaluates.test_set || outcome_.gave_up;  // the last model is looked at
@@ -222,9 +227,9 @@ void Ledger::hint_at_inputs() {
 
 void Ledger::report_failures() const {
   std::vector<int64_t> own, whole;
-  for (const auto& [client, record] : underway_.records) {
-    if (record.is(ClientStatus::kPersonalDiverged)) own.push_back(client);
-    if (record.is(ClientStatus::kDiverged)) whole.push_back(client);
+  for (const auto& [key, record] : underway_.records) {
+    if (record.is(ClientStatus::kPersonalDiverged)) own.push_back(record.client);
+    if (record.is(ClientStatus::kDiverged)) whole.push_back(record.client);
   }
   if (!own.empty()) {
     note(message("of ", names_of(own), own.size() == 1 ? " the own model" : " the own models",

@@ -47,7 +47,13 @@ class Ledger {
 
   // Records of a lane's clients, those of absent ones included, before the server's step. Throws
   // Error if a client diverged and the job says to stop then.
-  void add(const std::vector<ClientRecord>& records, const Traffic& each);
+  // `whole`: of a client that trains the whole model.
+  void add(const std::vector<ClientRecord>& records, const Traffic& whole);
+  // Bytes of the round beside those of its exchanges.
+  void charge(const Traffic& traffic) {
+    underway_.bytes_down += traffic.down;
+    underway_.bytes_up += traffic.up;
+  }
   // Clients that were too few for an aggregator: their updates do not count.
   void leave_out(const std::vector<int64_t>& clients);
   // After all lanes of an exchange, `seconds` after it began.
@@ -108,8 +114,8 @@ class Ledger {
   // What a round has come to so far, over its exchanges.
   struct Underway {
     int64_t round = 0;
-    std::map<int64_t, ClientRecord> records;  // by client
-    std::set<int64_t> left_out = {};          // clients
+    std::map<std::pair<int64_t, int64_t>, ClientRecord> records;  // by client and task
+    std::set<int64_t> left_out = {};                              // clients
     double seconds = 0;
     int64_t bytes_down = 0, bytes_up = 0, bytes_state = 0;
   };

@@ -47,6 +47,8 @@ namespace {
 // In State::memory: the microsecond at which the next round begins, at the earliest.
 constexpr const char* kNow = "clock.now";
 
+constexpr int64_t kAnswerBytes = 8;  // of a client that was asked: a number
+
 Micros time_of(const State& memory) {
   const auto now = memory.find(kNow);
   return now == memory.end() ? 0 : now->second.item<int64_t>();
@@ -104,6 +106,7 @@ Planner::Planner(const Experiment& experiment, int ranks)
       state_length_(state_layout(e_).length()),
       faults_(Faults::parse(e_.job.get<std::string>("inject"))),
       clock_(experiment),
+      population_(e_.trained.empty() ? Candidates(e_.may_train()) : Candidates(e_.trained)),
       times_(hosts_among(ranks)) {}
 
 void Planner::resume_after(int64_t round, int64_t saved,
@@ -112,13 +115,22 @@ void Planner::resume_after(int64_t round, int64_t saved,
   exchange_ = exchanges_ - 1;
   saved_ = saved;
   holders_ = std::move(holders);
+  if (async_) async_->go_on_after(round);
+}
+
+void Planner::charge(const Traffic& traffic) {
+  traffic_ = traffic;
+  if (!read_options<AsyncOptions>(e_.job).on()) return;
+  async_.emplace(e_, clock_, traffic);
+  if (round_ > 0) async_->go_on_after(round_);
 }
 
 void Planner::drop_round() {
   --round_;
   exchange_ = exchanges_ - 1;
-  clients_next_ = false;
+  clients_next_ = asking_ = false;
   new_model_ = dropped_ = true;
+  if (async_) async_->go_on_after(round_);
 }
 
 void Planner::end_exchange(const std::vector<ClientRecord>& trained) {
@@ -129,6 +141,7 @@ void Planner::end_exchange(const std::vector<ClientRecord>& trained) {
 
 // Whether no round may begin at `time` any more.
 bool Planner::out_of_time(Micros time) const {
+  if (async_) return round_ >= async_->versions();
   const double limit = clock_.options().limit;
   if (!clock_.runs() || limit == 0) return false;
   return time >= micros(limit) || clock_.next_begin(time) >= micros(limit);
@@ -148,7 +161,7 @@ bool Planner::evaluates(int64_t round) const {
 
 bool Planner::checkpoint_due(bool over) const {
   const bool begins_round =
-      !clients_next_ && !over && (round_ == 0 || last_exchange()) && round_ < rounds_;
+      !clients_next_ && !asking_ && !over && (round_ == 0 || last_exchange()) && round_ < rounds_;
   return begins_round && checkpoint_every_ > 0 && round_ > saved_ &&
          round_ / checkpoint_every_ > saved_ / checkpoint_every_;
 }
@@ -166,6 +179,8 @@ RoundPlan Planner::next(const Situation& now, const State& memory) {
     plan = evaluation();
   } else if (now.over) {
     return stop(now);
+  } else if (asking_) {
+    plan = training(memory);
   } else if (round_ > 0 && !last_exchange()) {
     ++exchange_;
     plan = first_;
@@ -182,7 +197,7 @@ RoundPlan Planner::next(const Situation& now, const State& memory) {
     if (due) saved_ = round_;
     ++round_;
     exchange_ = 0;
-    plan = training(memory);
+    plan = async_ ? next_version() : begin_round(memory);
     if (due) plan.checkpoint = saved_;
   }
   plan.round = round_;
@@ -195,8 +210,7 @@ RoundPlan Planner::next(const Situation& now, const State& memory) {
 // Those that may train and can be reached.
 Candidates Planner::candidates(int64_t round) const {
   const int64_t all = e_.may_train();
-  if (e_.availability->everybody())
-    return e_.trained.empty() ? Candidates(all) : Candidates(e_.trained);
+  if (e_.availability->everybody()) return population_;
   std::vector<int64_t> available;
   for (int64_t place = 0; place < all; ++place) {
     const int64_t id = e_.may_train(place);
@@ -205,31 +219,62 @@ Candidates Planner::candidates(int64_t round) const {
   return Candidates(std::move(available));
 }
 
-std::vector<Drawn> Planner::draw(int64_t round, const State& memory) {
-  const Candidates who = candidates(round);
-  absent_clients_ = e_.may_train() - who.size();
-  if (who.size() == 0) return {};
-  Rng rng(seed_, "sampler", round);
-  std::vector<Drawn> cohort =
-      e_.sampler->sample({.round = round,
-                          .cohort = clock_.runs() ? clock_.drawn(cohort_) : cohort_,
-                          .candidates = who,
-                          .partition = e_.partition,
-                          .memory = memory},
-                         rng);
+SampleRequest Planner::request(const State& memory) const {
+  SampleRequest request{.round = round_,
+                        .cohort = clock_.runs() ? clock_.drawn(cohort_) : cohort_,
+                        .candidates = who_,
+                        .partition = e_.partition,
+                        .memory = memory,
+                        .population = &population_,
+                        .answers = answers_};
+  if (!clock_.runs()) return request;
+  request.now = seconds_of(timetable_.start);
+  const auto told = [](const TimedTask& task) {
+    return PlannedTask{.down = seconds_of(task.down),
+                       .compute = seconds_of(task.compute),
+                       .up = seconds_of(task.up),
+                       .samples = task.samples};
+  };
+  request.oracle = {
+      .task = [=, this](int64_t client) { return told(clock_.planned(round_, client, traffic_)); },
+      .usual = [=, this](int64_t client) { return told(clock_.usual(client, traffic_)); }};
+  if (e_.availability->follows_time() || e_.availability->everybody()) {
+    request.oracle.online = [this](int64_t client, double from, double to) {
+      return e_.availability->on_throughout(client, micros(from), micros(to - from));
+    };
+  }
+  return request;
+}
+
+std::vector<Drawn> Planner::draw(const State& memory) {
+  factor_ = 1;
+  if (who_.size() == 0) return {};
+  Rng rng(seed_, "sampler", round_);
+  std::vector<Drawn> cohort = e_.sampler->sample(request(memory), rng);
   const std::string name = "sampler " + e_.job.get<std::string>("sampler");
   double weights = 0;
   for (size_t i = 0; i < cohort.size(); ++i) {
     const auto& [client, weight] = cohort[i];
     FL_CHECK(i == 0 || cohort[i - 1].client < client, name, " drew client ", client,
              " behind client ", cohort[i - 1].client, " (must be distinct and ascending)");
-    FL_CHECK(who.contains(client), name, " drew client ", client,
+    FL_CHECK(who_.contains(client), name, " drew client ", client,
              ", who is none of the round's candidates");
     FL_CHECK(!e_.sampler->weighs() || !(weight < 0), name, " has client ", client, " weigh ",
              weight, " (must be at least 0, or NaN for the job's weighting)");
     FL_CHECK(e_.sampler->weighs() || std::isnan(weight), name, " has client ", client, " weigh ",
              weight, ", but its weighs() says that it weighs nobody");
     if (!std::isnan(weight)) weights += weight;
+  }
+  if (asked()) {
+    for (const Drawn& one : cohort)
+      FL_CHECK(answers_.contains(one.client), name, " drew client ", one.client,
+               ", who has not answered what it asked");
+  }
+  if (e_.sampler->estimates_sum()) {
+    if (!(weights > 0)) return cohort;  // of clients without a sample
+    factor_ = weights;
+    for (Drawn& one : cohort) one.weight /= weights;
+    return cohort;
   }
   FL_CHECK(!e_.sampler->weighs() || weights < 1.00001, name, "'s weights come to ", weights,
            " (must be 1 at most)");
@@ -268,9 +313,11 @@ void Planner::plan_times(const std::vector<Drawn>& cohort, Fate& fate) {
   for (const Drawn& one : cohort) clients.push_back(one.client);
   std::set<int64_t> silent = fate.lost;
   silent.insert(fate.late.begin(), fate.late.end());
+  const bool norms = e_.sampler->question() == Sampler::Question::kUpdateNorm;
   timetable_ = clock_.round(
-      round_, timetable_.start, clients, [&](int64_t client) { return fate.limit(client); }, silent,
-      traffic_);
+      round_, asked() ? asking_times_.end : timetable_.start, clients,
+      [&](int64_t client) { return fate.limit(client); }, silent,
+      asked() ? Traffic{.down = 0, .up = traffic_.up} : traffic_, /*trained=*/asked() && norms);
   for (TimedTask& task : timetable_.tasks) {
     // Silent for the clock, but late by the job.
     if (fate.late.contains(task.client) && !fate.lost.contains(task.client) && !task.offline)
@@ -283,6 +330,7 @@ void Planner::plan_times(const std::vector<Drawn>& cohort, Fate& fate) {
 }
 
 void Planner::put_times(std::vector<ClientRecord>& records) const {
+  if (async_) return async_->put_times(records);
   if (!clock_.runs()) return;
   for (ClientRecord& record : records) {
     const TimedTask* task = timetable_.task_of(record.client);
@@ -297,11 +345,12 @@ void Planner::put_times(std::vector<ClientRecord>& records) const {
 }
 
 VirtualRound Planner::end_round(State& memory) const {
+  if (clock_.runs()) memory.at(kNow).fill_(timetable_.end);
+  if (async_) return async_->row(round_, traffic_);
   if (!clock_.runs()) return {};
-  memory.at(kNow).fill_(timetable_.end);
   const int64_t all = e_.may_train();
   VirtualRound round{.end = seconds_of(timetable_.end),
-                     .length = seconds_of(timetable_.end - timetable_.start),
+                     .length = seconds_of(timetable_.end - begun_),
                      .online = all - absent_clients_,
                      .started = std::ssize(timetable_.tasks)};
   if (clock_.options().energy) round.joules = round.wasted_joules = 0;
@@ -313,8 +362,15 @@ VirtualRound Planner::end_round(State& memory) const {
     if (task.end == TimedTask::End::kKept) continue;
     round.wasted_joules += task.joules;
     round.wasted_samples += task.samples;
-    round.wasted_bytes_down += exchanges_ * traffic_.down;
-    round.wasted_bytes_up += task.lost ? 0 : exchanges_ * traffic_.up;
+    const Traffic each = traffic_.of(e_.algorithm->task_cost(task.client, round_));
+    round.wasted_bytes_down += exchanges_ * each.down;
+    round.wasted_bytes_up += task.lost ? 0 : exchanges_ * each.up;
+  }
+  for (const int64_t client : asked_) {  // and then were not drawn
+    if (timetable_.task_of(client) != nullptr) continue;
+    round.wasted_samples += asking_times_.samples.at(client);
+    round.wasted_bytes_down += traffic_.down;
+    round.wasted_bytes_up += asking_times_.silent.contains(client) ? 0 : kAnswerBytes;
   }
   return round;
 }
@@ -335,12 +391,74 @@ std::vector<std::vector<Drawn>> Planner::cut_into_lanes(std::vector<Drawn> cohor
   return parts;
 }
 
-RoundPlan Planner::training(const State& memory) {
-  absent_.clear();
-  RoundPlan plan{.kind = RoundPlan::Kind::kTrain};
+// A round of an asynchronous run.
+RoundPlan Planner::next_version() {
+  RoundPlan plan{.kind = RoundPlan::Kind::kTrain, .round = round_};
+  async_->plan(plan, times_, TestHooks::get().random_deal);
+  timetable_ = async_->tasks_of(round_);
+  former_end_ = timetable_.start;
+  absent_ = async_->missing(round_);
+  absent_clients_ = e_.may_train() - async_->timetable().version(round_).online;
+  expected_seconds_ = {times_.makespan(plan.groups)};
+  first_ = plan;
+  return plan;
+}
+
+// Where the sampler wants to ask somebody, that first.
+RoundPlan Planner::begin_round(const State& memory) {
   former_end_ = time_of(memory);
   timetable_ = {.start = clock_.begin(former_end_), .end = 0, .tasks = {}};
-  std::vector<Drawn> cohort = draw(round_, memory);
+  begun_ = timetable_.start;
+  who_ = candidates(round_);
+  absent_clients_ = e_.may_train() - who_.size();
+  asked_.clear();
+  answers_.clear();
+  asking_times_ = {};
+  if (e_.sampler->question() != Sampler::Question::kNothing && who_.size() > 0) {
+    Rng rng(seed_, "asked", round_);
+    asked_ = e_.sampler->ask(request(memory), rng);
+  }
+  return asked() ? asking() : training(memory);
+}
+
+RoundPlan Planner::asking() {
+  asking_ = true;
+  if (clock_.runs()) {
+    asking_times_ = clock_.ask(round_, timetable_.start, asked_, e_.sampler->question(),
+                               {.down = traffic_.down, .up = kAnswerBytes});
+  }
+  std::vector<int64_t> answering;
+  for (size_t i = 0; i < asked_.size(); ++i) {
+    FL_CHECK(who_.contains(asked_[i]) && (i == 0 || asked_[i - 1] < asked_[i]), "sampler ",
+             e_.job.get<std::string>("sampler"), " asks client ", asked_[i],
+             " (must be distinct candidates, ascending)");
+    if (asking_times_.silent.contains(asked_[i])) continue;
+    answering.push_back(asked_[i]);
+    answers_[asked_[i]] = 1;
+  }
+  RoundPlan plan{.kind = RoundPlan::Kind::kAsk};
+  const auto steps = [&](int64_t client) { return local_.steps_of(e_.partition.size(client)); };
+  plan.groups = make_groups(answering, group_size_, steps);
+  for (PlannedGroup& group : plan.groups) {
+    for (const int64_t client : group.ids) group.seconds += times_.seconds(steps(client));
+  }
+  deal_groups(plan);
+  return plan;
+}
+
+void Planner::end_asking(std::vector<Answer> answers) {
+  for (const Answer& answer : answers) answers_.at(answer.client) = answer.value;
+}
+
+Traffic Planner::asking_traffic() const {
+  return {.down = std::ssize(asked_) * traffic_.down, .up = std::ssize(answers_) * kAnswerBytes};
+}
+
+RoundPlan Planner::training(const State& memory) {
+  asking_ = false;
+  absent_.clear();
+  RoundPlan plan{.kind = RoundPlan::Kind::kTrain};
+  std::vector<Drawn> cohort = draw(memory);
   const std::vector<std::vector<Drawn>> parts = cut_into_lanes(cohort);
   if (clock_.runs() && needs_.lanes > 1) {  // who is in no lane is not asked
     cohort.clear();

@@ -5,10 +5,14 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
+#include "engine/async_rounds.h"
 #include "engine/evaluation_plan.h"
 #include "engine/experiment.h"
 #include "engine/faults.h"
@@ -48,18 +52,34 @@ class Planner {
     bool interrupted = false;  // a signal wants the run to stop after the round
     bool may_save = false;     // a checkpoint may begin
   };
-  // What a client is sent and sends in an exchange, which takes virtual time.
-  void charge(const Traffic& traffic) { traffic_ = traffic; }
+  // What a client that trains the whole model is sent and sends in an exchange, which takes virtual
+  // time. Before anything is planned.
+  void charge(const Traffic& traffic);
 
   // The next exchange of a round, clients' evaluation of its model, or that the run is over, or
   // interrupted. `memory` is the server's.
   RoundPlan next(const Situation& situation, const State& memory);
+
+  // The same where nobody answers what the sampler asks: all that are asked say 1.
+  RoundPlan next_unanswered(const State& memory) {
+    RoundPlan plan = next({}, memory);
+    return plan.kind == RoundPlan::Kind::kAsk ? next({}, memory) : plan;
+  }
 
   // Whether the run's last round is saved.
   bool keeps_end() const { return keeps_end_; }
 
   // Whether next() will begin a round that is to save the one before first, if the run is not over.
   bool checkpoint_due(bool over) const;
+
+  // Those that the sampler asked have answered. Where nobody says what, all say 1.
+  void end_asking(std::vector<Answer> answers);
+  // Bytes to and from all of them, in the round that was planned last; and whether they have the
+  // model, so that the cohort is not sent it again.
+  Traffic asking_traffic() const;
+  bool asked() const { return !asked_.empty(); }
+  // What the mean of this round's updates is multiplied by.
+  double factor() const { return factor_; }
 
   // The exchange that was planned last is through: what its clients' records say of times.
   void end_exchange(const std::vector<ClientRecord>& trained);
@@ -74,6 +94,16 @@ class Planner {
 
   // Records of those who were drawn for a lane of this round, but do nothing.
   std::vector<ClientRecord> absent(int64_t lane) const;
+  // Of an asynchronous run, else null.
+  const AsyncTimetable* asynchronous() const { return async_ ? &async_->timetable() : nullptr; }
+  // Former versions of the model that rank 0 has to keep beside the newest one, of the round before
+  // the one that was planned last, and that one if something starts from it.
+  std::set<int64_t> held() { return async_ ? async_->held(round_ - 1) : std::set<int64_t>(); }
+  // What becomes of the mean of these clients' updates.
+  AsyncRounds::Mixing mixing(const std::vector<ClientRecord>& records) const {
+    return async_ ? async_->mixing(round_, records) : AsyncRounds::Mixing();
+  }
+
   // Of the round that was planned last.
   const Timetable& timetable() const { return timetable_; }
   // What virtual time says of the round's clients.
@@ -99,12 +129,16 @@ class Planner {
   struct Fate;  // of a cohort's clients
 
   bool out_of_time(Micros time) const;
+  RoundPlan next_version();
   bool passes_evaluation() const;
   RoundPlan stop(const Situation& situation);
+  RoundPlan begin_round(const State& memory);
+  RoundPlan asking();
   RoundPlan training(const State& memory);
   RoundPlan evaluation();
   Candidates candidates(int64_t round) const;
-  std::vector<Drawn> draw(int64_t round, const State& memory);
+  SampleRequest request(const State& memory) const;
+  std::vector<Drawn> draw(const State& memory);
   Fate fate_of(const std::vector<Drawn>& cohort);
   void plan_times(const std::vector<Drawn>& cohort, Fate& fate);
   std::vector<std::vector<Drawn>> cut_into_lanes(std::vector<Drawn> cohort) const;
@@ -124,8 +158,18 @@ class Planner {
   const int64_t state_length_;
   const Faults faults_;
   const VirtualClock clock_;
+  std::optional<AsyncRounds> async_;
   Traffic traffic_;
-  Timetable timetable_;               // of the round that was planned last
+  Timetable timetable_;          // of the round that was planned last
+  Micros begun_ = 0;             // when it began, its asking included
+  const Candidates population_;  // those that may train
+  Candidates who_{0};            // and can be reached in the round
+  double factor_ = 1;
+  // Whom the sampler asked in the round, when, and what they say. `asking_` until it has drawn.
+  std::vector<int64_t> asked_;
+  VirtualClock::Asking asking_times_;
+  std::map<int64_t, double> answers_;
+  bool asking_ = false;
   Micros former_end_ = 0;             // of the round before it
   int64_t round_ = 0, exchange_ = 0;  // the last one that was planned
   RoundPlan first_;                   // of the round under way: that of its first exchange

@@ -19,19 +19,26 @@ std::string RoundPlan::encode() const {
                                 checkpoint,
                                 std::ssize(clients),
                                 std::ssize(groups),
-                                std::ssize(moves)};
+                                std::ssize(moves),
+                                std::ssize(bases),
+                                std::ssize(sends)};
   words.insert(words.end(), clients.begin(), clients.end());
   words.insert(words.end(), samples.begin(), samples.end());
   for (const PlannedGroup& group : groups) {
-    words.insert(words.end(), {group.rank, group.lane, std::ssize(group.ids),
-                               std::ssize(group.limits), std::ssize(group.weights)});
+    words.insert(words.end(),
+                 {group.rank, group.lane, group.base, group.repeat, std::ssize(group.ids),
+                  std::ssize(group.limits), std::ssize(group.weights), std::ssize(group.tasks)});
   }
   for (const PlannedGroup& group : groups) {
     words.insert(words.end(), group.ids.begin(), group.ids.end());
     words.insert(words.end(), group.limits.begin(), group.limits.end());
     for (const double weight : group.weights) words.push_back(std::bit_cast<int64_t>(weight));
+    words.insert(words.end(), group.tasks.begin(), group.tasks.end());
+    words.insert(words.end(), group.due.begin(), group.due.end());
   }
   for (const StateMove& move : moves) words.insert(words.end(), {move.client, move.from, move.to});
+  words.insert(words.end(), bases.begin(), bases.end());
+  words.insert(words.end(), sends.begin(), sends.end());
   return std::string(reinterpret_cast<const char*>(words.data()), words.size() * sizeof(int64_t));
 }
 
@@ -51,19 +58,29 @@ RoundPlan RoundPlan::decode(const std::string& bytes, int64_t rank) {
   plan.roll_back = *next++ != 0;
   plan.checkpoint = *next++;
   const int64_t lanes = *next++, groups = *next++, moves = *next++;
+  const int64_t bases = *next++, sends = *next++;
   plan.clients = take(lanes);
   plan.samples = take(lanes);
   auto head = next;
-  next += 5 * groups;
-  for (int64_t i = 0; i < groups; ++i, head += 5) {
-    PlannedGroup group{
-        .ids = take(head[2]), .limits = take(head[3]), .rank = head[0], .lane = head[1]};
-    for (const int64_t word : take(head[4])) group.weights.push_back(std::bit_cast<double>(word));
+  constexpr int64_t kHead = 8;
+  next += kHead * groups;
+  for (int64_t i = 0; i < groups; ++i, head += kHead) {
+    PlannedGroup group{.ids = take(head[4]),
+                       .limits = take(head[5]),
+                       .rank = head[0],
+                       .lane = head[1],
+                       .base = head[2],
+                       .repeat = head[3]};
+    for (const int64_t word : take(head[6])) group.weights.push_back(std::bit_cast<double>(word));
+    group.tasks = take(head[7]);
+    group.due = take(head[7]);
     if (group.rank == rank) plan.groups.push_back(std::move(group));
   }
   for (int64_t i = 0; i < moves; ++i, next += 3) {
     if (next[1] == rank || next[2] == rank) plan.moves.push_back({next[0], next[1], next[2]});
   }
+  plan.bases = take(bases);
+  plan.sends = take(sends);
   return plan;
 }
 

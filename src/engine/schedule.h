@@ -19,6 +19,11 @@ struct PlannedGroup {
   double seconds = 0;                // predicted, on a rank of speed 1
   int64_t rank = 0;
   int64_t lane = 0;
+  // In an asynchronous run: the version of the model that they start from, how often they have done
+  // so before, and of each client the number of its task and the version that it helps to make.
+  int64_t base = -1;  // -1: the newest one
+  int64_t repeat = 0;
+  std::vector<int64_t> tasks = {}, due = {};
 };
 
 // A client's state that has to travel before the round.
@@ -26,10 +31,10 @@ struct StateMove {
   int64_t client, from, to;
 };
 
-// What everyone does next, as rank 0 decides it and everyone learns it: one exchange of a round, or
-// clients' evaluation of the model after it.
+// What everyone does next, as rank 0 decides it and everyone learns it: one exchange of a round,
+// before it what the sampler asks clients, or clients' evaluation of the model after it.
 struct RoundPlan {
-  enum class Kind : int64_t { kStop, kPause, kTrain, kEvaluate };
+  enum class Kind : int64_t { kStop, kPause, kTrain, kEvaluate, kAsk };
   Kind kind = Kind::kStop;  // kStop: the run is over; kPause: another one will go on
   int64_t round = 0, exchange = 0;
   bool new_model = true;   // the model has changed since it was broadcast last
@@ -39,6 +44,9 @@ struct RoundPlan {
   std::vector<int64_t> clients = {}, samples = {};
   std::vector<PlannedGroup> groups = {};
   std::vector<StateMove> moves = {};
+  // In an asynchronous run: versions of the model that hosts need from now on, and those of them
+  // that they have to be sent.
+  std::vector<int64_t> bases = {}, sends = {};
 
   std::string encode() const;
   // What `rank` has to know: its own groups, without predictions, and all moves.

@@ -9,7 +9,7 @@ namespace fl_sim {
 Server::Server(const Experiment& experiment) : e_(experiment), needs_(e_.algorithm->needs()) {}
 
 Meeting Server::take(const ServerState& model, int64_t lane, const WeightedSum& total,
-                     std::vector<ClientRecord> records) {
+                     std::vector<ClientRecord> records, const AsyncRounds::Mixing& mixing) {
   Sum sum{.lane = lane, .delta = {}, .weight = total.weights(), .extra = {}};
   int64_t index = 0;
   for (const std::string& name : needs_.scalars) sum.scalar_index[name] = index++;
@@ -29,6 +29,9 @@ Meeting Server::take(const ServerState& model, int64_t lane, const WeightedSum& 
 
   std::vector<torch::Tensor> means = total.means(e_.dtype);
   sum_->delta = means[0];
+  if (mixing.base >= 0 && mixing.base < model.round)
+    sum_->delta.add_(model.versions.at(mixing.base).weights - model.weights);
+  if (mixing.scale != 1) sum_->delta.mul_(mixing.scale);
   size_t next = 1;
   for (const auto& [name, size] : needs_.additive) sum_->extra[name] = means[next++];
   if (!needs_.keeps_deltas || !e_.algorithm->wants_products(model, *sum_)) return {};
@@ -106,6 +109,10 @@ void Server::step(ServerState& model, const std::vector<torch::Tensor>& met) {
     put_aggregates(met);
   } else if (!met.empty()) {
     sum_->products = met[0];
+  }
+  if (factor_ != 1) {
+    sum_->delta.mul_(factor_);
+    for (auto& [name, vector] : sum_->extra) vector.mul_(factor_);
   }
   for (auto entry = e_.transforms.rbegin(); entry != e_.transforms.rend(); ++entry)
     entry->transform->finish(model, *sum_);

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/async_rounds.h"
 #include "engine/contract.h"
 #include "engine/exact_sum.h"
 #include "engine/experiment.h"
@@ -25,9 +26,13 @@ class Server {
   // One exchange of one lane, in two halves: what the ranks are to do together with the rows that
   // hosts keep, given the weighted sum and the records of the lane's clients, ascending by id,
   // those of absent ones included; and the step, with what came of that.
+  // `mixing`: what becomes of the mean in an asynchronous run.
   Meeting take(const ServerState& model, int64_t lane, const WeightedSum& total,
-               std::vector<ClientRecord> records);
+               std::vector<ClientRecord> records, const AsyncRounds::Mixing& mixing = {});
   void step(ServerState& model, const std::vector<torch::Tensor>& met);
+  // What the mean is multiplied by from now on, where a sampler's weights come to something else
+  // than 1.
+  void multiply(double factor) { factor_ = factor; }
   // Clients that were accepted in this exchange of the lane and still do not count, since an
   // aggregator wants more of them.
   const std::vector<int64_t>& left_out() const { return left_out_; }
@@ -47,6 +52,7 @@ class Server {
   const Needs needs_;
   std::optional<ServerShapes> shapes_;
   std::vector<int64_t> left_out_;
+  double factor_ = 1;
   std::optional<Sum> sum_;  // taken; nothing if the model stays as it is
 };
 

@@ -13,6 +13,7 @@
 
 #include "base/check.h"
 #include "base/version.h"
+#include "engine/async_timetable.h"
 #include "engine/model_trial.h"
 #include "engine/planned_partition.h"
 #include "engine/virtual_clock.h"
@@ -114,6 +115,7 @@ Experiment set_up(const Job& job, Communicator& comm) {
   if (comm.rank() == 0) {
     e = prepare_experiment(job, read_dataset(job));
     VirtualClock{e};  // says what cannot be before anything is touched
+    check_asynchrony(e);
     try_foreign_model(e);
     e.device = device_of(e.job, comm.node_rank());
   }

@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <chrono>
+#include <set>
 #include <string>
 #include <thread>
 #include <utility>
 
+#include "base/check.h"
 #include "base/clock.h"
 #include "base/version.h"
 #include "engine/record_bytes.h"
@@ -54,12 +56,18 @@ Outcome Simulation::run_rounds() {
       return finish(plan.kind == RoundPlan::Kind::kPause);
     }
     if (plan.new_model) broadcast_model();
+    share_versions(plan);
     if (plan.checkpoint > 0) save_checkpoint(plan.checkpoint);
     model_.round = plan.round;
     model_.exchange = plan.exchange;
     host_.begin(plan);
     if (plan.kind == RoundPlan::Kind::kEvaluate) {
       evaluate(plan);
+    } else if (plan.kind == RoundPlan::Kind::kAsk) {
+      if (const bool complete = ask(plan); root_ && !complete) {  // nothing has changed so far
+        root_->planner.drop_round();
+        root_->ledger.drop_round();
+      }
     } else if (const bool complete = train(plan); root_ && complete) {
       end_exchange(seconds_since(start));
     } else if (root_) {
@@ -80,8 +88,7 @@ RoundPlan Simulation::next_plan() {
   RoundPlan plan = root_->planner.next(
       {.over = root_->ledger.over(), .interrupted = interrupted, .may_save = keeper_.has_value()},
       model_.memory);
-  const bool works =
-      plan.kind == RoundPlan::Kind::kTrain || plan.kind == RoundPlan::Kind::kEvaluate;
+  const bool works = plan.kind != RoundPlan::Kind::kStop && plan.kind != RoundPlan::Kind::kPause;
   if (works) root_->ledger.begin(plan);
   return plan;
 }
@@ -91,6 +98,68 @@ void Simulation::broadcast_model() {
   Watchdog::get().enter("sharing the model", model_.round);
   comm_.broadcast(model_.weights);
   for (auto& [name, tensor] : model_.shared) comm_.broadcast(tensor);
+}
+
+// Versions of the model that tasks have started from: what hosts need from now on, and rank 0 as
+// long as something is under way from it. The newest one is that of the last round.
+void Simulation::share_versions(const RoundPlan& plan) {
+  if (plan.kind != RoundPlan::Kind::kTrain) return;
+  std::set<int64_t> here(plan.bases.begin(), plan.bases.end());
+  if (root_) here.merge(root_->planner.held());
+  const auto like = [&](const GlobalModel& model) {
+    GlobalModel copy{.round = 0, .weights = model.weights.clone(), .shared = model.shared};
+    for (auto& [name, tensor] : copy.shared) tensor = tensor.clone();
+    return copy;
+  };
+  const int64_t newest = plan.round - 1;
+  std::erase_if(model_.versions, [&](const auto& entry) { return !here.contains(entry.first); });
+  if (here.contains(newest)) model_.versions[newest] = like(model_);
+  for (const int64_t version : plan.sends) {
+    GlobalModel& sent = model_.versions.try_emplace(version, GlobalModel()).first->second;
+    if (!root_) sent = like(model_);
+    FL_CHECK(sent.weights.defined(), "version ", version,
+             " of the model, from which clients have started, is not there");
+    comm_.broadcast(sent.weights);
+    for (auto& [name, tensor] : sent.shared) comm_.broadcast(tensor);
+  }
+  for (auto& [version, model] : model_.versions) model.round = version + 1;
+}
+
+// Clients say what the sampler asks; they train nothing that is kept. Returns as train() does.
+bool Simulation::ask(const RoundPlan& plan) {
+  inject_rank_faults(plan);
+  if (root_ && keeper_) root_->before = copy_of(model_);
+  bool complete = true;
+  std::vector<Answer> answers;
+  const Interruption::MayAbandon may(true);
+  try {
+    for (const PlannedGroup& group : plan.groups) {
+      for (const Answer& answer : host_.ask(group, model_)) answers.push_back(answer);
+    }
+  } catch (const Interruption::Abandoned&) {
+    complete = false;
+  }
+  TestHooks::get().disturb();
+  TestHooks::get().hold(plan.round);
+  Watchdog::get().enter("waiting for others", plan.round);
+  if (root_) {
+    comm_.meet([this] { return root_->ledger.evaluate_some(); },
+               root_->planner.expected_seconds(0));
+  } else {
+    comm_.meet();
+  }
+  std::string own = bytes_of(answers);
+  own.push_back(complete ? '+' : '-');
+  std::vector<std::string> parts = comm_.gather(own);
+  for (std::string& part : parts) {
+    complete = complete && part.back() == '+';
+    part.pop_back();
+  }
+  if (root_ && complete) {
+    root_->planner.end_asking(records_of<Answer>(parts));
+    root_->ledger.charge(root_->planner.asking_traffic());
+  }
+  return complete;
 }
 
 // Each rank trains its groups and adds them into its own part of the sum, lane after lane; rank 0
@@ -151,7 +220,8 @@ bool Simulation::train_lane(const RoundPlan& plan, int64_t lane) {
   const Interruption::MayAbandon may(host_.can_roll_back());
   try {
     for (const PlannedGroup& group : plan.groups) {
-      if (group.lane == lane) host_.train(group, model_);
+      if (group.lane != lane) continue;
+      host_.train(group, group.base < 0 ? model_ : model_.versions.at(group.base));
     }
   } catch (const Interruption::Abandoned&) {
     return false;
@@ -190,11 +260,16 @@ Meeting Simulation::decide_meeting(int64_t lane, std::vector<ClientRecord> recor
   root_->trained.insert(root_->trained.end(), records.begin(), records.end());
   const std::vector<ClientRecord> absent = root_->planner.absent(lane);
   records.insert(records.end(), absent.begin(), absent.end());
-  std::sort(records.begin(), records.end(),
-            [](const ClientRecord& a, const ClientRecord& b) { return a.client < b.client; });
+  std::sort(records.begin(), records.end(), [](const ClientRecord& a, const ClientRecord& b) {
+    return std::pair(a.client, a.dispatch) < std::pair(b.client, b.dispatch);
+  });
   root_->planner.put_times(records);
-  root_->ledger.add(records, client_traffic(e_, model_));
-  Meeting meeting = root_->server.take(model_, lane, host_.sum(lane), std::move(records));
+  Traffic each = client_traffic(e_, model_);
+  if (root_->planner.asked()) each.down = 0;  // they have the model
+  root_->ledger.add(records, each);
+  root_->server.multiply(root_->planner.factor());
+  const AsyncRounds::Mixing mixing = root_->planner.mixing(records);
+  Meeting meeting = root_->server.take(model_, lane, host_.sum(lane), std::move(records), mixing);
   root_->ledger.leave_out(root_->server.left_out());
   return meeting;
 }
@@ -234,7 +309,11 @@ void Simulation::evaluate(const RoundPlan& plan) {
     comm_.meet();
   }
   std::vector<ClientEvaluation> evaluations = comm_.gather_records(host_.evaluations());
-  if (root_) root_->ledger.add_evaluations(std::move(evaluations));
+  if (!root_) return;
+  std::sort(evaluations.begin(), evaluations.end(),
+            [](const auto& a, const auto& b) { return a.client < b.client; });
+  e_.sampler->learn_evaluations(model_.memory, evaluations);
+  root_->ledger.add_evaluations(std::move(evaluations));
 }
 
 // The last evaluation, everyone's times, and what is told of the end.

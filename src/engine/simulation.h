@@ -78,6 +78,8 @@ class Simulation {
   RoundPlan next_plan();
   void save_checkpoint(int64_t round);
   void broadcast_model();
+  void share_versions(const RoundPlan& plan);
+  bool ask(const RoundPlan& plan);
   bool train(const RoundPlan& plan);
   bool train_as_root(const RoundPlan& plan, std::vector<int64_t> open);
   bool train_lane(const RoundPlan& plan, int64_t lane);

@@ -143,6 +143,15 @@ void Simulation::resume(const Manifest& manifest) {
   place(model_.shared, state.shared);
   place(model_.hidden, state.hidden);
   place(model_.memory, state.memory);
+  for (auto& [version, model] : state.versions) {
+    FL_CHECK(fits(model_.weights, model.weights), manifest.folder, ": holds version ", version,
+             " of the model in shape ", model.weights.sizes(), ", this job's is ",
+             model_.weights.sizes());
+    model_.versions[version] = {.round = version + 1,
+                                .weights = model.weights.to(e_.device),
+                                .shared = std::move(model.shared)};
+    for (auto& [name, tensor] : model_.versions[version].shared) tensor = tensor.to(e_.device);
+  }
   model_.round = state.round;
   std::unordered_map<int64_t, int64_t> holders;
   for (size_t rank = 0; rank < parts.size(); ++rank) {

@@ -70,6 +70,20 @@ const OptionSet<ClockOptions> ClockOptions::kOptions(
        .meaning = "seconds after which a round ends; 0: never",
        .range = between(0, 1e9),
        .read_by = "devices"}},
+     {&ClockOptions::deadline_rule,
+      {.name = "clock.deadline-rule",
+       .default_value = "fixed",
+       .meaning =
+           "who sets a round's deadline: clock.deadline; fedbalancer, where most are through "
+           "for the time it takes; smartpc, when four in five of those drawn are",
+       .choices = {"fixed", "fedbalancer", "smartpc"},
+       .read_by = "devices"}},
+     {&ClockOptions::deadline_ratio,
+      {.name = "clock.deadline-ratio",
+       .default_value = "1",
+       .meaning = "of fedbalancer's deadline: 0 is that of one epoch, 1 that of all",
+       .range = between(0, 1),
+       .read_by = "devices"}},
      {&ClockOptions::late,
       {.name = "clock.late",
        .default_value = "drop",
@@ -203,11 +217,74 @@ RoundEnd close_round(const ClosingRule& rule, Micros start, std::vector<TimedTas
   return {end, counts};
 }
 
+Micros peak_of(const std::vector<Micros>& durations) {
+  double most = 0;
+  Micros peak = 0;
+  for (size_t i = 0; i < durations.size(); ++i) {
+    const double rate = static_cast<double>(i + 1) / static_cast<double>(durations[i]);
+    if (rate > most) most = rate, peak = durations[i];
+  }
+  return peak;
+}
+
+Micros four_fifths_of(const std::vector<Micros>& durations) {
+  return durations.empty() ? 0 : durations[(durations.size() * 4 + 4) / 5 - 1];
+}
+
 const TimedTask* Timetable::task_of(int64_t client) const {
   const auto found =
       std::lower_bound(tasks.begin(), tasks.end(), client,
                        [](const TimedTask& task, int64_t id) { return task.client < id; });
   return found != tasks.end() && found->client == client ? &*found : nullptr;
+}
+
+std::vector<int64_t> assigned_devices(const Experiment& e) {
+  const int64_t devices = e.devices->rows(), clients = e.partition.clients();
+  const auto by = e.job.get<std::string>("devices");
+  FL_CHECK(devices > 0, "devices ", by, " has no device");
+  const auto assign = e.job.get<std::string>("devices.assign");
+  if (assign == "order") return {};
+  std::vector<int64_t> rows(static_cast<size_t>(clients));
+  if (assign == "random") {
+    Rng rng(e.job.seed(), "devices");
+    if (devices < clients) {
+      for (int64_t& row : rows) row = rng.below(devices);
+      return rows;
+    }
+    const std::vector<int64_t> order = rng.permutation(devices);
+    std::copy(order.begin(), order.begin() + clients, rows.begin());
+    return rows;
+  }
+  // Devices from the slowest one, as often as there are clients; clients by what they follow.
+  std::vector<std::pair<double, int64_t>> speed;
+  for (int64_t client = 0; client < clients; ++client) {
+    const int64_t row = client % devices;
+    speed.emplace_back(-e.devices->device(row).seconds_per_sample, row);
+  }
+  std::sort(speed.begin(), speed.end());
+  std::vector<std::pair<int64_t, int64_t>> order;
+  const torch::Tensor labels = e.data.train.labels;
+  FL_CHECK(assign == "speed-by-size" || !labels.is_floating_point(),
+           "devices.assign is speed-by-label, but the data have numbers for labels");
+  const torch::Tensor numbers = labels.to(torch::kInt64).contiguous();
+  const int64_t positions = e.data.train.positions();
+  for (int64_t client = 0; client < clients; ++client) {
+    int64_t key = e.partition.size(client);
+    if (assign == "speed-by-label") {
+      std::map<int64_t, int64_t> counts;
+      for (const int64_t sample : e.partition.of(client))
+        ++counts[numbers.data_ptr<int64_t>()[sample * positions]];
+      const auto most =
+          std::max_element(counts.begin(), counts.end(),
+                           [](const auto& a, const auto& b) { return a.second < b.second; });
+      key = most == counts.end() ? 0 : most->first;
+    }
+    order.emplace_back(key, client);
+  }
+  std::sort(order.begin(), order.end());
+  for (size_t i = 0; i < order.size(); ++i)
+    rows[static_cast<size_t>(order[i].second)] = speed[i].second;
+  return rows;
 }
 
 VirtualClock::VirtualClock(const Experiment& experiment)
@@ -218,7 +295,7 @@ VirtualClock::VirtualClock(const Experiment& experiment)
       exchanges_(e_.algorithm->needs().exchanges),
       seed_(e_.job.seed()) {
   check();
-  if (runs_) assign_rows();
+  if (runs_) rows_ = assigned_devices(e_);
   if (o_.energy) read_watts();
 }
 
@@ -263,11 +340,23 @@ void VirtualClock::check() const {
   FL_CHECK(o_.over_commit == 1 || !e_.sampler->weighs(), "clock.over-commit is ", o_.over_commit,
            ", but sampler ", name("sampler"),
            " weighs whom it draws, whoever arrives (choose sampler uniform)");
-  FL_CHECK((o_.deadline > 0) || o_.keep != "deadline",
+  const bool fixed = o_.deadline_rule == "fixed";
+  FL_CHECK(fixed || o_.deadline == 0, "clock.deadline is ", o_.deadline,
+           ", but clock.deadline-rule is ", o_.deadline_rule,
+           ", which sets each round's (leave one out)");
+  FL_CHECK(fixed || o_.keep != "all", "clock.deadline-rule is ", o_.deadline_rule,
+           ", but clock.keep is all, so that all are waited for (choose deadline, or fastest)");
+  FL_CHECK(o_.deadline_rule != "fedbalancer" || local_.steps == 0,
+           "clock.deadline-rule is fedbalancer, which counts epochs, but local.steps is ",
+           local_.steps, " (set local.epochs instead)");
+  FL_CHECK(o_.deadline_rule == "fedbalancer" || o_.deadline_ratio == 1, "clock.deadline-ratio is ",
+           o_.deadline_ratio, ", but clock.deadline-rule is ", o_.deadline_rule,
+           ", which has none (choose fedbalancer)");
+  FL_CHECK(!fixed || o_.deadline > 0 || o_.keep != "deadline",
            "clock.keep is deadline, but clock.deadline is 0 (set it)");
   FL_CHECK(o_.deadline == 0 || o_.keep != "all", "clock.deadline is ", o_.deadline,
            ", but clock.keep is all, so that all are waited for (choose deadline, or fastest)");
-  FL_CHECK(o_.late == "drop" || o_.deadline > 0,
+  FL_CHECK(o_.late == "drop" || !fixed || o_.deadline > 0,
            "clock.late is partial, but clock.deadline is 0 (set it)");
   FL_CHECK(o_.interruption == "throughout" || e_.availability->follows_time(),
            "availability.interruption is ", o_.interruption, ", but availability ",
@@ -283,53 +372,6 @@ void VirtualClock::check() const {
   const int64_t trains = e_.may_train();
   FL_CHECK(o_.min_online <= trains, "clock.min-online is ", o_.min_online, " (must be at most ",
            trains, ", the number of clients that may train)");
-}
-
-void VirtualClock::assign_rows() {
-  const int64_t devices = e_.devices->rows(), clients = e_.partition.clients();
-  const auto by = e_.job.get<std::string>("devices");
-  FL_CHECK(devices > 0, "devices ", by, " has no device");
-  if (o_.assign == "order") return;
-  rows_.resize(static_cast<size_t>(clients));
-  if (o_.assign == "random") {
-    Rng rng(seed_, "devices");
-    if (devices < clients) {
-      for (int64_t& row : rows_) row = rng.below(devices);
-      return;
-    }
-    const std::vector<int64_t> order = rng.permutation(devices);
-    std::copy(order.begin(), order.begin() + clients, rows_.begin());
-    return;
-  }
-  // Devices from the slowest one, as often as there are clients; clients by what they follow.
-  std::vector<std::pair<double, int64_t>> speed;
-  for (int64_t client = 0; client < clients; ++client) {
-    const int64_t row = client % devices;
-    speed.emplace_back(-e_.devices->device(row).seconds_per_sample, row);
-  }
-  std::sort(speed.begin(), speed.end());
-  std::vector<std::pair<int64_t, int64_t>> order;
-  const torch::Tensor labels = e_.data.train.labels;
-  FL_CHECK(o_.assign == "speed-by-size" || !labels.is_floating_point(),
-           "devices.assign is speed-by-label, but the data have numbers for labels");
-  const torch::Tensor numbers = labels.to(torch::kInt64).contiguous();
-  const int64_t positions = e_.data.train.positions();
-  for (int64_t client = 0; client < clients; ++client) {
-    int64_t key = e_.partition.size(client);
-    if (o_.assign == "speed-by-label") {
-      std::map<int64_t, int64_t> counts;
-      for (const int64_t sample : e_.partition.of(client))
-        ++counts[numbers.data_ptr<int64_t>()[sample * positions]];
-      const auto most =
-          std::max_element(counts.begin(), counts.end(),
-                           [](const auto& a, const auto& b) { return a.second < b.second; });
-      key = most == counts.end() ? 0 : most->first;
-    }
-    order.emplace_back(key, client);
-  }
-  std::sort(order.begin(), order.end());
-  for (size_t i = 0; i < order.size(); ++i)
-    rows_[static_cast<size_t>(order[i].second)] = speed[i].second;
 }
 
 Device VirtualClock::device_of(int64_t client) const {
@@ -388,7 +430,9 @@ Micros VirtualClock::begin(Micros time) const {
 
 // Of a task whose limit is set.
 void VirtualClock::time(TimedTask& task, const Device& device, int64_t round,
-                        const Traffic& traffic) const {
+                        const Traffic& whole) const {
+  const TaskCost cost = e_.algorithm->task_cost(task.client, round % kAgain);
+  const Traffic traffic = whole.of(cost);
   const int64_t holds = e_.partition.size(task.client);
   const int64_t each = local_.batches_per_epoch(holds), steps = local_.steps_of(holds, task.limit);
   const double extra =
@@ -404,22 +448,49 @@ void VirtualClock::time(TimedTask& task, const Device& device, int64_t round,
     down *= 1000.0 / 1024;  // kbit of 1024 over kbit/s of 1000
     up *= 1000.0 / 1024;
   }
+  const auto all = static_cast<double>(holds);
+  const double forward = device.seconds_per_sample * o_.kappa;
+  compute = cost.steps * cost.compute * compute +
+            all * (cost.full_gradients * pass + cost.full_losses * forward);
+  task.samples = std::llround(cost.steps * static_cast<double>(task.samples) +
+                              all * (cost.full_gradients + cost.full_losses));
   task.down = micros(exchanges * (down + o_.latency));
   task.compute = micros(compute + exchanges * extra);
   task.up = micros(exchanges * (up + o_.latency));
   if (task.duration() == 0) task.compute = 1;
 }
 
+// Of a round with these clients, since its start.
+Micros VirtualClock::deadline_of(int64_t round, const std::vector<int64_t>& clients,
+                                 const std::function<int64_t(int64_t client)>& limit,
+                                 const Traffic& traffic) const {
+  if (o_.deadline_rule == "fixed") return micros(o_.deadline);
+  const auto durations = [&](int64_t most) {  // of so much work at most; 0: of all
+    std::vector<Micros> all;
+    for (const int64_t client : clients) {
+      TimedTask task{.client = client, .limit = limit(client)};
+      if (most > 0) task.limit = task.limit > 0 ? std::min(task.limit, most) : most;
+      time(task, e_.devices->in_task(device_of(client), client, round), round, traffic);
+      all.push_back(task.duration());
+    }
+    std::sort(all.begin(), all.end());
+    return all;
+  };
+  if (o_.deadline_rule == "smartpc") return four_fifths_of(durations(0));
+  const Micros one = peak_of(durations(1)), whole = peak_of(durations(0));
+  return one + std::llround(o_.deadline_ratio * static_cast<double>(whole - one));
+}
+
 // The most work that is through at the deadline; 0: not even the least.
 int64_t VirtualClock::limit_for(const TimedTask& task, const Device& device, int64_t round,
-                                const Traffic& traffic) const {
+                                Micros deadline, const Traffic& traffic) const {
   const int64_t planned = local_.steps > 0 ? local_.steps : local_.epochs;
   int64_t low = 0, high = task.limit > 0 ? std::min(task.limit, planned) : planned;
   while (low < high) {
     TimedTask part = task;
     part.limit = (low + high + 1) / 2;
     time(part, device, round, traffic);
-    if (part.duration() <= micros(o_.deadline)) {
+    if (part.duration() <= deadline) {
       low = part.limit;
     } else {
       high = part.limit - 1;
@@ -445,6 +516,11 @@ void VirtualClock::interrupt(TimedTask& task, Micros start) const {
   task.lost = task.lost || task.offline;
 }
 
+double VirtualClock::link_share(int64_t clients) const {
+  return o_.server_bps > 0 && clients > 0 ? o_.server_bps / static_cast<double>(clients)
+                                          : std::numeric_limits<double>::infinity();
+}
+
 // Of a task of a round of [start, end). A lost client has done what it would have but for sending;
 // one that went offline what it could until then.
 double VirtualClock::joules(const TimedTask& task, Micros start, Micros end) const {
@@ -467,13 +543,13 @@ double VirtualClock::joules(const TimedTask& task, Micros start, Micros end) con
 }
 
 TimedTask VirtualClock::task(int64_t round, Micros start, int64_t client, int64_t limit,
-                             double most_bps, const Traffic& traffic) const {
-  TimedTask task{.client = client, .limit = limit};
+                             Micros deadline, double most_bps, const Traffic& traffic) const {
+  TimedTask task{.client = client, .limit = limit, .start = start};
   Device device = e_.devices->in_task(device_of(client), client, round);
   device.down_bps = std::min(device.down_bps, most_bps);
   device.up_bps = std::min(device.up_bps, most_bps);
   if (o_.late == "partial") {
-    const int64_t most = limit_for(task, device, round, traffic);
+    const int64_t most = limit_for(task, device, round, deadline, traffic);
     if (most > 0) {
       const int64_t planned = local_.steps > 0 ? local_.steps : local_.epochs;
       task.limit = most < planned ? most : limit;
@@ -485,15 +561,56 @@ TimedTask VirtualClock::task(int64_t round, Micros start, int64_t client, int64_
   return task;
 }
 
+TimedTask VirtualClock::planned(int64_t round, int64_t client, const Traffic& traffic) const {
+  TimedTask task{.client = client};
+  time(task, e_.devices->in_task(device_of(client), client, round), round, traffic);
+  return task;
+}
+
+TimedTask VirtualClock::usual(int64_t client, const Traffic& traffic) const {
+  TimedTask task{.client = client};
+  time(task, device_of(client), 0, traffic);
+  return task;
+}
+
+VirtualClock::Asking VirtualClock::ask(int64_t round, Micros start,
+                                       const std::vector<int64_t>& clients,
+                                       Sampler::Question question, const Traffic& traffic) const {
+  Asking asking{.end = start};
+  for (const int64_t client : clients) {
+    TimedTask task = planned(round, client, traffic);
+    if (question != Sampler::Question::kUpdateNorm) {  // a forward pass, and no step
+      const Device device = e_.devices->in_task(device_of(client), client, round);
+      task.samples = e_.partition.size(client);
+      if (question == Sampler::Question::kBatchLoss)
+        task.samples = std::min(task.samples, local_.batch_size);
+      task.compute =
+          micros(device.seconds_per_sample * o_.kappa * static_cast<double>(task.samples));
+    }
+    task.finish = start + std::max<Micros>(1, task.duration());
+    interrupt(task, start);
+    asking.samples[client] = task.samples;
+    if (task.offline) asking.silent.insert(client);
+    if (!task.offline || o_.wait_lost) asking.end = std::max(asking.end, task.finish);
+  }
+  return asking;
+}
+
 Timetable VirtualClock::round(int64_t round, Micros start, const std::vector<int64_t>& clients,
                               const std::function<int64_t(int64_t client)>& limit,
-                              const std::set<int64_t>& lost, const Traffic& traffic) const {
+                              const std::set<int64_t>& lost, const Traffic& traffic,
+                              bool trained) const {
   Timetable table{.start = start, .end = start, .tasks = {}};
-  const double most_bps = o_.server_bps > 0 && !clients.empty()
-                              ? o_.server_bps / static_cast<double>(clients.size())
-                              : std::numeric_limits<double>::infinity();
+  const Micros deadline = deadline_of(round, clients, limit, traffic);
+  const double most_bps = link_share(std::ssize(clients));
   for (const int64_t client : clients) {
-    TimedTask one = task(round, start, client, limit(client), most_bps, traffic);
+    TimedTask one = task(round, start, client, limit(client), deadline, most_bps, traffic);
+    if (trained) {
+      one.compute = 0;
+      one.finish = start + std::max<Micros>(1, one.duration());
+      one.offline = one.lost = false;
+      interrupt(one, start);
+    }
     one.lost = one.lost || lost.contains(client);
     table.tasks.push_back(one);
   }
@@ -502,7 +619,7 @@ Timetable VirtualClock::round(int64_t round, Micros start, const std::vector<int
   rng.shuffle(std::span(table.tasks));
   const ClosingRule rule{.keep = keep_of(o_.keep),
                          .wanted = e_.job.get<int64_t>("cohort"),
-                         .deadline = micros(o_.deadline),
+                         .deadline = deadline,
                          .quorum = o_.quorum,
                          .wait_lost = o_.wait_lost};
   const RoundEnd end = close_round(rule, start, table.tasks);

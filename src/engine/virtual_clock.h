@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <set>
 #include <string>
 #include <vector>
@@ -18,6 +19,7 @@
 #include "learning/batches.h"
 #include "learning/devices.h"
 #include "learning/records.h"
+#include "learning/sampler.h"
 
 namespace fl_sim {
 
@@ -29,10 +31,11 @@ struct ClockOptions {
   std::string kappa_text = "1";  // "auto": by operations
   double kappa = 1;              // what it comes to
   double over_commit = 1, deadline = 0, quorum = 0, server_seconds = 0, limit = 0;
+  std::string keep = "all", late = "drop", deadline_rule = "fixed";
+  double deadline_ratio = 1;
   double server_bps = 0;
   bool energy = false;
   std::string watts;
-  std::string keep = "all", late = "drop";
   bool wait_lost = true;
   int64_t min_online = 1;
   std::string assign = "order", interruption = "throughout";
@@ -44,6 +47,7 @@ struct TimedTask {
   int64_t client = 0;
   int64_t limit = 0;    // of its work, see ClientGroup; 0: none
   int64_t samples = 0;  // that it would process
+  Micros start = 0;
   Micros down = 0, compute = 0, up = 0;
   double joules = kNotMeasured;  // where the job asks for them
   Micros finish = 0;     // when its update arrives, or where it does not, when that is known
@@ -79,8 +83,21 @@ struct Timetable {
   const TimedTask* task_of(int64_t client) const;  // nullptr: it was not drawn
 };
 
+// Which of the job's devices each client has, by `devices.assign`; empty: client k has row k, and
+// begins again where there are fewer.
+std::vector<int64_t> assigned_devices(const Experiment& experiment);
+
+// Of tasks that take so long, ascending: when the most are through for the time that has passed,
+// the first such instant (FedBalancer's peak, Shin et al., MobiSys 2022); and when four in five are
+// (SmartPC, Li et al., RTSS 2019). 0 where there are none.
+Micros peak_of(const std::vector<Micros>& durations);
+Micros four_fifths_of(const std::vector<Micros>& durations);
+
 class VirtualClock {
  public:
+  // Chances of a client's further tasks from one model are those of round + n * kAgain.
+  static constexpr int64_t kAgain = int64_t{1} << 22;
+
   // Throws Error where the job's options contradict each other, or cannot work with its algorithm
   // or sampler.
   explicit VirtualClock(const Experiment& experiment);
@@ -97,23 +114,44 @@ class VirtualClock {
   Micros begin(Micros time) const;
 
   // A round that starts at `start` with these clients, ascending. `limit`: of a client's work, 0
-  // for none; `lost`: those that never answer.
+  // for none; `lost`: those that never answer; `traffic`: of a client that trains the whole model.
   Timetable round(int64_t round, Micros start, const std::vector<int64_t>& clients,
                   const std::function<int64_t(int64_t client)>& limit,
-                  const std::set<int64_t>& lost, const Traffic& traffic) const;
+                  const std::set<int64_t>& lost, const Traffic& traffic,
+                  bool trained = false) const;  // `trained` already, when they were asked
+
+  // A client's task in a round, and one without the chances of a task: its phases alone.
+  TimedTask planned(int64_t round, int64_t client, const Traffic& traffic) const;
+  TimedTask usual(int64_t client, const Traffic& traffic) const;
+
+  // Clients are asked at `start`: they are sent the model, look, and answer. Until when, and who
+  // cannot be reached any more before that.
+  struct Asking {
+    Micros end = 0;
+    std::set<int64_t> silent = {};
+    std::map<int64_t, int64_t> samples = {};  // that each of them processes
+  };
+  Asking ask(int64_t round, Micros start, const std::vector<int64_t>& clients,
+             Sampler::Question question, const Traffic& traffic) const;
+
+  // One client's task that starts at `start`; its chances are those of `round`. `deadline`: since
+  // the start, of partial work; `most_bps`: what the server's link has for it, in each direction.
+  TimedTask task(int64_t round, Micros start, int64_t client, int64_t limit, Micros deadline,
+                 double most_bps, const Traffic& traffic) const;
+  double link_share(int64_t clients) const;  // that share it
+  // What a task costs that started at `start`, where its client waits until `end`.
+  double joules(const TimedTask& task, Micros start, Micros end) const;
 
   Device device_of(int64_t client) const;
 
  private:
   void check() const;
   void read_watts();
-  double joules(const TimedTask& task, Micros start, Micros end) const;
-  void assign_rows();
-  // `most_bps`: what the server's link has for it, in each direction.
-  TimedTask task(int64_t round, Micros start, int64_t client, int64_t limit, double most_bps,
-                 const Traffic& traffic) const;
-  void time(TimedTask& task, const Device& device, int64_t round, const Traffic& traffic) const;
-  int64_t limit_for(const TimedTask& task, const Device& device, int64_t round,
+  Micros deadline_of(int64_t round, const std::vector<int64_t>& clients,
+                     const std::function<int64_t(int64_t client)>& limit,
+                     const Traffic& traffic) const;
+  void time(TimedTask& task, const Device& device, int64_t round, const Traffic& whole) const;
+  int64_t limit_for(const TimedTask& task, const Device& device, int64_t round, Micros deadline,
                     const Traffic& traffic) const;
   void interrupt(TimedTask& task, Micros start) const;
 

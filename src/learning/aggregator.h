@@ -42,6 +42,7 @@ class Aggregator {
     if (needs.lanes > 1) return "which trains cohorts apart, each with a sum of its own";
     if (needs.keeps_deltas) return "which compares the clients' updates itself";
     if (needs.sets_weights && !weighs()) return "which weighs its clients itself";
+    if (needs.parts) return "whose clients train parts of the model: an update is 0 elsewhere";
     return "";
   }
 

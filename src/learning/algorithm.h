@@ -9,6 +9,7 @@
 #include <torch/types.h>
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <utility>
@@ -52,6 +53,9 @@ struct GlobalModel {
 struct ServerState : GlobalModel {
   State hidden;
   State memory = {};
+  // Of an asynchronous run: former versions of the model that tasks under way have started from, by
+  // number; 0 is the initial one. Theirs is the engine.
+  std::map<int64_t, GlobalModel> versions = {};
 };
 
 // What an algorithm asks of the engine. A wrapper copies that of the algorithm inside as a whole
@@ -79,6 +83,8 @@ struct Needs {
   bool pooled = false;    // one client with everybody's samples trains, as long as the cohort would
   bool personal = false;  // clients have models of their own, see Algorithm::personalize()
   bool sets_weights = false;  // its clients' weights are its own, ClientOutcome::weight
+  bool parts =
+      false;  // clients train parts of the model: deltas are 0 where somebody trains nothing
   // The server's step follows the length of each client's delta, ClientOutcome::sent_norm.
   bool follows_norms = false;
   bool splits_models = false;  // a model may become two
@@ -118,6 +124,7 @@ struct ClientGroup {
   std::vector<int64_t> limits = {};
   // Which of the global models the clients were dealt: 0 but in lanes, see Needs::lanes.
   int64_t model = 0;
+  bool squared_losses = false;  // whether ClientOutcome::squared_loss is asked for
 
   int64_t size() const { return static_cast<int64_t>(ids.size()); }
   int64_t limit(int64_t k) const { return limits.empty() ? 0 : limits[static_cast<size_t>(k)]; }
@@ -160,6 +167,16 @@ struct Sum {
   }
 };
 
+// What a client's task takes beside that of a client that does the job's local steps with the whole
+// model, for the counts of bytes and for virtual time. Real time may differ.
+struct TaskCost {
+  double steps = 1;         // how often it does its local steps in an exchange
+  double compute = 1;       // of such a step
+  double down = 1, up = 1;  // of the bytes
+  // How often it goes through all its samples in a round beside that, with gradients and without.
+  double full_gradients = 0, full_losses = 0;
+};
+
 // A client's own model, for evaluation: one row, or several whose predicted probabilities are
 // averaged.
 struct PersonalModel {
@@ -175,6 +192,9 @@ class Algorithm {
     const Network& network;
     int64_t clients;  // N, those that may train; their ids are below clients + holdout-clients
     int64_t samples;  // that they hold
+    // The seconds per sample of each client's device, by id, where the job has devices; for the
+    // constructor only.
+    std::function<std::vector<double>()> client_speeds = {};
   };
 
   virtual ~Algorithm() = default;
@@ -188,6 +208,12 @@ class Algorithm {
 
   // On the client.
   virtual Update train(ClientGroup& group, const GlobalModel& global) const = 0;
+
+  // What the client's task of this round takes, by the job alone. On rank 0.
+  virtual TaskCost task_cost(int64_t client, int64_t round) const {
+    (void)client, (void)round;
+    return {};
+  }
 
   // On the server; not called for a sum without accepted clients.
   virtual void aggregate(ServerState& server, const Sum& sum) const = 0;

@@ -2,6 +2,7 @@
 
 #include <torch/csrc/autograd/autograd.h>
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 namespace fl_sim {
@@ -28,6 +29,12 @@ void copy_back(const torch::Tensor& values, const std::function<std::span<float>
 }
 
 }  // namespace
+
+double sum_of_squares(const DirectPass& pass) {
+  double sum = 0;
+  for (int64_t n = 0; n < pass.batch(); ++n) sum += std::pow(pass.sample_loss(n), 2);
+  return sum;
+}
 
 BatchPass::BatchPass(const Setup& setup, const ClientGroup& group, Batches batches,
                      const std::string& dropout, int64_t round)
@@ -151,7 +158,11 @@ Weights& BatchPass::training_weights(const torch::Tensor& rows, const torch::Ten
   return *weights_;
 }
 
-torch::Tensor BatchPass::client_losses(const torch::Tensor& sample_losses) const {
+torch::Tensor BatchPass::client_losses(const torch::Tensor& sample_losses) {
+  if (keeps_squares_) {
+    const torch::Tensor squares = sample_losses.detach().to(torch::kFloat64).square();
+    squares_ = (batch().ragged ? squares.mul(batches_.mask(step_)) : squares).sum(0);
+  }
   return batch().ragged ? sample_losses.mul(batches_.mask(step_)).sum(0).div(batches_.sizes(step_))
                         : sample_losses.mean(0);
 }
@@ -162,6 +173,7 @@ torch::Tensor BatchPass::direct_gradient(const torch::Tensor& rows, torch::Tenso
   const float* row = rows.data_ptr<float>();
   pass.forward(row);
   const double mean = pass.loss();
+  if (keeps_squares_) squares_ = torch::full({1}, sum_of_squares(pass), torch::kFloat64);
   if (loss) {
     Scored scored = describe();
     const int64_t classes = std::ssize(pass.scores(0));

@@ -39,6 +39,9 @@ struct LossRule {
   explicit operator bool() const { return static_cast<bool>(hook); }
 };
 
+// Of the samples' losses, after forward().
+double sum_of_squares(const DirectPass& pass);
+
 class BatchPass {
  public:
   struct Setup {
@@ -70,6 +73,10 @@ class BatchPass {
   // rows -= lr * gradient, without gradient rows: by autograd. Returns the losses [A].
   torch::Tensor descend(const torch::Tensor& rows, double lr);
 
+  // From now on gradient() and descend() keep the sums of the samples' squared losses, [A].
+  void keep_squares() { keeps_squares_ = true; }
+  const torch::Tensor& squares() const { return squares_; }
+
   // Scores at rows [A, P], as in evaluation: without dropout and by running statistics.
   Scored forward(const torch::Tensor& rows, bool representation);
 
@@ -85,7 +92,7 @@ class BatchPass {
   Scored describe() const;
   void prepare(Weights& weights);
   Weights& training_weights(const torch::Tensor& rows, const torch::Tensor& gradients);
-  torch::Tensor client_losses(const torch::Tensor& sample_losses) const;
+  torch::Tensor client_losses(const torch::Tensor& sample_losses);
   torch::Tensor direct_gradient(const torch::Tensor& rows, torch::Tensor& gradients,
                                 const LossRule& loss);
 
@@ -95,6 +102,8 @@ class BatchPass {
   torch::TensorOptions options_;  // of rows
   bool direct_;
   Pass main_, other_;  // forward() must not overwrite what the next gradient needs
+  bool keeps_squares_ = false;
+  torch::Tensor squares_;
   std::vector<Rng> streams_;
   std::vector<int64_t> ids_;
   int64_t step_ = 0;

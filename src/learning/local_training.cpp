@@ -62,6 +62,7 @@ torch::Tensor folded_part(const AffineCorrection& affine, double lr) {
 ClientGroup reordered(const ClientGroup& group, const std::vector<int64_t>& from) {
   const torch::Tensor index = torch::tensor(from, torch::kInt64).to(group.rows.device());
   ClientGroup result{.ids = {}, .data = group.data, .seed = group.seed, .model = group.model};
+  result.squared_losses = group.squared_losses;
   for (const int64_t i : from) {
     result.ids.push_back(group.ids[static_cast<size_t>(i)]);
     if (!group.fresh.empty()) result.fresh.push_back(group.fresh[static_cast<size_t>(i)]);
@@ -238,6 +239,15 @@ Update LocalTraining::run_sorted(ClientGroup& group, const GlobalModel& global,
   torch::Tensor losses =
       torch::zeros({longest, clients}, direct ? options.dtype(torch::kFloat64) : options);
 
+  torch::Tensor squares;  // [steps, G]
+  if (group.squared_losses && longest > 0) {
+    squares = torch::zeros({longest, clients}, options.dtype(torch::kFloat64));
+    passes[0].keep_squares();
+  }
+  const auto keep_squares = [&](int64_t step, int64_t active) {
+    if (squares.defined()) squares[step].narrow(0, 0, active).copy_(passes[0].squares());
+  };
+
   for (int64_t index = 0; index < longest; ++index) {
     Interruption::get().at_step();
     for (BatchPass& pass : passes) pass.select(index);
@@ -248,6 +258,7 @@ Update LocalTraining::run_sorted(ClientGroup& group, const GlobalModel& global,
       DirectPass& pass = main.direct();
       pass.forward(row);
       losses.data_ptr<double>()[index] = pass.loss();
+      if (squares.defined()) squares.data_ptr<double>()[index] = sum_of_squares(pass);
       fold.row = row;
       pass.backward(row, fold);
       continue;
@@ -255,6 +266,7 @@ Update LocalTraining::run_sorted(ClientGroup& group, const GlobalModel& global,
     const torch::Tensor whole = group.rows.narrow(0, 0, active);
     if (plain) {
       losses[index].narrow(0, 0, active).copy_(main.descend(whole, lr));
+      keep_squares(index, active);
       continue;
     }
 
@@ -270,6 +282,7 @@ Update LocalTraining::run_sorted(ClientGroup& group, const GlobalModel& global,
       place = rule.at(step);
     }
     losses[index].narrow(0, 0, active).copy_(main.gradient(place, step.gradients, loss));
+    keep_squares(index, active);
     torch::NoGradGuard no_grad;
     if (rule.gradient) rule.gradient(step);
     if (corrected) apply(affine, step);
@@ -288,6 +301,7 @@ Update LocalTraining::run_sorted(ClientGroup& group, const GlobalModel& global,
   update.set_delta_norms(update.delta, trained);
   losses = losses.to(torch::kFloat64).cpu();
   const double* loss_log = losses.data_ptr<double>();
+  if (squares.defined()) squares = squares.sum(0).cpu();  // a client's later steps are 0
   for (int64_t c = 0; c < clients; ++c) {
     double total = 0;
     int64_t seen = 0;
@@ -301,6 +315,8 @@ Update LocalTraining::run_sorted(ClientGroup& group, const GlobalModel& global,
     client.samples_seen = seen;
     if (own > 0) {
       client.loss = total / static_cast<double>(seen);
+      if (squares.defined())
+        client.squared_loss = squares[c].item<double>() / static_cast<double>(seen);
       client.loss_before = loss_log[c];
       client.loss_after = loss_log[(own - 1) * clients + c];
     }

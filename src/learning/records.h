@@ -17,7 +17,8 @@ constexpr double kNotMeasured = std::numeric_limits<double>::quiet_NaN();
 // What became of a client that was drawn. A straggler that came late is left out; a partial one did
 // a part of its work, which counts; a lost one never answered. Where a client's own model diverged,
 // it stays as it was, and what the client gave to the global one counts. In virtual time an offline
-// client could not be reached any more, and others were enough without one that was not needed.
+// client could not be reached any more, and others were enough without one that was not needed. In
+// an asynchronous run an update of a stale one would have been too old.
 enum class ClientStatus : int64_t {
   kTrained = 0,
   kDiverged = 1,
@@ -26,6 +27,7 @@ enum class ClientStatus : int64_t {
   kLost = 4,
   kPersonalDiverged = 5,
   kOffline = 6,
+  kStale = 7,
   kNotNeeded = 8
 };
 
@@ -40,11 +42,12 @@ struct ClientOutcome {
   // The sum of the weights that its gradients have in its delta, ||a_k||_1 (Wang et al. 2020): its
   // number of steps without momentum.
   double step_weight = 0;
-  double loss = kNotMeasured;         // mean over all samples seen
-  double loss_before = kNotMeasured;  // on its first batch, with the weights it received
-  double loss_after = kNotMeasured;   // on its last batch, before the last step
-  double delta_norm = kNotMeasured;   // l2 norm of the trainable part of its delta, as trained
-  double sent_norm = kNotMeasured;    // the same as it is sent, after the job's transforms
+  double loss = kNotMeasured;          // mean over all samples seen
+  double squared_loss = kNotMeasured;  // mean of samples' squared losses, where a sampler asks
+  double loss_before = kNotMeasured;   // on its first batch, with the weights it received
+  double loss_after = kNotMeasured;    // on its last batch, before the last step
+  double delta_norm = kNotMeasured;    // l2 norm of the trainable part of its delta, as trained
+  double sent_norm = kNotMeasured;     // the same as it is sent, after the job's transforms
 
   // Numbers of the algorithm and the transforms, as Needs::scalars names them.
   static constexpr int64_t kScalars = 8;
@@ -70,16 +73,30 @@ struct ClientRecord : ClientOutcome {
   double download_seconds = kNotMeasured, compute_seconds = kNotMeasured,
          upload_seconds = kNotMeasured;
   double joules = kNotMeasured;  // of the task, where the job asks for it
+  // Of an asynchronous run: the number of the task (-1: there are none), the version of the model
+  // that it started from, and how many versions were made meanwhile. `round` is the version that it
+  // helped to make.
+  int64_t dispatch = -1, base_version = 0, staleness = 0;
+
+  // The round whose model it trained from.
+  int64_t began_in() const { return dispatch < 0 ? round : base_version + 1; }
 
   bool is(ClientStatus what) const { return status == static_cast<int64_t>(what); }
   bool answers() const {  // in time
     return !is(ClientStatus::kLost) && !is(ClientStatus::kStraggler) &&
-           !is(ClientStatus::kOffline) && !is(ClientStatus::kNotNeeded);
+           !is(ClientStatus::kOffline) && !is(ClientStatus::kNotNeeded) &&
+           !is(ClientStatus::kStale);
   }
   bool counts() const {  // in the sum
     return is(ClientStatus::kTrained) || is(ClientStatus::kPartial) ||
            is(ClientStatus::kPersonalDiverged);
   }
+};
+
+// What a client says that was asked before the cohort was drawn.
+struct Answer {
+  int64_t client = 0;
+  double value = kNotMeasured;
 };
 
 // One client's evaluation of the model after a round, on samples that it did not train with.
@@ -138,12 +155,17 @@ struct VirtualRound {
   int64_t finished = 0;          // of them, sooner or later
   int64_t offline = 0;           // that could not be reached any more
   int64_t not_needed = 0;        // without whom others were enough, or all were too few
+  // Of an asynchronous run, where a round makes a version of the model: updates that were too old,
+  // and how old those are that count, in versions.
+  int64_t stale = 0;
+  double staleness_mean = kNotMeasured, staleness_max = kNotMeasured;
   // What those did and carried whose updates do not count.
   int64_t wasted_samples = 0, wasted_bytes_down = 0, wasted_bytes_up = 0;
   // Energy of all tasks, and of those; where the job asks for it.
   double joules = kNotMeasured, wasted_joules = kNotMeasured;
 
   bool measured() const { return end >= 0; }
+  bool asynchronous() const { return staleness_max >= 0; }
 
   // Both together; the times are those of the later one.
   VirtualRound& operator+=(const VirtualRound& later) {
@@ -157,6 +179,7 @@ struct VirtualRound {
     finished += later.finished;
     offline += later.offline;
     not_needed += later.not_needed;
+    stale += later.stale;
     wasted_samples += later.wasted_samples;
     wasted_bytes_down += later.wasted_bytes_down;
     wasted_bytes_up += later.wasted_bytes_up;

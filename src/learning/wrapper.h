@@ -19,6 +19,9 @@ class Wrapper : public Algorithm {
   Update train(ClientGroup& group, const GlobalModel& global) const override {
     return inner_->train(group, global);
   }
+  TaskCost task_cost(int64_t client, int64_t round) const override {
+    return inner_->task_cost(client, round);
+  }
   void aggregate(ServerState& server, const Sum& sum) const override {
     inner_->aggregate(server, sum);
   }

@@ -38,6 +38,13 @@ class ForwardError : public Error {
   std::string reason_;
 };
 
+// A linear or convolutional layer of a chain, see Network::chain(): indices of the layout.
+struct ChainLayer {
+  int64_t weight = 0;  // [out, in] or [out, in, kernel, kernel]
+  int64_t bias = -1;   // [out]; -1: none
+  int64_t places = 1;  // where a sample meets it: once, or at each pixel of the output
+};
+
 // Plug-ins live in src/plugins/models/.
 class Network {
  public:
@@ -80,6 +87,11 @@ class Network {
   // The names of the parameters that make the head; the rest is the body. Unless overridden, those
   // that share the last trainable parameter's prefix: the last layer's.
   virtual std::vector<std::string> head() const;
+
+  // The layers, where each takes what the one before gives, with nothing but functions between
+  // that make 0 of 0, each of its own unit: then units of hidden layers can be left out, see
+  // learning/sub_models.h. They have all of the parameters. Empty: it is no such chain.
+  virtual std::vector<ChainLayer> chain() const { return {}; }
 
   // The numbers that a new model starts with: a row [P] float32.
   virtual torch::Tensor initial_row(Rng& rng) const { return layout_.initial_row(rng); }

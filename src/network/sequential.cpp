@@ -30,11 +30,13 @@ void Sequential::conv2d(const std::string& name, int64_t out, int64_t kernel,
   FL_CHECK(options.stride >= 1, name, ": stride is ", options.stride, " (must be at least 1)");
   FL_CHECK(options.groups == 1, name, ": a sequential network has no convolutions in ",
            options.groups, " groups; derive from Network for one");
-  layers_.emplace_back(Conv2d(layout_, name, shape_[0], out, kernel, options));
+  const Conv2d layer(layout_, name, shape_[0], out, kernel, options);
+  layers_.emplace_back(layer);
   const auto after = [&](int64_t size) {
     return (size + 2 * options.padding - kernel) / options.stride + 1;
   };
   shape_ = std::vector<int64_t>{out, after(shape_[1]), after(shape_[2])};
+  chain_.push_back({layer.weight(), layer.bias(), shape_[1] * shape_[2]});
 }
 
 void Sequential::max_pool2d(int64_t size) {
@@ -46,7 +48,9 @@ void Sequential::max_pool2d(int64_t size) {
 void Sequential::linear(const std::string& name, int64_t out) {
   const int64_t in = c10::multiply_integers(shape_);
   if (shape_.size() > 1) layers_.emplace_back(Flatten());
-  layers_.emplace_back(Linear(layout_, name, in, out));
+  const Linear layer(layout_, name, in, out);
+  layers_.emplace_back(layer);
+  chain_.push_back({layer.weight(), layer.bias(), 1});
   shape_ = {out};
 }
 

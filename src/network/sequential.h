@@ -41,6 +41,7 @@ class Sequential : public Network {
     return Network::loss(output, labels);
   }
   std::unique_ptr<DirectPass> direct_pass(int64_t batch_size) const final;
+  std::vector<ChainLayer> chain() const final { return chain_; }
 
  protected:
   explicit Sequential(std::vector<int64_t> sample_shape)
@@ -60,6 +61,7 @@ class Sequential : public Network {
 
   std::vector<int64_t> sample_shape_, shape_;  // of what goes into the network, of what comes out
   std::vector<Layer> layers_;
+  std::vector<ChainLayer> chain_;
 };
 
 }  // namespace fl_sim

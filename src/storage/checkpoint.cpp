@@ -33,6 +33,7 @@ constexpr const char* kFormat = "fl_sim checkpoint";
 constexpr const char* kManifest = "manifest";
 constexpr const char* kPrefix = "round-";
 constexpr const char* kServer = "server.h5";
+constexpr const char* kVersions = "/server/versions";  // of the model, by number
 
 std::string hexadecimal(uLong number) {
   char digits[9];
@@ -144,6 +145,11 @@ void write_server(Hdf5File& file, const ServerState& server) {
   write_state(file, "/server/shared", server.shared);
   write_state(file, "/server/hidden", server.hidden);
   write_state(file, "/server/memory", server.memory);
+  for (const auto& [version, model] : server.versions) {
+    const std::string group = message(kVersions, "/", version);
+    write_tensor(file, group + "/weights", model.weights);
+    write_state(file, group + "/shared", model.shared);
+  }
 }
 
 ServerState read_server(const std::string& where) {
@@ -157,6 +163,13 @@ ServerState read_server(const std::string& where) {
   server.shared = read_state(file, where, "/server/shared");
   server.hidden = read_state(file, where, "/server/hidden");
   server.memory = read_state(file, where, "/server/memory");
+  if (!file.has(kVersions)) return server;
+  for (const std::string& name : file.names(kVersions)) {
+    const std::string group = message(kVersions, "/", name);
+    GlobalModel& model = server.versions[std::stoll(name)];
+    model.weights = read_tensor(file, where, group + "/weights");
+    model.shared = read_state(file, where, group + "/shared");
+  }
   return server;
 }
 

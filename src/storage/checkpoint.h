@@ -2,6 +2,7 @@
 //
 //   <folder>/round-<r>/server.h5     the server's state: /server/round, after which it was taken;
 //                                    /server/weights, /server/shared/..., /server/hidden/...,
+//                                    and in an asynchronous run /server/versions/<v>/...,
 //                                    tensors, each with its `type`
 //   <folder>/round-<r>/rank-<k>.h5   of the clients whose state rank k held: /clients/id [n] and
 //                                    /clients/state [n, length]

@@ -179,6 +179,21 @@ void metric_columns(Io& io, Rounds& rounds, const std::set<std::string>& asked) 
       "/rounds/test_class_f1", rounds, [](auto& round) -> auto& { return round.metrics.class_f1; });
 }
 
+// Of asynchronous runs.
+template <class Io, class Rounds>
+void staleness_columns(Io& io, Rounds& rounds) {
+  const auto measured = [](const RoundRecord& round) { return round.virtual_time.asynchronous(); };
+  if (!Io::kReads && std::none_of(rounds.begin(), rounds.end(), measured)) return;
+  const auto column = [&](const std::string& name, auto VirtualRound::*member) {
+    io.column(
+        "/rounds/" + name,
+        rounds, [=](auto& round) -> auto& { return round.virtual_time.*member; });
+  };
+  column("stale", &VirtualRound::stale);
+  column("staleness_mean", &VirtualRound::staleness_mean);
+  column("staleness_max", &VirtualRound::staleness_max);
+}
+
 // Of runs with virtual time.
 template <class Io, class Rounds>
 void time_columns(Io& io, Rounds& rounds) {
@@ -226,6 +241,7 @@ void round_columns(Io& io, Rounds& rounds, const std::set<std::string>& asked = 
   io.column("/rounds/bytes_up", rounds, &RoundRecord::bytes_up);
   io.column("/rounds/bytes_state", rounds, &RoundRecord::bytes_state);
   time_columns(io, rounds);
+  staleness_columns(io, rounds);
   summary_columns(io, "clients", rounds, &RoundRecord::clients, asked);
   summary_columns(io, "personal", rounds, &RoundRecord::personal, asked);
   summary_columns(io, "holdout", rounds, &RoundRecord::holdout_clients, asked);
@@ -276,9 +292,13 @@ void evaluation_columns(Io& io, Evaluations& evaluations, const std::set<std::st
   io.column("/evaluations/seconds", evaluations, &ClientEvaluation::seconds);
 }
 
-// `timed`: the run has virtual time; `powered`: it counts energy.
+// What a run has beside: virtual time, energy, and versions of the model instead of rounds.
+struct Further {
+  bool timed, powered, asynchronous;
+};
+
 template <class Io, class Clients>
-void client_columns(Io& io, const std::vector<std::string>& scalars, bool timed, bool powered,
+void client_columns(Io& io, const std::vector<std::string>& scalars, const Further& has,
                     Clients& clients) {
   io.column("/clients/round", clients, &ClientRecord::round);
   io.column("/clients/client", clients, &ClientRecord::client);
@@ -294,14 +314,19 @@ void client_columns(Io& io, const std::vector<std::string>& scalars, bool timed,
   io.column("/clients/delta_norm", clients, &ClientRecord::delta_norm);
   io.column("/clients/seconds", clients, &ClientRecord::seconds);
   io.column("/clients/model", clients, &ClientRecord::model);
-  if (timed) {
+  if (has.timed) {
     io.column("/clients/start_seconds", clients, &ClientRecord::start_seconds);
     io.column("/clients/finish_seconds", clients, &ClientRecord::finish_seconds);
     io.column("/clients/download_seconds", clients, &ClientRecord::download_seconds);
     io.column("/clients/compute_seconds_virtual", clients, &ClientRecord::compute_seconds);
     io.column("/clients/upload_seconds", clients, &ClientRecord::upload_seconds);
   }
-  if (powered) io.column("/clients/joules", clients, &ClientRecord::joules);
+  if (has.asynchronous) {
+    io.column("/clients/dispatch", clients, &ClientRecord::dispatch);
+    io.column("/clients/base_version", clients, &ClientRecord::base_version);
+    io.column("/clients/staleness", clients, &ClientRecord::staleness);
+  }
+  if (has.powered) io.column("/clients/joules", clients, &ClientRecord::joules);
   for (size_t i = 0; i < scalars.size(); ++i) {
     io.column(
         "/clients/" + scalars[i],
@@ -323,7 +348,7 @@ const std::set<std::string>& own_client_columns() {
   static const std::set<std::string> names = [] {
     Names io;
     std::vector<ClientRecord> none;
-    client_columns(io, {}, true, true, none);
+    client_columns(io, {}, {true, true, true}, none);
     return io.take();
   }();
   return names;
@@ -435,22 +460,28 @@ std::vector<RoundRecord> read_rounds(const Hdf5File& file) {
 
 void write_clients(Hdf5File& file, const RecordLog<ClientRecord>& clients,
                    const std::vector<std::string>& scalars) {
-  const bool timed = clients.size() > 0 && !std::isnan(clients.read(0, 1)[0].start_seconds);
-  const bool powered = clients.size() > 0 && !std::isnan(clients.read(0, 1)[0].joules);
-  write_blocks(file, clients, [&](Writer& io, auto& records) {
-    client_columns(io, scalars, timed, powered, records);
-  });
+  Further has{.timed = false, .powered = false, .asynchronous = false};
+  if (clients.size() > 0) {
+    const ClientRecord first = clients.read(0, 1)[0];
+    has = {.timed = !std::isnan(first.start_seconds),
+           .powered = !std::isnan(first.joules),
+           .asynchronous = first.dispatch >= 0};
+  }
+  write_blocks(file, clients,
+               [&](Writer& io, auto& records) { client_columns(io, scalars, has, records); });
   static_assert(static_cast<int64_t>(ClientStatus::kTrained) == 0 &&
                 static_cast<int64_t>(ClientStatus::kNotNeeded) == 8);
   file.write_attribute("/clients/status", "codes",
                        "0 trained, 1 diverged, 2 straggler left out, 3 straggler's part counted, "
-                       "4 lost, 5 trained but its own model diverged, 6 offline, 8 not needed");
+                       "4 lost, 5 trained but its own model diverged, 6 offline, 7 too old, "
+                       "8 not needed");
 }
 
 void read_clients(const Hdf5File& file, const std::vector<std::string>& scalars,
                   RecordLog<ClientRecord>& clients) {
-  read_blocks(file, "/clients", clients,
-              [&](Reader& io, auto& records) { client_columns(io, scalars, true, true, records); });
+  read_blocks(file, "/clients", clients, [&](Reader& io, auto& records) {
+    client_columns(io, scalars, {true, true, true}, records);
+  });
 }
 
 void write_evaluations(Hdf5File& file, const RecordLog<ClientEvaluation>& evaluations,

@@ -13,7 +13,9 @@ class EmnistCnn final : public Network {
         dropout1_(0.25),
         fc1_(layout_, "fc1", 64 * pooled(setup.input_shape[1]) * pooled(setup.input_shape[2]), 128),
         dropout2_(0.5),
-        fc2_(layout_, "fc2", 128, setup.outputs) {}
+        fc2_(layout_, "fc2", 128, setup.outputs),
+        height_(setup.input_shape[1]),
+        width_(setup.input_shape[2]) {}
 
   static PluginInfo describe() {
     return {.summary = "two 3x3 convolutions, a hidden layer of 128 units and dropout (Reddi 2021)",
@@ -43,6 +45,13 @@ class EmnistCnn final : public Network {
     return fc2_(weights, representation);
   }
 
+  std::vector<ChainLayer> chain() const override {
+    return {{conv1_.weight(), conv1_.bias(), (height_ - 2) * (width_ - 2)},
+            {conv2_.weight(), conv2_.bias(), (height_ - 4) * (width_ - 4)},
+            {fc1_.weight(), fc1_.bias()},
+            {fc2_.weight(), fc2_.bias()}};
+  }
+
  private:
   // What two convolutions and the pooling leave of a side.
   static int64_t pooled(int64_t size) { return (size - 4) / 2; }
@@ -52,6 +61,7 @@ class EmnistCnn final : public Network {
   Linear fc1_;
   Dropout dropout2_;
   Linear fc2_;
+  int64_t height_, width_;
 };
 
 FL_REGISTER(Network, "emnist-cnn", EmnistCnn);

@@ -18,7 +18,9 @@ class Vgg11 final : public Network {
              512 * (setup.input_shape[1] / 32) * (setup.input_shape[2] / 32), 512),
         fc2_(layout_, "classifier.4", 512, 512),
         fc3_(layout_, "classifier.6", 512, setup.outputs),
-        dropout_(setup.job.get<double>("vgg11.dropout")) {}
+        dropout_(setup.job.get<double>("vgg11.dropout")),
+        height_(setup.input_shape[1]),
+        width_(setup.input_shape[2]) {}
 
   static PluginInfo describe() {
     return {.summary = "VGG-11 for CIFAR, hidden layers of 512 units, no normalisation",
@@ -55,6 +57,18 @@ class Vgg11 final : public Network {
     return fc3_(weights, representation);
   }
 
+  std::vector<ChainLayer> chain() const override {
+    std::vector<ChainLayer> layers;
+    int64_t height = height_, width = width_;
+    for (const Stage& stage : convolutions_) {
+      layers.push_back({stage.conv.weight(), stage.conv.bias(), height * width});
+      if (stage.pool) height /= 2, width /= 2;
+    }
+    for (const Linear* layer : {&fc1_, &fc2_, &fc3_})
+      layers.push_back({layer->weight(), layer->bias()});
+    return layers;
+  }
+
  private:
   struct Stage {
     Conv2d conv;
@@ -84,6 +98,7 @@ class Vgg11 final : public Network {
   std::vector<Stage> convolutions_;
   Linear fc1_, fc2_, fc3_;
   Dropout dropout_;
+  int64_t height_, width_;
 };
 
 FL_REGISTER(Network, "vgg11", Vgg11);

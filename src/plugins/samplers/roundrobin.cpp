@@ -52,6 +52,8 @@ class RoundRobin final : public Sampler {
     return cohort;
   }
 
+  bool biased() const override { return true; }
+
   void learn(State& memory, std::span<const ClientRecord> records) const override {
     int64_t* turns = memory.at(kTurns).data_ptr<int64_t>();
     for (const ClientRecord& record : records) ++turns[record.client];

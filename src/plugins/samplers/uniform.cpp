@@ -2,18 +2,17 @@
 // McMahan et al., AISTATS 2017, Algorithm 1 ("random set of m clients"); drawn by R. W. Floyd's
 // algorithm (Bentley & Floyd, "A sample of brilliance", CACM 1987) in time and memory of the
 // cohort, not of the population.
-#include <algorithm>
-#include <set>
-
 #include "base/check.h"
-#include "learning/sampler.h"
+#include "learning/selection.h"
 
 namespace fl_sim {
 namespace {
 
 class Uniform final : public Sampler {
  public:
-  explicit Uniform(const Setup& setup) {
+  explicit Uniform(const Setup& setup)
+      : unbiased_(setup.job.get<std::string>("uniform.weights") == "unbiased"),
+        by_samples_(unbiased_ && Shares::by_samples(setup.job, "sampler uniform, unbiased,")) {
     const auto cohort = setup.job.get<int64_t>("cohort");
     const auto holdout = setup.job.get<int64_t>("holdout-clients");
     FL_CHECK(cohort >= 1 && cohort <= setup.clients, "cohort is ", cohort, " (must be 1 to ",
@@ -27,21 +26,38 @@ class Uniform final : public Sampler {
         .source =
             "McMahan et al., Communication-efficient learning of deep networks from "
             "decentralized data, AISTATS 2017, Algorithm 1",
-        .rule = "Every set of `cohort` distinct clients is equally likely, in every round anew."};
+        .rule =
+            "Every set of `cohort` distinct clients is equally likely, in every round anew. "
+            "`weights cohort`: the mean over those that were drawn, by the job's weighting; with "
+            "weighting samples a ratio of two sums, which is biased a little where clients "
+            "differ. `weights unbiased` is scheme II of Li et al. (On the convergence of FedAvg "
+            "on non-IID data, ICLR 2020): client k weighs (N / cohort) p_k, so that E[sum_k "
+            "weight_k x_k] = sum_k p_k x_k; a cohort's weights need not come to 1.",
+        .options = {{.name = "weights",
+                     .default_value = "cohort",
+                     .meaning = "the mean over the cohort, or what is that over all clients on "
+                                "average",
+                     .choices = {"cohort", "unbiased"}}}};
   }
 
   std::vector<Drawn> sample(const SampleRequest& request, Rng& rng) const override {
-    const int64_t candidates = request.candidates.size();
-    std::set<int64_t> chosen;  // places
-    for (int64_t last = std::max<int64_t>(candidates - request.cohort, 0); last < candidates;
-         ++last) {
-      // Among 0..last; what is taken already stands for `last`, which cannot be.
-      if (!chosen.insert(rng.below(last + 1)).second) chosen.insert(last);
-    }
     std::vector<Drawn> cohort;
-    for (const int64_t place : chosen) cohort.push_back({request.candidates.id(place)});
+    for (const int64_t place : draw_places(request.candidates.size(), request.cohort, rng))
+      cohort.push_back({request.candidates.id(place)});
+    if (!unbiased_ || cohort.empty()) return cohort;
+    const Shares shares(request, by_samples_);
+    const double times =
+        static_cast<double>(request.candidates.size()) / static_cast<double>(cohort.size());
+    for (Drawn& one : cohort) one.weight = times * shares.of(one.client);
     return cohort;
   }
+
+  bool weighs() const override { return unbiased_; }
+  bool draws_anytime() const override { return !unbiased_; }
+  bool estimates_sum() const override { return unbiased_; }
+
+ private:
+  bool unbiased_, by_samples_;
 };
 
 FL_REGISTER(Sampler, "uniform", Uniform);

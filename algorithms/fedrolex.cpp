@@ -1,0 +1,76 @@
+// FedRolex: narrow models as HeteroFL's, whose units are a window that rolls on by one each round,
+// so that all units are trained alike.
+// Alam et al., "FedRolex: Model-heterogeneous federated learning with rolling sub-model
+// extraction", NeurIPS 2022, Algorithm 1.
+#include "fl_sim.h"
+#include "learning/sub_models.h"
+
+namespace fl_sim {
+
+class FedRolex final : public Algorithm {
+ public:
+  explicit FedRolex(const Setup& setup)
+      : local_(setup),
+        optimizer_(setup),
+        models_(setup, {.algorithm = "fedrolex", .units = window}) {
+    FL_CHECK(local_.optimizer().adam() || !setup.job.get<bool>("local.keep-momentum"),
+             "local.keep-momentum is on, but fedrolex's clients train other parts of the model in "
+             "each round (leave it off)");
+  }
+
+  static PluginInfo describe() {
+    return {
+        .summary = "clients train narrow models, a window of units that rolls on",
+        .source =
+            "Alam et al., FedRolex: Model-heterogeneous federated learning with rolling sub-model "
+            "extraction, NeurIPS 2022, Algorithm 1",
+        .rule =
+            "in round t client k trains units t-1, t, ... of the n of each hidden layer, ceil(r_k "
+            "n) "
+            "of them, behind the last one the first; otherwise as heterofl. All widths 1 are "
+            "fedavg.",
+        .defaults = {{"weighting", "uniform"}},
+        .reads = SubModels::keys({"width.scaler"}),
+        .example = "--algorithm fedrolex --width.levels 1,0.5,0.25 --model 2nn",
+        .family = "global"};
+  }
+
+  Needs needs() const override {
+    Needs needs = local_.needs();
+    needs.scalars = {"width"};
+    needs.parts = !models_.whole();
+    return needs;
+  }
+
+  void init(ServerState& server) const override { optimizer_.init(server); }
+
+  Update train(ClientGroup& group, const GlobalModel& global) const override {
+    return models_.train(local_, group, global);
+  }
+
+  void aggregate(ServerState& server, const Sum& sum) const override {
+    optimizer_.step(server, models_.mean(sum));
+  }
+
+  TaskCost task_cost(int64_t client, int64_t round) const override {
+    return models_.cost(client, round);
+  }
+
+  std::vector<std::string> warnings() const override { return models_.warnings(); }
+
+ private:
+  static std::vector<int64_t> window(const SubModels::Choice& choice) {
+    std::vector<int64_t> units;
+    for (int64_t i = 0; i < choice.kept; ++i)
+      units.push_back((choice.round - 1 + i) % choice.units);
+    return units;
+  }
+
+  LocalTraining local_;
+  ServerOptimizer optimizer_;
+  SubModels models_;
+};
+
+FL_REGISTER(Algorithm, "fedrolex", FedRolex);
+
+}  // namespace fl_sim

@@ -1,0 +1,118 @@
+// Without rounds: fedbuff, fedasync.
+#include "commands/selftest/asynchronous.h"
+
+#include <memory>
+#include <utility>
+
+#include "base/check.h"
+#include "engine/async_timetable.h"
+
+namespace fl_sim::selftest {
+namespace {
+
+// Of each number of versions, 1, 2, ..., the weight.
+Result weights(const Pulls& pulls, const std::vector<double>& expected) {
+  std::vector<Result> results;
+  for (size_t versions = 1; versions <= expected.size(); ++versions) {
+    const double actual = weight_after(pulls, static_cast<int64_t>(versions));
+    results.push_back(compare({actual}, {expected[versions - 1]}, 1e-7));  // weights are floats
+    results.back().note = message("version ", versions);
+  }
+  return all_of(results);
+}
+
+Pulls with(const std::string& algorithm, const std::string& lines) {
+  return {.algorithm = algorithm, .lines = lines};
+}
+
+}  // namespace
+
+Experiment experiment_of(const Pulls& pulls, int64_t rounds) {
+  Problem problem;
+  problem.start = Vector(0.0, 1);
+  problem.cohorts.emplace_back();
+  for (size_t k = 0; k < pulls.targets.size(); ++k) {
+    problem.clients.push_back({{.a = Vector(pulls.targets[k], 1), .curvature = Vector(1.0, 1)}});
+    problem.cohorts[0].push_back(static_cast<int64_t>(k));
+  }
+  Experiment e =
+      experiment_of(problem, pulls.algorithm,
+                    message("devices = uniform\nlocal.lr = ", pulls.lr, "\n", pulls.lines), rounds);
+  e.sampler = make<Sampler>("uniform", {e.job, e.partition.clients()});
+  const std::vector<double> seconds = pulls.seconds;
+  e.devices = std::make_unique<FixedDevices>(
+      e.job, [seconds](int64_t client, int64_t) { return seconds[static_cast<size_t>(client)]; });
+  return e;
+}
+
+double weight_after(const Pulls& pulls, int64_t rounds) {
+  Experiment e = experiment_of(pulls, rounds);
+  return run(e).weights[0];
+}
+
+namespace {
+
+// Who arrives when is in tests/async_test.cpp. By the arrivals of durations 2, 3, 5 s and a buffer
+// of two: w+ = w + 1/2 sum s (a - w_base) / 2.
+FL_SELFTEST("fedbuff", "closed form", "seven versions of three clients, all updates alike", [] {
+  return weights(with("fedbuff", "async.buffer = 2\nasync.staleness = constant"),
+                 {.25, 1.25, 1.375, .9375, 1.28125, .9765625, 1.412109375});
+});
+FL_SELFTEST("fedbuff", "closed form", "seven versions, weighted by (1+t)^-1/2", [] {
+  return weights(with("fedbuff", "async.buffer = 2"), {.25, .9571067812, 1.0454951288, .7727475644,
+                                                       1.0271321953, .8105220811, 1.1334253069});
+});
+FL_SELFTEST(
+    "fedbuff", "equals",
+    "equal durations and as many clients as make a version: FedAvg, bit for bit", [] {
+      Pulls pulls{.targets = {0, 1, 4, -2, 7}, .seconds = {1, 1, 1, 1, 1}};
+      pulls.lines = "async.buffer = 3\nlocal.epochs = 2";
+      Pulls rounds = pulls;
+      rounds.algorithm = "fedavg";
+      rounds.lines = "weighting = uniform\nlocal.epochs = 2";
+      const auto result = [](const Pulls& of) {
+        Experiment e = experiment_of(of, 6);
+        e.job.set("cohort", "3");
+        return Vector(run(e).weights[0], 1);
+      };
+      return all_of({compare(result(pulls), result(rounds), 0), differ(result(pulls), {0}, 0.01)});
+    });
+FL_SELFTEST("fedasync", "closed form", "eight versions, a share of 0.6 of each model", [] {
+  return weights(with("fedasync", "fedasync.rho = 0\nasync.staleness = constant"),
+                 {0, .3, .12, 1.248, .8892, .39168, .274176, .5271744});
+});
+FL_SELFTEST("fedasync", "closed form", "eight versions, 0.6 (1+t)^-1/2 of each model", [] {
+  return weights(with("fedasync", "fedasync.rho = 0"),
+                 {0, .2121320344, .1221320344, .6854924240, .6579783096, .4512018260, .3158412782,
+                  .4896875680});
+});
+// Two steps of 1/2 with rho 1 on (y-4)^2/2 from 0: 2, then 2 - (2 - 4 + 2)/2 = 2; without it 3.
+FL_SELFTEST("fedasync", "closed form", "the clients' proximal term", [] {
+  Pulls pulls{.targets = {4}, .seconds = {1}, .algorithm = "fedasync"};
+  std::vector<Result> results;
+  for (const auto& [rho, w] : {std::pair{1, 2.0}, std::pair{0, 3.0}}) {
+    pulls.lines = message("local.epochs = 2\nasync.mixing = 1\nfedasync.rho = ", rho);
+    results.push_back(compare({weight_after(pulls, 1)}, {w}, 1e-9));
+  }
+  return all_of(results);
+});
+FL_SELFTEST("fedasync", "equals", "a share of 1, one client at a time: SGD over clients in turn",
+            [] {
+              const Pulls pulls =
+                  with("fedasync", "fedasync.rho = 0\nasync.mixing = 1\nasync.concurrency = 1");
+              constexpr int64_t kVersions = 9;
+              const Experiment e = experiment_of(pulls, kVersions);
+              const AsyncTimetable table(e, VirtualClock(e), {}, kVersions);
+              std::vector<double> expected;
+              double w = 0;
+              for (int64_t version = 1; version <= kVersions; ++version) {
+                const int64_t dispatch = table.version(version).due.at(0);
+                w += 0.5 *
+                     (pulls.targets[static_cast<size_t>(table.task(dispatch).time.client)] - w);
+                expected.push_back(w);
+              }
+              return weights(pulls, expected);
+            });
+
+}  // namespace
+}  // namespace fl_sim::selftest

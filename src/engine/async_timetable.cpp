@@ -1,0 +1,491 @@
+#include "engine/async_timetable.h"
+
+#include <algorithm>
+#include <cmath>
+#include <queue>
+#include <set>
+#include <tuple>
+
+#include "base/check.h"
+#include "engine/client_state.h"
+#include "engine/experiment.h"
+#include "engine/planner.h"
+
+namespace fl_sim {
+namespace {
+
+const std::vector<std::string> kAsynchronous = {"buffered", "interval"};
+const std::pair<std::string, std::vector<std::string>> kOnlyAsynchronous = {"async.protocol",
+                                                                            kAsynchronous};
+
+}  // namespace
+
+const OptionSet<AsyncOptions> AsyncOptions::kOptions(
+    1035,
+    {{&AsyncOptions::protocol,
+      {.name = "async.protocol",
+       .default_value = "rounds",
+       .meaning =
+           "rounds, or asynchronous: a new model whenever async.buffer updates have arrived, "
+           "or every async.interval seconds of what has",
+       .choices = {"rounds", "buffered", "interval"}}},
+     {&AsyncOptions::buffer,
+      {.name = "async.buffer",
+       .default_value = "10",
+       .meaning = "updates that make a new model",
+       .range = between(1, 1e9),
+       .only_with = {"async.protocol", {"buffered"}}}},
+     {&AsyncOptions::interval,
+      {.name = "async.interval",
+       .default_value = {},
+       .meaning = "virtual seconds between two models",
+       .range = {.low = 1e-6, .high = 1e9},
+       .only_with = {"async.protocol", {"interval"}}}},
+     {&AsyncOptions::concurrency,
+      {.name = "async.concurrency",
+       .default_value = "0",
+       .meaning = "clients that train at the same time; 0: as many as cohort",
+       .range = between(0, 1e9),
+       .only_with = kOnlyAsynchronous}},
+     {&AsyncOptions::source,
+      {.name = "async.source",
+       .default_value = "clock",
+       .meaning = "where staleness comes from: virtual time, or drawn uniformly from 0 to "
+                  "async.max-staleness, as Xie et al. simulate it",
+       .choices = {"clock", "drawn"},
+       .only_with = {"async.protocol", {"buffered"}}}},
+     {&AsyncOptions::staleness,
+      {.name = "async.staleness",
+       .default_value = "polynomial",
+       .meaning = "what an update weighs that is t versions old: (1+t)^-a, 1, or, as a hinge, 1 up "
+                  "to b and 1/(a(t-b)+1) beyond",
+       .choices = {"polynomial", "constant", "hinge"},
+       .only_with = kOnlyAsynchronous}},
+     {&AsyncOptions::a,
+      {.name = "async.a",
+       .default_value = "0.5",
+       .meaning = "a of async.staleness; Xie et al. have 0.5, and 10 for a hinge",
+       .range = between(0, 1e6),
+       .only_with = {"async.staleness", {"polynomial", "hinge"}}}},
+     {&AsyncOptions::b,
+      {.name = "async.b",
+       .default_value = "4",
+       .meaning = "b of a hinge; Xie et al. have 4",
+       .range = between(0, 1e9),
+       .only_with = {"async.staleness", {"hinge"}}}},
+     {&AsyncOptions::max_staleness,
+      {.name = "async.max-staleness",
+       .default_value = "-1",
+       .meaning = "versions that an update may be old; -1: any number",
+       .range = between(-1, 1e9),
+       .only_with = kOnlyAsynchronous}},
+     {&AsyncOptions::on_stale,
+      {.name = "async.on-stale",
+       .default_value = "drop",
+       .meaning =
+           "updates that are older are dropped (and not trained), or no model is made before "
+           "those have arrived that would be",
+       .choices = {"drop", "wait"},
+       .only_with = {"async.protocol", {"buffered"}}}},
+     {&AsyncOptions::normalise,
+      {.name = "async.normalise",
+       .default_value = "buffer",
+       .meaning = "the sum of weighted updates is divided by how many there are, as in FedBuff, or "
+                  "by their weights",
+       .choices = {"buffer", "weights"},
+       .only_with = kOnlyAsynchronous}},
+     {&AsyncOptions::weighting,
+      {.name = "async.weighting",
+       .default_value = "job",
+       .meaning = "of updates: the job's weighting, or unbiased: a client's share of the data over "
+                  "its share of the versions, so that fast clients count no more than slow ones",
+       .choices = {"job", "unbiased"},
+       .only_with = kOnlyAsynchronous}},
+     {&AsyncOptions::mixing,
+      {.name = "async.mixing",
+       .default_value = "0",
+       .meaning = "share of a client's model in the new one (FedAsync's alpha; needs async.buffer "
+                  "1); 0: what clients have learnt is added",
+       .range = between(0, 1),
+       .only_with = {"async.protocol", {"buffered"}}}},
+     {&AsyncOptions::keep_versions,
+      {.name = "async.keep-versions",
+       .default_value = "64",
+       .meaning = "former models that hosts keep in memory, at most: whoever starts from an older "
+                  "one is trained early (rank 0 keeps all that something is under way from)",
+       .range = between(1, 1e9),
+       .only_with = kOnlyAsynchronous,
+       .changes_results = false}}});
+
+double staleness_weight(const AsyncOptions& o, int64_t staleness) {
+  const auto t = static_cast<double>(staleness);
+  if (o.staleness == "constant") return 1;
+  if (o.staleness == "hinge") return t <= o.b ? 1 : 1 / (o.a * (t - o.b) + 1);
+  return std::pow(1 + t, -o.a);
+}
+
+// What the events of a run wait in.
+struct AsyncTimetable::Queue {
+  enum Kind { kArrives, kIsLost, kIntervalEnds };
+  using Event = std::tuple<Micros, int, int64_t>;  // when, kind, dispatch
+  std::priority_queue<Event, std::vector<Event>, std::greater<>> events;
+  std::set<int64_t> busy;        // clients in flight
+  std::multiset<int64_t> bases;  // of what is in flight
+  std::vector<int64_t> buffer;   // arrived, and not yet in a version
+  std::vector<int64_t> missing;  // lost or dropped meanwhile
+  int64_t selections = 0;        // since the last version
+  int64_t reachable = 0;         // when clients were drawn last
+};
+
+AsyncTimetable::AsyncTimetable(const Experiment& experiment, const VirtualClock& clock,
+                               const Traffic& traffic, int64_t versions)
+    : e_(experiment),
+      clock_(clock),
+      traffic_(traffic),
+      o_(read_options<AsyncOptions>(e_.job)),
+      concurrency_(o_.concurrency > 0 ? o_.concurrency : e_.job.get<int64_t>("cohort")),
+      dropout_(read_options<AbsenceOptions>(e_.job).dropout),
+      seed_(e_.job.seed()),
+      faults_(Faults::parse(e_.job.get<std::string>("inject"))) {
+  check_asynchrony(e_);
+  if (o_.drawn()) {
+    draw(versions);
+  } else {
+    run(versions);
+  }
+  weigh();
+  list_bases();
+}
+
+int64_t AsyncTimetable::add_task(int64_t client, Micros now, int64_t base) {
+  AsyncTask& task = tasks_.emplace_back();
+  task.start = now;
+  task.base = base;
+  task.repeat = of_[{base, client}]++;
+  FL_CHECK(task.base + 1 < VirtualClock::kAgain && task.repeat < 1024, "client ", client,
+           " starts from version ", base, " of the model for the ", task.repeat + 1,
+           ". time (must be less than 1024 times, and of less than ", VirtualClock::kAgain,
+           " versions; is async.buffer or async.interval right, and does anybody get through?)");
+  if (timed()) {
+    task.time =
+        clock_.task(task.number(), now, client, 0, 0, clock_.link_share(concurrency_), traffic_);
+  } else {
+    task.time.client = client;
+  }
+  task.time.lost = task.time.lost || faults_.has(Faults::Kind::kClientCrash, base + 1, client) ||
+                   (dropout_ > 0 && Rng(seed_, "lost", task.number(), client).uniform() < dropout_);
+  if (timed() && clock_.options().energy)
+    task.time.joules = clock_.joules(task.time, now, task.time.finish);
+  return std::ssize(tasks_) - 1;
+}
+
+// As many as are missing in flight, of those that can be reached and are idle.
+void AsyncTimetable::start(Queue& queue, Micros now) {
+  const int64_t places = concurrency_ - std::ssize(queue.busy);
+  if (places <= 0) return;
+  if (waits() && std::ssize(queue.buffer) >= o_.buffer) return;  // for what is under way
+  const int64_t version = versions();
+  const auto candidates = [&] {
+    const std::vector<int64_t> busy(queue.busy.begin(), queue.busy.end());
+    if (e_.availability->everybody() && e_.trained.empty()) return Candidates(e_.may_train(), busy);
+    std::vector<int64_t> idle;
+    for (int64_t place = 0; place < e_.may_train(); ++place) {
+      const int64_t client = e_.may_train(place);
+      if (!queue.busy.contains(client) && e_.availability->online(client, version + 1, now))
+        idle.push_back(client);
+    }
+    return Candidates(std::move(idle));
+  }();
+  queue.reachable = candidates.size() + std::ssize(queue.busy);
+  if (candidates.size() == 0) return;
+  // The first draw from a version has the stream of the round that would make the next one.
+  Rng rng(seed_, "sampler", version + 1, queue.selections++);
+  const State nothing;
+  const std::vector<Drawn> drawn = e_.sampler->sample({.round = version + 1,
+                                                       .cohort = places,
+                                                       .candidates = candidates,
+                                                       .partition = e_.partition,
+                                                       .memory = nothing},
+                                                      rng);
+  for (const Drawn& one : drawn) {
+    const int64_t dispatch = add_task(one.client, now, version);
+    const AsyncTask& task = tasks_.back();
+    queue.events.emplace(task.time.finish, task.time.lost ? Queue::kIsLost : Queue::kArrives,
+                         dispatch);
+    queue.busy.insert(one.client);
+    queue.bases.insert(version);
+  }
+}
+
+// Whether nothing in flight would be too old for the version after the next one.
+bool AsyncTimetable::may_make(const Queue& queue) const {
+  if (std::ssize(queue.buffer) < o_.buffer) return false;
+  return !waits() || queue.bases.empty() ||
+         versions() + 1 - *queue.bases.begin() <= o_.max_staleness;
+}
+
+void AsyncTimetable::make_version(Queue& queue, Micros now) {
+  AsyncVersion& made = versions_.emplace_back();
+  made.at = now;
+  made.online = queue.reachable;
+  made.due = std::exchange(queue.buffer, {});
+  made.missing = std::exchange(queue.missing, {});
+  for (const int64_t dispatch : made.due) {
+    tasks_[static_cast<size_t>(dispatch)].fate = AsyncTask::Fate::kCounts;
+    tasks_[static_cast<size_t>(dispatch)].version = versions();
+  }
+  queue.selections = 0;
+}
+
+void AsyncTimetable::run(int64_t versions_wanted) {
+  constexpr int64_t kMostInVain = 1'000'000;
+  const double seconds = clock_.options().limit;
+  const Micros limit = seconds > 0 ? micros(seconds) : kNever;
+  Queue queue;
+  Micros now = clock_.begin(0);
+  const Micros begin = now;
+  const Micros interval = o_.protocol == "interval" ? micros(o_.interval) : 0;
+  if (interval > 0) queue.events.emplace(begin + interval, Queue::kIntervalEnds, 0);
+  int64_t in_vain = 0;  // events since the last version
+  while (versions() < versions_wanted &&
+         (versions_.empty() ? begin : versions_.back().at) < limit) {
+    start(queue, now);
+    if (queue.busy.empty() && interval == 0) {  // nobody is there: time goes on until somebody is
+      const Micros next = clock_.begin(now + 1);
+      FL_CHECK(++in_vain < kMostInVain, "nobody could be drawn at ", kMostInVain,
+               " instants up to ", seconds_of(now),
+               " virtual seconds, though clients can be reached (does sampler ",
+               e_.job.get<std::string>("sampler"), " draw anybody?)");
+      now = next;
+      continue;
+    }
+    now = std::get<0>(queue.events.top());
+    const int64_t before = versions();
+    const auto under_limit = [&] {
+      return versions() < versions_wanted &&
+             (versions_.empty() ? begin : versions_.back().at) < limit;
+    };
+    while (under_limit() && !queue.events.empty() && std::get<0>(queue.events.top()) == now) {
+      const auto [when, kind, dispatch] = queue.events.top();
+      queue.events.pop();
+      if (kind == Queue::kIntervalEnds) {
+        make_version(queue, now);
+        queue.events.emplace(now + interval, Queue::kIntervalEnds, 0);
+        continue;
+      }
+      AsyncTask& task = tasks_[static_cast<size_t>(dispatch)];
+      queue.busy.erase(task.time.client);
+      queue.bases.erase(queue.bases.find(task.base));
+      const bool stale = o_.max_staleness >= 0 && o_.on_stale == "drop" &&
+                         versions() - task.base > o_.max_staleness;
+      if (kind == Queue::kIsLost || stale) {
+        task.fate = kind == Queue::kIsLost ? AsyncTask::Fate::kLost : AsyncTask::Fate::kStale;
+        task.version = versions() + 1;
+        queue.missing.push_back(dispatch);
+      } else {
+        queue.buffer.push_back(dispatch);
+      }
+      if (interval == 0 && may_make(queue)) make_version(queue, now);
+    }
+    in_vain = versions() > before ? 0 : in_vain + 1;
+    FL_CHECK(
+        in_vain<kMostInVain, "of the last ", kMostInVain,
+                " instants at which something arrived or was lost none has made a version of the "
+                "model: there are ",
+                versions(), " after ", seconds_of(now), " virtual seconds and ", tasks(),
+                " tasks (", interval> 0
+            ? message("is async.interval, ", o_.interval, " s, too long")
+            : message("does anybody answer, and is async.buffer, ", o_.buffer, ", right"),
+        "?)");
+  }
+  // Who arrived in time for a version behind the end is still in flight.
+}
+
+// Without a clock: who takes part is drawn as for rounds, and how old its model is, too.
+void AsyncTimetable::draw(int64_t versions_wanted) {
+  const State nothing;
+  while (versions() < versions_wanted) {
+    const int64_t version = versions();
+    Rng rng(seed_, "sampler", version + 1);
+    const Candidates all = e_.trained.empty() ? Candidates(e_.may_train()) : Candidates(e_.trained);
+    const std::vector<Drawn> drawn = e_.sampler->sample({.round = version + 1,
+                                                         .cohort = o_.buffer,
+                                                         .candidates = all,
+                                                         .partition = e_.partition,
+                                                         .memory = nothing},
+                                                        rng);
+    AsyncVersion& made = versions_.emplace_back();
+    made.online = all.size();
+    for (const Drawn& one : drawn) {
+      Rng chance(seed_, "staleness", version + 1, one.client);
+      const int64_t staleness = std::min(chance.below(o_.max_staleness + 1), version);
+      const int64_t dispatch = add_task(one.client, 0, version - staleness);
+      AsyncTask& task = tasks_.back();
+      task.version = version + 1;
+      task.fate = task.time.lost ? AsyncTask::Fate::kLost : AsyncTask::Fate::kCounts;
+      (task.time.lost ? made.missing : made.due).push_back(dispatch);
+    }
+  }
+}
+
+void AsyncTimetable::weigh() {
+  const bool samples = e_.job.get<std::string>("weighting") == "samples";
+  std::map<int64_t, double> counts;  // by client: what is left of its tasks that count
+  for (const AsyncTask& task : tasks_) {
+    if (task.fate == AsyncTask::Fate::kCounts)
+      counts[task.time.client] += staleness_weight(o_, task.staleness());
+  }
+  double all = 0;
+  for (int64_t place = 0; place < e_.may_train(); ++place)
+    all += samples ? static_cast<double>(e_.partition.size(e_.may_train(place))) : 1;
+  for (AsyncTask& task : tasks_) {
+    task.mass = samples ? static_cast<double>(e_.partition.size(task.time.client)) : 1;
+    if (task.fate != AsyncTask::Fate::kCounts) continue;
+    task.weight = task.mass * staleness_weight(o_, task.staleness());
+    if (o_.weighting == "unbiased") {
+      task.weight *= static_cast<double>(versions()) / (all * counts.at(task.time.client));
+    }
+    versions_[static_cast<size_t>(task.version - 1)].weight += task.weight;
+  }
+}
+
+void AsyncTimetable::list_bases() {
+  started_.resize(static_cast<size_t>(versions() + 1));
+  needed_.assign(static_cast<size_t>(versions() + 1), -1);
+  for (int64_t dispatch = 0; dispatch < tasks(); ++dispatch) {
+    const AsyncTask& task = tasks_[static_cast<size_t>(dispatch)];
+    started_[static_cast<size_t>(task.base)].push_back(dispatch);
+    int64_t& needed = needed_[static_cast<size_t>(task.base)];
+    if (task.fate == AsyncTask::Fate::kCounts) needed = std::max(needed, task.version);
+    if (task.fate == AsyncTask::Fate::kInFlight) needed = versions() + 1;
+  }
+  // A longer run may draw each version that is not older than it may be.
+  for (int64_t base = 0; o_.drawn() && base <= versions(); ++base)
+    needed_[static_cast<size_t>(base)] = base + 1 + o_.max_staleness;
+}
+
+const std::vector<int64_t>& AsyncTimetable::started_from(int64_t base) const {
+  return started_[static_cast<size_t>(base)];
+}
+
+int64_t AsyncTimetable::most_held() const {
+  std::vector<int64_t> more(static_cast<size_t>(versions() + 2));  // by version: held from then on
+  for (int64_t base = 0; base <= versions(); ++base) {
+    const int64_t until = std::min(needed_until(base), versions() + 1);
+    if (until <= base) continue;
+    ++more[static_cast<size_t>(base)];
+    --more[static_cast<size_t>(until)];
+  }
+  int64_t now = 0, most = 0;
+  for (const int64_t change : more) most = std::max(most, now += change);
+  return most;
+}
+
+double AsyncTimetable::parallelism() const {
+  // By version: tasks in the longest chain that leads to it.
+  std::vector<int64_t> chain(static_cast<size_t>(versions() + 1), 0);
+  int64_t count = 0;
+  for (int64_t v = 1; v <= versions(); ++v) {
+    int64_t& longest = chain[static_cast<size_t>(v)];
+    longest = chain[static_cast<size_t>(v - 1)];
+    for (const int64_t dispatch : version(v).due) {
+      longest = std::max(longest, chain[static_cast<size_t>(task(dispatch).base)] + 1);
+      ++count;
+    }
+  }
+  return count > 0 ? static_cast<double>(count) / static_cast<double>(chain.back()) : 0;
+}
+
+void check_asynchrony(const Experiment& e) {
+  const auto o = read_options<AsyncOptions>(e.job);
+  if (!o.on()) return;
+  const auto name = [&](const std::string& key) { return e.job.get<std::string>(key); };
+  const std::string what = message("async.protocol is ", o.protocol, ", but ");
+  const Needs needs = e.algorithm->needs();
+  const auto refuse = [&](bool if_so, const std::string& why) { FL_CHECK(!if_so, what, why); };
+  const auto refuse_algorithm = [&](bool if_so, const std::string& why) {
+    refuse(if_so, "algorithm " + name("algorithm") + " " + why +
+                      " (choose another algorithm, such as fedbuff, or --async.protocol rounds)");
+  };
+  refuse_algorithm(needs.pooled, "trains on everybody's samples at once");
+  refuse_algorithm(
+      needs.exchanges > 1,
+      "talks to its clients several times in a round, which needs all of them at once");
+  refuse_algorithm(needs.lanes > 1 || needs.models > 1, "has several models");
+  refuse_algorithm(needs.keeps_deltas, "compares a round's updates with each other");
+  refuse_algorithm(needs.sets_weights, "sets the weights of a whole cohort");
+  refuse_algorithm(needs.follows_norms, "follows the lengths of a round's updates");
+  refuse_algorithm(!state_layout(e).empty(),
+                   "(or a transform, or local.keep-momentum) has clients keep state from round to "
+                   "round, and a client's tasks are not trained in the order of rounds");
+  ServerState model;
+  model.weights = torch::zeros({needs.models, e.network->layout().row()}, e.dtype);
+  e.algorithm->init(model);
+  refuse_algorithm(!model.shared.empty(),
+                   "sends clients more than the model, which the server holds against what comes "
+                   "back in the same round");
+  refuse(e.aggregator->sees_clients(),
+         "aggregator " + name("aggregator") + " compares all updates of a round (choose mean)");
+  refuse(
+      !e.sampler->draws_anytime(),
+      "sampler " + name("sampler") +
+          " draws the cohorts of rounds (choose sampler uniform, with --uniform.weights cohort)");
+  refuse(name("weighting") == "loss",
+         "weighting is loss, which is known after training only (choose samples or uniform)");
+  refuse(!e.availability->everybody() && !e.availability->follows_time(),
+         "availability " + name("availability") +
+             " follows rounds (choose one that follows time, such as --availability markov)");
+  const auto absence = read_options<AbsenceOptions>(e.job);
+  refuse(absence.stragglers > 0,
+         "stragglers.fraction is of a round's cohort (let devices make clients slow)");
+  const int64_t concurrency = o.concurrency > 0 ? o.concurrency : e.job.get<int64_t>("cohort");
+  if (o.drawn()) {
+    FL_CHECK(o.max_staleness >= 0,
+             "async.source is drawn, but async.max-staleness is -1 (say up to which staleness)");
+    FL_CHECK(e.devices->none(), "async.source is drawn, but devices is ", name("devices"),
+             ", which has a clock (leave one of them out)");
+    FL_CHECK(o.concurrency == 0, "async.source is drawn, but async.concurrency is ", o.concurrency,
+             ", which only a clock needs (leave it out)");
+    FL_CHECK(e.availability->everybody(), "async.source is drawn, but availability is ",
+             name("availability"), " (let a clock decide, or leave it out)");
+    FL_CHECK(o.on_stale == "drop",
+             "async.source is drawn, but async.on-stale is wait, which only "
+             "a clock can (leave it out)");
+    FL_CHECK(o.buffer <= e.may_train(), "async.buffer is ", o.buffer, " (must be at most ",
+             e.may_train(), ", the number of clients that may train, where they are drawn)");
+  } else {
+    FL_CHECK(!e.devices->none(), what,
+             "devices is none, so that there is no time in which clients "
+             "could be faster or slower (choose devices, such as --devices halfnormal, or "
+             "--async.source drawn)");
+    FL_CHECK(concurrency <= e.may_train(), "async.concurrency is ", concurrency,
+             " (must be at most ", e.may_train(), ", the number of clients that may train)");
+    const auto clock = read_options<ClockOptions>(e.job);
+    refuse(clock.keep != "all" || clock.over_commit > 1 || clock.deadline > 0 || clock.quorum > 0 ||
+               clock.deadline_rule != "fixed",
+           "clock.keep, clock.over-commit, clock.deadline and clock.quorum are of rounds (leave "
+           "them out)");
+    refuse(clock.server_seconds > 0, "clock.server-seconds is of rounds (leave it out)");
+    refuse(!clock.wait_lost, "clock.wait-lost is of rounds (leave it out)");
+    FL_CHECK(o.max_staleness < 0 || o.on_stale == "drop" || o.buffer <= concurrency,
+             "async.on-stale is wait, but async.buffer is ", o.buffer, " of ", concurrency,
+             " clients in flight (choose a smaller one)");
+  }
+  FL_CHECK(o.mixing == 0 || o.buffer == 1, "async.mixing is ", o.mixing,
+           ", so that models are mixed, but async.buffer is ", o.buffer,
+           ": of several models those that are older would take back what others have learnt "
+           "since (choose --async.buffer 1, or --async.mixing 0)");
+  FL_CHECK(o.mixing == 0 || o.max_staleness < 0 || o.on_stale == "drop", "async.mixing is ",
+           o.mixing,
+           ", but async.on-stale is wait, so that several models would come at once (choose drop)");
+  FL_CHECK(o.mixing == 0 || o.normalise == "buffer", "async.mixing is ", o.mixing,
+           ", but async.normalise is weights, so that staleness would be nothing (leave it out)");
+  FL_CHECK(o.weighting == "job" || o.mixing == 0,
+           "async.weighting is unbiased, but async.mixing is ", o.mixing,
+           ", which is a client's whole weight (choose --async.mixing 0)");
+  FL_CHECK(o.weighting == "job" || o.normalise == "buffer",
+           "async.weighting is unbiased, but async.normalise is weights, which takes the weights "
+           "away again (leave it out)");
+}
+
+}  // namespace fl_sim

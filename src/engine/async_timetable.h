@@ -1,0 +1,144 @@
+// The timetable of an asynchronous run: who starts from which version of the model, when its
+// update arrives, and which version it helps to make.
+//
+// The server keeps `async.concurrency` clients in flight. An update that arrives goes into a
+// buffer; when the buffer is full, or an interval is over, the server makes a new version of the
+// model of what is in it. Whoever arrives is replaced by a client that starts from the newest
+// version. Staleness is how many versions were made meanwhile.
+//
+//   buffered  Nguyen et al., Federated learning with buffered asynchronous aggregation, AISTATS
+//             2022 (FedBuff), Algorithm 1; with a buffer of 1 Xie et al., Asynchronous federated
+//             optimization, 2019 (FedAsync)
+//   interval  Fraboni et al., A general theory for federated optimization with asynchronous and
+//             heterogeneous clients updates, 2022 (FedFix)
+//
+// All of it follows from the job, as that of synchronous rounds does. Events are ordered by
+// (time, kind, dispatch number); of one instant first what arrives, then what is lost, then the end
+// of an interval, then starts: who starts at an instant starts from what its arrivals have made.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/option_set.h"
+#include "base/virtual_time.h"
+#include "engine/faults.h"
+#include "engine/traffic.h"
+#include "engine/virtual_clock.h"
+
+namespace fl_sim {
+
+struct Experiment;
+
+struct AsyncOptions {
+  std::string protocol = "rounds";  // or "buffered", "interval"
+  int64_t buffer = 10;              // updates that make a version
+  double interval = 0;              // seconds between versions
+  int64_t concurrency = 0;          // clients in flight; 0: the job's cohort
+  std::string source = "clock";     // of staleness; or "drawn"
+  std::string staleness = "polynomial";
+  double a = 0.5, b = 4;
+  int64_t max_staleness = -1;  // -1: any
+  std::string on_stale = "drop";
+  std::string normalise = "buffer";
+  std::string weighting = "job";
+  double mixing = 0;  // 0: deltas are added; else models are mixed
+  int64_t keep_versions = 64;
+  static const OptionSet<AsyncOptions> kOptions;
+
+  bool on() const { return protocol != "rounds"; }
+  bool drawn() const { return source == "drawn"; }
+};
+
+// s(staleness): what is left of an update's weight.
+double staleness_weight(const AsyncOptions& options, int64_t staleness);
+
+// One client's work from one version of the model: a dispatch.
+struct AsyncTask {
+  enum class Fate { kInFlight, kCounts, kLost, kStale };
+  TimedTask time;
+  Micros start = 0;
+  int64_t base = 0;    // the version that it starts from; 0: the initial model
+  int64_t repeat = 0;  // how often the client has started from that version before
+  Fate fate = Fate::kInFlight;
+  int64_t version = 0;  // that it helps to make, or that was under way when it was lost or dropped
+  double mass = 1;      // of its update, by the job's weighting: 1, or its samples
+  double weight = 1;    // the same with its staleness, or unbiased
+
+  int64_t staleness() const { return version - 1 - base; }
+  // What its chances are keyed by, in place of a round: that of the base for the first of them, so
+  // that a timetable without staleness is that of rounds.
+  int64_t number() const { return base + 1 + repeat * VirtualClock::kAgain; }
+};
+
+struct AsyncVersion {
+  Micros at = 0;                 // when it is made
+  int64_t online = 0;            // who can be reached then, those in flight included
+  std::vector<int64_t> due;      // dispatch numbers of what it is made of, in the order of arrival
+  std::vector<int64_t> missing;  // and of what was lost or dropped since the version before
+  double weight = 0;             // of what is due, all together
+};
+
+class AsyncTimetable {
+ public:
+  // Up to version `versions`, or the last one that begins before clock.limit. Throws Error where
+  // the job cannot work, with the figure.
+  AsyncTimetable(const Experiment& experiment, const VirtualClock& clock, const Traffic& traffic,
+                 int64_t versions);
+
+  const AsyncOptions& options() const { return o_; }
+  int64_t versions() const { return std::ssize(versions_); }
+  const AsyncVersion& version(int64_t number) const {  // 1, 2, ...
+    return versions_[static_cast<size_t>(number - 1)];
+  }
+  int64_t tasks() const { return std::ssize(tasks_); }
+  const AsyncTask& task(int64_t dispatch) const { return tasks_[static_cast<size_t>(dispatch)]; }
+  // Dispatch numbers of what starts from a version, ascending.
+  const std::vector<int64_t>& started_from(int64_t base) const;
+  // The last version that something made of `base` helps to make; of what is in flight at the end,
+  // and may count in a longer run, one behind the end. -1: nothing does.
+  int64_t needed_until(int64_t base) const { return needed_[static_cast<size_t>(base)]; }
+  bool timed() const { return !o_.drawn(); }
+
+  // Tasks that could train at once, all alike and on enough ranks: their number over the longest
+  // chain of versions, in tasks.
+  double parallelism() const;
+  int64_t most_held() const;  // versions that have to be kept at a time
+
+ private:
+  struct Queue;
+
+  void check() const;
+  void run(int64_t versions);
+  void draw(int64_t versions);
+  void start(Queue& queue, Micros now);
+  int64_t add_task(int64_t client, Micros now, int64_t base);
+  bool waits() const { return o_.max_staleness >= 0 && o_.on_stale == "wait"; }
+  bool may_make(const Queue& queue) const;
+  void make_version(Queue& queue, Micros now);
+  void weigh();
+  void list_bases();
+
+  const Experiment& e_;
+  const VirtualClock& clock_;
+  const Traffic traffic_;
+  const AsyncOptions o_;
+  const int64_t concurrency_;
+  const double dropout_;  // chance that a task is never answered
+  const uint64_t seed_;
+  const Faults faults_;
+  std::vector<AsyncTask> tasks_;
+  std::vector<AsyncVersion> versions_;
+  std::vector<std::vector<int64_t>> started_;          // by base
+  std::vector<int64_t> needed_;                        // by base
+  std::map<std::pair<int64_t, int64_t>, int64_t> of_;  // (base, client): how many tasks
+};
+
+// What must hold of a job that is asynchronous, and of one that is not. Throws Error.
+void check_asynchrony(const Experiment& experiment);
+
+}  // namespace fl_sim
