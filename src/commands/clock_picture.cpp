@@ -4,6 +4,7 @@
 #include <array>
 #include <set>
 #include <sstream>
+#include <utility>
 
 #include "base/check.h"
 #include "commands/gnuplot.h"
@@ -40,8 +41,15 @@ std::string busy_script(const BusyPicture& picture, const std::string& path) {
   const std::vector<int64_t> clients = clients_in(picture);
   std::set<int64_t> all;
   for (const BusyTask& task : picture.tasks) all.insert(task.client);
+  std::set<std::pair<int64_t, double>> starts;  // of tasks, by client
+  for (const BusyTask& task : picture.tasks) starts.emplace(task.client, task.start);
   const auto lines = static_cast<int64_t>(clients.size());
   const int64_t height = std::clamp<int64_t>(lines * 13, 200, 1500) + 120;
+  // Of tasks that outlast the last of these rounds by far only the beginning.
+  double last = 0;
+  for (const BusyTask& task : picture.tasks) last = std::max(last, task.finish);
+  if (!picture.ends.empty()) last = std::min(last, 1.15 * picture.ends.back());
+  last = std::max(last, 1e-6);
   std::ostringstream out;
   out.precision(12);
   out << gnuplot_head(path, 1200, height) << "set title " << gnuplot_quoted(picture.title) << "\n"
@@ -52,7 +60,7 @@ std::string busy_script(const BusyPicture& picture, const std::string& path) {
       << "\nset border 3 lc rgb '#606060'\nset xtics nomirror out\nset style fill solid 1 "
          "noborder\n"
          "set key outside right top vertical Left reverse samplen 1 spacing 1.3\n"
-      << "set yrange [" << lines << ":-1]\nset xrange [0:*]\nset ytics nomirror out (";
+      << "set yrange [" << lines << ":-1]\nset xrange [0:" << last << "]\nset ytics nomirror out (";
   const int64_t step = lines <= 40 ? 1 : (lines + 29) / 30;
   for (int64_t i = 0; i < lines; i += step)
     out << (i == 0 ? "" : ", ") << "'" << clients[static_cast<size_t>(i)] << "' " << i;
@@ -71,8 +79,12 @@ std::string busy_script(const BusyPicture& picture, const std::string& path) {
       if (found == clients.end() || *found != task.client) continue;
       there[fate] = true;
       const auto line = static_cast<double>(found - clients.begin());
+      const auto next = starts.upper_bound({task.client, task.start});
+      const double until = next != starts.end() && next->first == task.client
+                               ? std::min(task.finish, next->second)
+                               : task.finish;
       const auto bar = [&](double from, double to, double half) {
-        to = std::min(to, task.finish);
+        to = std::min(to, until);
         if (to <= from) return;
         out << (from + to) / 2 << " " << line << " " << from << " " << to << " " << line - half
             << " " << line + half << "\n";
@@ -96,9 +108,10 @@ std::string busy_script(const BusyPicture& picture, const std::string& path) {
                      " using 1:2:3:4:5:6 with boxxyerror lc rgb '", kFates[fate].colour,
                      "' title '", kFates[fate].name, "'");
   }
-  if (!picture.ends.empty())
-    plots += message(plots.empty() ? "plot " : ", ",
-                     "NaN with lines dt 2 lc rgb '#b0b0b0' title 'a new model'");
+  if (!picture.ends.empty()) {
+    plots += message(plots.empty() ? "plot " : ", ", "NaN with lines dt 2 lc rgb '#b0b0b0' title ",
+                     gnuplot_quoted(picture.end_name));
+  }
   out << (plots.empty() ? "plot NaN notitle" : plots) << "\n";
   return out.str();
 }

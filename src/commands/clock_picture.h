@@ -21,15 +21,16 @@ struct BusyTask {
 struct BusyPicture {
   std::string title;
   std::vector<BusyTask> tasks;
-  std::vector<double> ends = {};  // of rounds, or of whatever makes a new model: seconds
+  std::vector<double> ends = {};  // of rounds, seconds
+  std::string end_name = "a round ends";
 };
 
 // So many clients have a line of their own.
 constexpr size_t kMostBusyClients = 120;
 
 // What gnuplot is told to draw into `path`, a .svg or .png: a line a client, a bar a task, thick
-// where it computes and thin where it receives and sends, coloured by what became of it. Of more
-// clients than there is room for some are shown.
+// where it computes and thin where it receives and sends, coloured by what became of it, until its
+// client begins another. Of more clients than there is room for some are shown.
 std::string busy_script(const BusyPicture& picture, const std::string& path);
 
 }  // namespace fl_sim
