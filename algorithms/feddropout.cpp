@@ -15,12 +15,7 @@ class FedDropout final : public Algorithm {
                 {.algorithm = "feddropout",
                  .units = [seed = setup.job.seed()](
                               const SubModels::Choice& choice) { return drawn(seed, choice); },
-                 .by_client = true}) {
-    FL_CHECK(
-        local_.optimizer().adam() || !setup.job.get<bool>("local.keep-momentum"),
-        "local.keep-momentum is on, but feddropout's clients train other parts of the model in "
-        "each round (leave it off)");
-  }
+                 .by_client = true}) {}
 
   static PluginInfo describe() {
     return {

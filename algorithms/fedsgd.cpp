@@ -40,8 +40,6 @@ class FedSgd final : public Algorithm {
 
   void init(ServerState& server) const override { optimizer_.init(server); }
 
-  TaskCost task_cost(int64_t, int64_t) const override { return {.steps = 0, .full_gradients = 1}; }
-
   Update train(ClientGroup& group, const GlobalModel& global) const override {
     const torch::Tensor received = group.rows.clone();
     Update update;

@@ -10,13 +10,7 @@ namespace fl_sim {
 class Fjord final : public Algorithm {
  public:
   explicit Fjord(const Setup& setup)
-      : local_(setup), optimizer_(setup), models_(setup, {.algorithm = "fjord"}) {
-    FL_CHECK(
-        local_.optimizer().adam() || !setup.job.get<bool>("local.keep-momentum") ||
-            setup.job.get<std::string>("width.assign") != "dynamic",
-        "local.keep-momentum is on, but under width.assign dynamic clients train other parts of "
-        "the model in each round (leave one out)");
-  }
+      : local_(setup), optimizer_(setup), models_(setup, {.algorithm = "fjord"}) {}
 
   static PluginInfo describe() {
     return {

@@ -18,11 +18,6 @@ class HeteroFl final : public Algorithm {
                          setup.network.positions() == 1),
              "heterofl.mask-labels is on, but the model's loss is no cross-entropy over classes "
              "(leave it off)");
-    FL_CHECK(
-        local_.optimizer().adam() || !setup.job.get<bool>("local.keep-momentum") ||
-            setup.job.get<std::string>("width.assign") != "dynamic",
-        "local.keep-momentum is on, but under width.assign dynamic clients train other parts of "
-        "the model in each round (leave one out)");
   }
 
   static PluginInfo describe() {

@@ -47,7 +47,7 @@ class Asynchronous(Case):
         """Tasks are trained ahead on ranks of any speed, by any deal, and ranks are held up at random."""
         for name in ("fedbuff", "fedasync"):
             expected = self.train(name, *KINDS[name])
-            for trial in ("slow-rank@3:1", "slow-rank@2:2"):
+            for trial in ("slow-rank@3:1:5", "slow-rank@2:2:9"):
                 with self.subTest(name, trial=trial):
                     self.assert_same(expected, self.train(f"{name}-{trial}", *KINDS[name], "--inject", trial, ranks=3,
                                                           FL_SIM_TEST="deal=random,delay=20"), name)

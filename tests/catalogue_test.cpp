@@ -82,6 +82,7 @@ TEST(Catalogue, DefaultsForTheEngineAreValid) {
         std::string lines = key + " = " + value;
         const auto& [condition, values] = option->only_with;
         if (!condition.empty()) lines += "\n" + condition + " = " + values.front();
+        if (!option->read_by.empty()) lines += "\n" + kind + " = " + name;
         EXPECT_NO_THROW(any_job(lines)) << name << " sets " << key << " to " << value;
       }
     }

@@ -132,7 +132,7 @@ class VirtualTime(Case):
         """In forward passes over a client's own samples, of which a step takes three, and two epochs six."""
         kept = ["--partition.test-fraction", 0.2]
         for algorithm, passes, options in [
-                ("fedavg", 6, []), ("fedsgd", 3, []), ("mime", 2 * 6 + 3, []), ("mimelite", 6 + 3, []),
+                ("fedavg", 6, []), ("mime", 2 * 6 + 3, []), ("mimelite", 6 + 3, []),
                 ("qffl", 6 + 1, ["--qffl.q", 0.1]), ("ifca", 6 + 2, kept), ("ditto", 2 * 6, kept),
                 ("fedrep", 6 + 3, ["--fedrep.head-epochs", 1, *kept]), ("fedem", 3 * 6 + 3, ["--fedem.components", 3, *kept]),
                 ("pfedme", 5 * 6, ["--pfedme.personal-lr", 0.01, *kept]), ("perfedavg", 2 * 6, kept)]:

@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <fstream>
 #include <map>
+#include <memory>
 #include <sstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/check.h"
@@ -18,6 +20,7 @@
 #include "engine/simulation.h"
 #include "learning/batches.h"
 #include "learning/evaluation.h"
+#include "learning/selection.h"
 #include "network/arithmetic.h"
 
 namespace fl_sim {
@@ -47,6 +50,31 @@ int64_t bytes_of(const State& state) {
   for (const auto& [name, tensor] : state) bytes += static_cast<int64_t>(tensor.nbytes());
   return bytes;
 }
+
+// Cohorts and times of a probe, which measures how long clients take here: everybody is there, and
+// nobody is too slow. With `real` one's memory.
+class AnyCohort final : public Sampler {
+ public:
+  explicit AnyCohort(std::unique_ptr<Sampler> real) : real_(std::move(real)) {}
+  void init(State& memory, int64_t ids) const override { real_->init(memory, ids); }
+  bool needs_squared_loss() const override { return real_->needs_squared_loss(); }
+  std::vector<Drawn> sample(const SampleRequest& request, Rng& rng) const override {
+    std::vector<Drawn> cohort;
+    for (const int64_t place : draw_places(request.candidates.size(), request.cohort, rng))
+      cohort.push_back({request.candidates.id(place)});
+    return cohort;
+  }
+
+ private:
+  std::unique_ptr<Sampler> real_;
+};
+
+class AlwaysThere final : public Availability {
+ public:
+  bool everybody() const override { return true; }
+  bool follows_time() const override { return false; }
+  bool online(int64_t, int64_t, Micros) const override { return true; }
+};
 
 // A round of one rank in which one group of each lane trains.
 struct Trial {
@@ -95,6 +123,9 @@ class Probe {
 Trial Probe::run(int64_t steps) {
   if (steps > 0) e_.job.set("local.steps", std::to_string(steps));
   build_parts(e_);
+  e_.sampler = std::make_unique<AnyCohort>(std::move(e_.sampler));
+  e_.availability = std::make_unique<AlwaysThere>();
+  e_.devices = make<Devices>("none", {e_.job, "", e_.partition.clients()});
   Simulation simulation(e_, comm_);
   Host& host = simulation.host();
   ServerState model = simulation.server();
@@ -107,7 +138,7 @@ Trial Probe::run(int64_t steps) {
   Trial trial;
   Traffic traffic;
   for (int64_t exchange = 0; exchange < e_.algorithm->needs().exchanges; ++exchange) {
-    RoundPlan plan = planner.next_unanswered(model.memory);
+    RoundPlan plan = planner.next({}, model.memory);
     model.round = plan.round;
     model.exchange = plan.exchange;
     std::map<int64_t, std::vector<PlannedGroup>> lanes;

@@ -8,10 +8,10 @@
 #include "base/rng.h"
 #include "data/shift.h"
 #include "engine/contract.h"
+#include "engine/device_assignment.h"
 #include "engine/evaluation_plan.h"
 #include "engine/planned_partition.h"
 #include "engine/resolve.h"
-#include "engine/virtual_clock.h"
 #include "learning/evaluation.h"
 #include "learning/server_average.h"
 #include "network/arithmetic.h"
@@ -189,7 +189,7 @@ void keep_ids(Experiment& e) {
 
 // Seconds per sample of each client's device.
 std::vector<double> speeds_of(const Experiment& e) {
-  const std::vector<int64_t> rows = assigned_devices(e);
+  const std::vector<int64_t> rows = assigned_devices(e.job, *e.devices, e.partition, e.data.train);
   std::vector<double> speeds;
   for (int64_t client = 0; client < e.partition.clients(); ++client) {
     const int64_t row =

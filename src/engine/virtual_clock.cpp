@@ -12,6 +12,7 @@
 
 #include "base/check.h"
 #include "base/text.h"
+#include "engine/device_assignment.h"
 #include "engine/experiment.h"
 #include "network/flops.h"
 
@@ -238,55 +239,6 @@ const TimedTask* Timetable::task_of(int64_t client) const {
   return found != tasks.end() && found->client == client ? &*found : nullptr;
 }
 
-std::vector<int64_t> assigned_devices(const Experiment& e) {
-  const int64_t devices = e.devices->rows(), clients = e.partition.clients();
-  const auto by = e.job.get<std::string>("devices");
-  FL_CHECK(devices > 0, "devices ", by, " has no device");
-  const auto assign = e.job.get<std::string>("devices.assign");
-  if (assign == "order") return {};
-  std::vector<int64_t> rows(static_cast<size_t>(clients));
-  if (assign == "random") {
-    Rng rng(e.job.seed(), "devices");
-    if (devices < clients) {
-      for (int64_t& row : rows) row = rng.below(devices);
-      return rows;
-    }
-    const std::vector<int64_t> order = rng.permutation(devices);
-    std::copy(order.begin(), order.begin() + clients, rows.begin());
-    return rows;
-  }
-  // Devices from the slowest one, as often as there are clients; clients by what they follow.
-  std::vector<std::pair<double, int64_t>> speed;
-  for (int64_t client = 0; client < clients; ++client) {
-    const int64_t row = client % devices;
-    speed.emplace_back(-e.devices->device(row).seconds_per_sample, row);
-  }
-  std::sort(speed.begin(), speed.end());
-  std::vector<std::pair<int64_t, int64_t>> order;
-  const torch::Tensor labels = e.data.train.labels;
-  FL_CHECK(assign == "speed-by-size" || !labels.is_floating_point(),
-           "devices.assign is speed-by-label, but the data have numbers for labels");
-  const torch::Tensor numbers = labels.to(torch::kInt64).contiguous();
-  const int64_t positions = e.data.train.positions();
-  for (int64_t client = 0; client < clients; ++client) {
-    int64_t key = e.partition.size(client);
-    if (assign == "speed-by-label") {
-      std::map<int64_t, int64_t> counts;
-      for (const int64_t sample : e.partition.of(client))
-        ++counts[numbers.data_ptr<int64_t>()[sample * positions]];
-      const auto most =
-          std::max_element(counts.begin(), counts.end(),
-                           [](const auto& a, const auto& b) { return a.second < b.second; });
-      key = most == counts.end() ? 0 : most->first;
-    }
-    order.emplace_back(key, client);
-  }
-  std::sort(order.begin(), order.end());
-  for (size_t i = 0; i < order.size(); ++i)
-    rows[static_cast<size_t>(order[i].second)] = speed[i].second;
-  return rows;
-}
-
 VirtualClock::VirtualClock(const Experiment& experiment)
     : e_(experiment),
       runs_(!e_.devices->none()),
@@ -295,7 +247,7 @@ VirtualClock::VirtualClock(const Experiment& experiment)
       exchanges_(e_.algorithm->needs().exchanges),
       seed_(e_.job.seed()) {
   check();
-  if (runs_) rows_ = assigned_devices(e_);
+  if (runs_) rows_ = assigned_devices(e_.job, *e_.devices, e_.partition, e_.data.train);
   if (o_.energy) read_watts();
 }
 

@@ -83,10 +83,6 @@ struct Timetable {
   const TimedTask* task_of(int64_t client) const;  // nullptr: it was not drawn
 };
 
-// Which of the job's devices each client has, by `devices.assign`; empty: client k has row k, and
-// begins again where there are fewer.
-std::vector<int64_t> assigned_devices(const Experiment& experiment);
-
 // Of tasks that take so long, ascending: when the most are through for the time that has passed,
 // the first such instant (FedBalancer's peak, Shin et al., MobiSys 2022); and when four in five are
 // (SmartPC, Li et al., RTSS 2019). 0 where there are none.

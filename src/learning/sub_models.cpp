@@ -107,6 +107,12 @@ SubModels::SubModels(const Algorithm::Setup& setup, Rule rule)
            " could leave units out (choose one that is, such as mlp, 2nn, lenet or cnn)");
   FL_CHECK(chain_.size() > 1, model, " has no hidden layer that ", rule_.algorithm,
            " could make narrower (choose another, such as 2nn)");
+  const auto keeps = setup.job.values().find("local.keep-momentum");  // under Adam there is no such
+  const bool others = o_.assign == "dynamic" || rule_.units;
+  FL_CHECK(whole() || !others || keeps == setup.job.values().end() || keeps->second != "true",
+           "local.keep-momentum is on, but ", rule_.algorithm,
+           "'s clients train other parts of the model in each round (leave it off",
+           rule_.units ? ")" : ", or choose width.assign fix)");
   const ParameterLayout& layout = network_.layout();
   for (const WidthLevel& level : levels_) {
     double numbers = 0, all_numbers = 0, compute = 0, all_compute = 0;

@@ -1,6 +1,7 @@
 // An algorithm around another one, which does all that the outer one does not change.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <utility>

@@ -510,7 +510,11 @@ FL_SELFTEST("heterofl", "mistakes", "what has no sub-models, and what is no widt
               "devices is none"),
       refuses("fedrolex", problem,
               "width.levels = 0.5\nlocal.momentum = 0.5\nlocal.keep-momentum = true",
-              "local.keep-momentum")};
+              "local.keep-momentum"),
+      refuses("heterofl", problem,
+              "width.levels = 1, 0.5\nwidth.assign = dynamic\nlocal.momentum = 0.5\n"
+              "local.keep-momentum = true",
+              "choose width.assign fix")};
   for (const char* levels : {"0, 1", "1.5", "1:0", "1, x", "1, , 0.5", "1:0.5, 0.25", "0.5, 0.5",
                              "1:nan", "nan", "1 0.5", "1:1:1"}) {
     results.push_back(refuses("heterofl", problem, message("width.levels = ", levels),
