@@ -856,5 +856,50 @@ TEST(Refl, PrefersWhoWillBeAway) {
   expect_law(frequencies(a), law);
 }
 
+Candidates some_of(int64_t places, std::function<bool(int64_t)> among) {
+  return Candidates({.places = places,
+                     .id = [](int64_t place) { return 10 * place; },
+                     .among = std::move(among)});
+}
+
+// Proves that candidates without a list are those that a list would have.
+TEST(Candidates, AreListedWhenSomebodyAsks) {
+  const auto among = [](int64_t id) { return id % 20 == 10; };
+  const Candidates who = some_of(7, among);
+  EXPECT_TRUE(who.contains(30));
+  for (const int64_t id : {0, 15, 31, 70, -10}) EXPECT_FALSE(who.contains(id)) << id;
+  EXPECT_FALSE(who.none());
+  EXPECT_NE(who.unlisted(), nullptr);
+  EXPECT_EQ(who.size(), 3);
+  EXPECT_EQ(who.unlisted(), nullptr);
+  EXPECT_THAT(ids_of(who), ElementsAre(10, 30, 50));
+  EXPECT_TRUE(who.contains(30));
+  EXPECT_FALSE(who.contains(20));
+  EXPECT_TRUE(some_of(7, [](int64_t) { return false; }).none());
+}
+
+// Proves that uniform draws without a list have the law of those from one: pairs of four in eight,
+// which rejection finds now and then, within five standard errors of a sixth each; all of them,
+// where more are wanted.
+TEST(Candidates, DrawsWithoutAListAreUniform) {
+  constexpr int kDraws = 30000;
+  std::map<Clients, int> seen;
+  int listed = 0;
+  for (int i = 0; i < kDraws; ++i) {
+    const Candidates who = some_of(8, [](int64_t id) { return id % 20 == 0; });
+    Rng rng(1, "test", i);
+    ++seen[draw_clients(who, 2, rng)];
+    listed += who.unlisted() == nullptr ? 1 : 0;
+  }
+  EXPECT_GT(listed, kDraws / 10);
+  EXPECT_LT(listed, kDraws * 9 / 10);
+  EXPECT_EQ(seen.size(), 6U);
+  const double expected = kDraws / 6.0, error = std::sqrt(expected * 5 / 6);
+  for (const auto& [pair, times] : seen) EXPECT_NEAR(times, expected, 5 * error);
+  Rng rng(1, "test");
+  EXPECT_THAT(draw_clients(some_of(8, [](int64_t id) { return id % 20 == 0; }), 9, rng),
+              ElementsAre(0, 20, 40, 60));
+}
+
 }  // namespace
 }  // namespace fl_sim

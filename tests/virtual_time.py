@@ -325,6 +325,40 @@ class VirtualTime(Case):
         self.assertRegex(self.succeed("--plan", *options).out, r", 4 rounds of")
         self.assertRegex(self.succeed("--plan", *options[:-2]).out, r", 6 rounds of")
 
+    def test_large_populations_are_not_listed(self):
+        """Of 20,000 clients three in eight are online, by the eight rows of a trace: whom a round draws is, all rounds draw
+        others, and `online` is near what it is. Where five are online those are drawn, and counted as nearly nobody."""
+        def trace(name, rows, online):
+            path = self.path(name + ".csv")
+            with open(path, "w") as file:
+                file.write("row,on_s,off_s\n")
+                for row in range(rows):
+                    file.write(f"{row},0,1000\n" if row in online else f"{row},1000,1001\n")
+            return ["--availability", "file:" + path, "--file.period", 2000]
+        job = ["--dataset", "population", "--population.users", 20000, "--clients", 20000, "--model", "logistic", "--devices",
+               "uniform", "--local.batch-size", 10, "--local.lr", 0.05, "--cohort", 20, "--rounds", 6, "--quiet", "true"]
+        online = {1, 2, 6}
+        path, ranks = self.path("many.h5"), self.path("ranks.h5")
+        options = [*job, *trace("eight", 8, online)]
+        self.succeed(*options, "--output", path)
+        rounds, clients = columns(path, "rounds"), columns(path, "clients")
+        self.assertTrue(np.isin(clients["client"] % 8, list(online)).all())
+        np.testing.assert_array_equal(rounds["started"], 20)
+        self.assertGreater(len(set(clients["client"])), 110)
+        np.testing.assert_allclose(rounds["online"], 7500, atol=600)  # five standard errors
+        self.assertGreater(len(set(rounds["online"])), 1)
+        np.testing.assert_array_equal(rounds["absent"], 20000 - rounds["online"])
+        self.succeed(*options, "--output", ranks, ranks=3)
+        self.assert_same(path, ranks, "many")
+        few = self.path("few.h5")
+        self.succeed(*job, *trace("few", 4000, {3}), "--output", few)
+        for r in range(1, 7):
+            of = columns(few, "clients")["round"] == r
+            np.testing.assert_array_equal(columns(few, "clients")["client"][of], 3 + 4000 * np.arange(5))
+        # Versions are made of those that are online, too.
+        self.succeed(*options, "--algorithm", "fedbuff", "--async.buffer", 5, "--output", self.path("async.h5"))
+        self.assertTrue(np.isin(columns(self.path("async.h5"), "clients")["client"] % 8, list(online)).all())
+
     def phones(self):
         """A file of three devices, each of a class of its own."""
         path = self.path("phones.csv")

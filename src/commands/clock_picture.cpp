@@ -104,9 +104,11 @@ std::string busy_script(const BusyPicture& picture, const std::string& path) {
   std::string plots;
   for (size_t fate = 0; fate < kFates.size(); ++fate) {
     if (!there[fate]) continue;
-    plots += message(plots.empty() ? "plot " : ", ", "$fate", fate,
-                     " using 1:2:3:4:5:6 with boxxyerror lc rgb '", kFates[fate].colour,
-                     "' title '", kFates[fate].name, "'");
+    plots +=
+        message(plots.empty() ? "plot " : ", ", "$fate", fate,
+                " using 1:2:3:4:5:6 with boxxyerror lc rgb '", kFates[fate].colour, "' title ",
+                gnuplot_quoted(static_cast<TaskFate>(fate) == TaskFate::kLate ? picture.late_name
+                                                                              : kFates[fate].name));
   }
   if (!picture.ends.empty()) {
     plots += message(plots.empty() ? "plot " : ", ", "NaN with lines dt 2 lc rgb '#b0b0b0' title ",

@@ -22,7 +22,7 @@ struct BusyPicture {
   std::string title;
   std::vector<BusyTask> tasks;
   std::vector<double> ends = {};  // of rounds, seconds
-  std::string end_name = "a round ends";
+  std::string end_name = "a round ends", late_name = "late";
 };
 
 // So many clients have a line of their own.

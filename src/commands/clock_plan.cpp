@@ -91,6 +91,8 @@ void add_round(Timetables& all, const TimedRound& round) {
   all.in_vain += counts ? 0 : 1;
   if (round.asynchronous != nullptr) {
     if (!all.versions) {
+      all.picture.end_name = "a version is made";
+      all.picture.late_name = "too old";
       all.versions = {.parallelism = round.asynchronous->parallelism(),
                       .held = round.asynchronous->most_held()};
     }

@@ -10,6 +10,7 @@
 #include "engine/client_state.h"
 #include "engine/experiment.h"
 #include "engine/planner.h"
+#include "engine/reachable.h"
 
 namespace fl_sim {
 namespace {
@@ -135,6 +136,7 @@ struct AsyncTimetable::Queue {
   std::vector<int64_t> missing;  // lost or dropped meanwhile
   int64_t selections = 0;        // since the last version
   int64_t reachable = 0;         // when clients were drawn last
+  int64_t reachable_for = -1;    // the version that was the newest when that was counted
 };
 
 AsyncTimetable::AsyncTimetable(const Experiment& experiment, const VirtualClock& clock,
@@ -188,16 +190,20 @@ void AsyncTimetable::start(Queue& queue, Micros now) {
   const auto candidates = [&] {
     const std::vector<int64_t> busy(queue.busy.begin(), queue.busy.end());
     if (e_.availability->everybody() && e_.trained.empty()) return Candidates(e_.may_train(), busy);
-    std::vector<int64_t> idle;
-    for (int64_t place = 0; place < e_.may_train(); ++place) {
-      const int64_t client = e_.may_train(place);
-      if (!queue.busy.contains(client) && e_.availability->online(client, version + 1, now))
-        idle.push_back(client);
-    }
-    return Candidates(std::move(idle));
+    return candidates_among(
+        e_,
+        [&](int64_t client) {
+          return !queue.busy.contains(client) && e_.availability->online(client, version + 1, now);
+        },
+        /*may_wait=*/true);
   }();
-  queue.reachable = candidates.size() + std::ssize(queue.busy);
-  if (candidates.size() == 0) return;
+  // Of large populations it is an estimate, one a version.
+  if (candidates.unlisted() == nullptr || queue.reachable_for != version) {
+    queue.reachable =
+        count_of(candidates, Rng(seed_, "online", version + 1)) + std::ssize(queue.busy);
+    queue.reachable_for = version;
+  }
+  if (candidates.none()) return;
   // The first draw from a version has the stream of the round that would make the next one.
   Rng rng(seed_, "sampler", version + 1, queue.selections++);
   const State nothing;

@@ -13,6 +13,7 @@
 #include "base/check.h"
 #include "engine/client_state.h"
 #include "engine/lanes.h"
+#include "engine/reachable.h"
 #include "process/test_hooks.h"
 #include "storage/checkpoint.h"
 
@@ -209,14 +210,12 @@ RoundPlan Planner::next(const Situation& now, const State& memory) {
 
 // Those that may train and can be reached.
 Candidates Planner::candidates(int64_t round) const {
-  const int64_t all = e_.may_train();
   if (e_.availability->everybody()) return population_;
-  std::vector<int64_t> available;
-  for (int64_t place = 0; place < all; ++place) {
-    const int64_t id = e_.may_train(place);
-    if (e_.availability->online(id, round, timetable_.start)) available.push_back(id);
-  }
-  return Candidates(std::move(available));
+  const Micros now = timetable_.start;
+  return candidates_among(
+      e_,
+      [&e = e_, round, now](int64_t client) { return e.availability->online(client, round, now); },
+      e_.availability->follows_time());
 }
 
 SampleRequest Planner::request(const State& memory) const {
@@ -248,7 +247,7 @@ SampleRequest Planner::request(const State& memory) const {
 
 std::vector<Drawn> Planner::draw(const State& memory) {
   factor_ = 1;
-  if (who_.size() == 0) return {};
+  if (who_.none()) return {};
   Rng rng(seed_, "sampler", round_);
   std::vector<Drawn> cohort = e_.sampler->sample(request(memory), rng);
   const std::string name = "sampler " + e_.job.get<std::string>("sampler");
@@ -410,11 +409,11 @@ RoundPlan Planner::begin_round(const State& memory) {
   timetable_ = {.start = clock_.begin(former_end_), .end = 0, .tasks = {}};
   begun_ = timetable_.start;
   who_ = candidates(round_);
-  absent_clients_ = e_.may_train() - who_.size();
+  absent_clients_ = e_.may_train() - count_of(who_, Rng(seed_, "online", round_));
   asked_.clear();
   answers_.clear();
   asking_times_ = {};
-  if (e_.sampler->question() != Sampler::Question::kNothing && who_.size() > 0) {
+  if (e_.sampler->question() != Sampler::Question::kNothing && !who_.none()) {
     Rng rng(seed_, "asked", round_);
     asked_ = e_.sampler->ask(request(memory), rng);
   }

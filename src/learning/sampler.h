@@ -19,7 +19,7 @@
 namespace fl_sim {
 
 // Clients that may train and can be reached in a round, ascending by id, without a list of all of
-// them where nobody is left out.
+// them where nobody is left out, or, of large populations, where nobody asks for it.
 class Candidates {
  public:
   // Everybody of 0 to `all` - 1, or those of `ids`, ascending.
@@ -30,14 +30,49 @@ class Candidates {
   explicit Candidates(std::vector<int64_t> ids)
       : listed_(true), ids_(std::move(ids)), size_(std::ssize(ids_)) {}
 
-  int64_t size() const { return size_; }
+  // Of those at so many places, ascending by id, the ones that `among` says of. Where that takes
+  // long, they are listed when the first one asks for their number or for one at its place.
+  struct Unlisted {
+    int64_t places = 0;
+    std::function<int64_t(int64_t place)> id = {};
+    std::function<bool(int64_t id)> among = {};
+  };
+  explicit Candidates(Unlisted all) : unlisted_(std::move(all)), size_(0) {}
+
+  // Null where they are listed, or are nearly everybody.
+  const Unlisted* unlisted() const { return unlisted_.places > 0 ? &unlisted_ : nullptr; }
+
+  bool none() const {
+    for (int64_t place = 0; place < unlisted_.places; ++place) {
+      if (unlisted_.among(unlisted_.id(place))) return false;
+    }
+    return size_ == 0;
+  }
+  int64_t size() const {
+    list();
+    return size_;
+  }
   bool contains(int64_t id) const {
+    if (unlisted_.places > 0) {
+      int64_t low = 0, high = unlisted_.places;  // the place of the first id that is not less
+      while (low < high) {
+        const int64_t middle = (low + high) / 2;
+        if (unlisted_.id(middle) < id) {
+          low = middle + 1;
+        } else {
+          high = middle;
+        }
+      }
+      return low < unlisted_.places && unlisted_.id(low) == id && unlisted_.among(id);
+    }
     if (listed_) return std::binary_search(ids_.begin(), ids_.end(), id);
     return id >= 0 && id < size_ + std::ssize(without_) &&
            !std::binary_search(without_.begin(), without_.end(), id);
   }
-  bool everybody() const { return !listed_ && without_.empty(); }  // then the id is the place
+  // Then the id is the place.
+  bool everybody() const { return !listed_ && without_.empty() && unlisted_.places == 0; }
   int64_t id(int64_t place) const {
+    list();
     if (listed_) return ids_[static_cast<size_t>(place)];
     int64_t low = 0, high = std::ssize(without_);  // of those left out, how many come before it
     while (low < high) {
@@ -52,9 +87,23 @@ class Candidates {
   }
 
  private:
-  bool listed_ = false;
-  std::vector<int64_t> ids_, without_;
-  int64_t size_;
+  void list() const {
+    for (int64_t place = 0; place < unlisted_.places; ++place) {
+      const int64_t id = unlisted_.id(place);
+      if (unlisted_.among(id)) ids_.push_back(id);
+    }
+    if (unlisted_.places == 0) return;
+    listed_ = true;
+    size_ = std::ssize(ids_);
+    unlisted_ = {};
+  }
+
+  // Filled by list(): one thread at a time.
+  mutable bool listed_ = false;
+  mutable std::vector<int64_t> ids_;
+  std::vector<int64_t> without_;
+  mutable Unlisted unlisted_;
+  mutable int64_t size_;
 };
 
 // What a client's task would take, in virtual seconds, as it is planned; without the chances of one

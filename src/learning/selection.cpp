@@ -40,6 +40,21 @@ std::vector<int64_t> draw_places(int64_t size, int64_t count, Rng& rng) {
   return {chosen.begin(), chosen.end()};
 }
 
+std::vector<int64_t> draw_clients(const Candidates& candidates, int64_t count, Rng& rng) {
+  if (const Candidates::Unlisted* all = candidates.unlisted()) {
+    std::set<int64_t> chosen;
+    for (int64_t tries = all->places / 2; tries > 0 && std::ssize(chosen) < count; --tries) {
+      const int64_t id = all->id(rng.below(all->places));
+      if (all->among(id)) chosen.insert(id);
+    }
+    // Else there are few, and a list takes no longer. Who was found says nothing of who is drawn.
+    if (std::ssize(chosen) >= count) return {chosen.begin(), chosen.end()};
+  }
+  std::vector<int64_t> clients = draw_places(candidates.size(), count, rng);
+  for (int64_t& one : clients) one = candidates.id(one);
+  return clients;
+}
+
 // A race: each arrives after an exponential time with its weight as the rate (Efraimidis &
 // Spirakis, 2006), which is the same as drawing one after the other.
 std::vector<int64_t> draw_in_proportion(std::span<const double> weights, int64_t count, Rng& rng) {

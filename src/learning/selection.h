@@ -17,6 +17,10 @@ namespace fl_sim {
 // not so many. In time and memory of `count`.
 std::vector<int64_t> draw_places(int64_t size, int64_t count, Rng& rng);
 
+// The same of the candidates' ids, without a list of them where there is none; by rejection, as
+// long as that is quicker.
+std::vector<int64_t> draw_clients(const Candidates& candidates, int64_t count, Rng& rng);
+
 // `count` of the places of `weights`, ascending: one after the other, each in proportion to its
 // weight among those that are left. Places of weight 0 come last, in a random order.
 std::vector<int64_t> draw_in_proportion(std::span<const double> weights, int64_t count, Rng& rng);

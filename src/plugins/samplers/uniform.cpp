@@ -42,8 +42,8 @@ class Uniform final : public Sampler {
 
   std::vector<Drawn> sample(const SampleRequest& request, Rng& rng) const override {
     std::vector<Drawn> cohort;
-    for (const int64_t place : draw_places(request.candidates.size(), request.cohort, rng))
-      cohort.push_back({request.candidates.id(place)});
+    for (const int64_t client : draw_clients(request.candidates, request.cohort, rng))
+      cohort.push_back({client});
     if (!unbiased_ || cohort.empty()) return cohort;
     const Shares shares(request, by_samples_);
     const double times =
