@@ -17,8 +17,7 @@ class Fjord final : public Algorithm {
         .summary = "ordered dropout: in each step another width, up to the client's own",
         .source =
             "Horvath et al., FjORD: Fair and accurate federated learning under heterogeneous "
-            "targets "
-            "with ordered dropout, NeurIPS 2021, Algorithm 1, without self-distillation",
+            "targets with ordered dropout, NeurIPS 2021, Algorithm 1, without self-distillation",
         .rule =
             "in each local step client k draws a width p of width.levels, up to its own r_k, all "
             "alike, and takes the gradient at the first ceil(p n) of the n units of each hidden "
