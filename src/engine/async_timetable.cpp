@@ -7,9 +7,9 @@
 #include <tuple>
 
 #include "base/check.h"
+#include "engine/absence.h"
 #include "engine/client_state.h"
 #include "engine/experiment.h"
-#include "engine/planner.h"
 #include "engine/reachable.h"
 
 namespace fl_sim {

@@ -12,6 +12,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "engine/absence.h"
 #include "engine/async_rounds.h"
 #include "engine/evaluation_plan.h"
 #include "engine/experiment.h"
@@ -23,15 +24,6 @@
 #include "learning/batches.h"
 
 namespace fl_sim {
-
-// Who cannot be reached, who is late, and who never answers.
-struct AbsenceOptions {
-  double stragglers = 0;  // share of a cohort
-  std::string policy;     // what they return: "drop" or "partial"
-  double available = 1;   // chance that a client can be drawn
-  double dropout = 0;     // chance that it then does not answer
-  static const OptionSet<AbsenceOptions> kOptions;
-};
 
 // What planning remembers before round 1: the job's sampler, and what time it is where there is
 // any.
