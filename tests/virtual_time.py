@@ -58,7 +58,7 @@ class VirtualTime(Case):
         phases = sum(clients[name] for name in OF_CLIENTS[2:])
         np.testing.assert_allclose(clients["finish_seconds"] - clients["start_seconds"], phases, atol=2e-6)
         with h5py.File(path) as file:
-            self.assertIn("6 offline, 8 not needed", file["clients/status"].attrs["codes"])
+            self.assertIn("6 offline, 7 too old, 8 not needed", file["clients/status"].attrs["codes"])
 
     def test_without_devices_nothing_is_said_of_time(self):
         path = self.train("plain")
