@@ -144,7 +144,8 @@ class Asynchronous(Case):
         for options, words in [
                 (["--async.buffer", 3], ["async.buffer is set, but async.protocol is rounds"]),
                 (["--algorithm", "fedbuff"], ["devices is none", "--devices halfnormal"]),
-                ([*KINDS["fedbuff"], "--algorithm", "scaffold", "--async.protocol", "buffered"], ["algorithm scaffold", "--async.protocol rounds"]),
+                ([*KINDS["fedbuff"], "--algorithm", "scaffold", "--async.protocol", "buffered"],
+                 ["algorithm scaffold", "--async.protocol rounds"]),
                 ([*KINDS["fedbuff"], "--algorithm", "feddyn", "--feddyn.alpha", 0.1, "--async.protocol", "buffered"],
                  ["keep state"]),
                 ([*KINDS["fedbuff"], "--aggregator", "median"], ["aggregator median"]),

@@ -87,7 +87,8 @@ class TimeToTarget(Case):
         """A value that one evaluation reaches by chance."""
         path = self.write("run", test_accuracy=[0.2, 0.8, 0.2, 0.6])
         for window, expected in ((1, "2"), (2, "2"), (3, ">4"), (4, "4")):
-            run = self.succeed("compare", path, "--by", "round", "--target", 0.55 if window == 3 else 0.44, "--smooth", window)
+            target = 0.55 if window == 3 else 0.44
+            run = self.succeed("compare", path, "--by", "round", "--target", target, "--smooth", window)
             self.assertEqual(self.row(run)[-1], expected)
         run = self.succeed("compare", path, "--by", "round", "--target", 0.6, "--smooth", 2)
         self.assertEqual(self.row(run)[-1], ">4")
@@ -127,8 +128,8 @@ class TimeToTarget(Case):
                                (["--smooth", 2], ["--by round"]), (["--picture", "x.png"], ["--by round"])]:
             with self.subTest(options=options):
                 self.fail_with(words, "compare", path, *options)
-        self.fail_with(["/rounds/samples has 3 values for 4 rounds"], "compare", self.write("bad", samples=[1, 2, 3]), "--by",
-                       "samples")
+        self.fail_with(["/rounds/samples has 3 values for 4 rounds"], "compare", self.write("bad", samples=[1, 2, 3]),
+                       "--by", "samples")
         self.fail_with(["has 0 evaluations"], "compare", self.write("nothing", test_accuracy=[NAN] * 4), "--by", "round")
 
 

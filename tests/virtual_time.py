@@ -134,7 +134,8 @@ class VirtualTime(Case):
         for algorithm, passes, options in [
                 ("fedavg", 6, []), ("mime", 2 * 6 + 3, []), ("mimelite", 6 + 3, []),
                 ("qffl", 6 + 1, ["--qffl.q", 0.1]), ("ifca", 6 + 2, kept), ("ditto", 2 * 6, kept),
-                ("fedrep", 6 + 3, ["--fedrep.head-epochs", 1, *kept]), ("fedem", 3 * 6 + 3, ["--fedem.components", 3, *kept]),
+                ("fedrep", 6 + 3, ["--fedrep.head-epochs", 1, *kept]),
+                ("fedem", 3 * 6 + 3, ["--fedem.components", 3, *kept]),
                 ("pfedme", 5 * 6, ["--pfedme.personal-lr", 0.01, *kept]), ("perfedavg", 2 * 6, kept)]:
             with self.subTest(algorithm):
                 path = self.train("beside-" + algorithm, "--devices", "uniform", "--devices.seconds-per-sample", 0.01,
@@ -335,8 +336,9 @@ class VirtualTime(Case):
                 for row in range(rows):
                     file.write(f"{row},0,1000\n" if row in online else f"{row},1000,1001\n")
             return ["--availability", "file:" + path, "--file.period", 2000]
-        job = ["--dataset", "population", "--population.users", 20000, "--clients", 20000, "--model", "logistic", "--devices",
-               "uniform", "--local.batch-size", 10, "--local.lr", 0.05, "--cohort", 20, "--rounds", 6, "--quiet", "true"]
+        job = ["--dataset", "population", "--population.users", 20000, "--clients", 20000, "--model", "logistic",
+               "--devices", "uniform", "--local.batch-size", 10, "--local.lr", 0.05, "--cohort", 20, "--rounds", 6,
+               "--quiet", "true"]
         online = {1, 2, 6}
         path, ranks = self.path("many.h5"), self.path("ranks.h5")
         options = [*job, *trace("eight", 8, online)]

@@ -73,8 +73,7 @@ std::map<int64_t, RunEstimate::Load> RunEstimate::first_deal(int ranks) const {
   std::map<int64_t, Load> loads;
   for (int rank = ranks == 1 ? 0 : 1; rank < ranks; ++rank) loads[rank];
   const LocalPlan local(e_.job);
-  for (const PlannedGroup& group :
-       planner_of(ranks).next_unanswered(planning_memory(e_)).groups) {
+  for (const PlannedGroup& group : planner_of(ranks).next_unanswered(planning_memory(e_)).groups) {
     Load& load = loads[group.rank];
     ++load.groups;
     for (size_t i = 0; i < group.ids.size(); ++i) {
