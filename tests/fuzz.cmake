@@ -15,7 +15,9 @@ file(GLOB fuzz_readers CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/plugins/dataset
 # Generators read no files.
 list(FILTER fuzz_readers EXCLUDE REGEX "/(fcube|gaussian|ifca|population|synthetic)\\.cpp$")
 file(GLOB fuzz_storage CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/data/*.cpp ${CMAKE_SOURCE_DIR}/src/storage/*.cpp)
-list(APPEND fuzz_storage ${CMAKE_SOURCE_DIR}/src/commands/compare.cpp ${CMAKE_SOURCE_DIR}/src/commands/text_table.cpp)
+set(commands compare.cpp gnuplot.cpp text_table.cpp time_to_target.cpp)
+list(TRANSFORM commands PREPEND ${CMAKE_SOURCE_DIR}/src/commands/)
+list(APPEND fuzz_storage ${commands})
 file(GLOB fuzz_tests CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/fuzz_*.cpp)
 set(fuzz_rooms ${rooms})
 list(REMOVE_ITEM fuzz_rooms room_base room_data room_storage room_plugins_datasets room_commands room_commands_selftest)
