@@ -2,17 +2,14 @@
 // so that all units are trained alike.
 // Alam et al., "FedRolex: Model-heterogeneous federated learning with rolling sub-model
 // extraction", NeurIPS 2022, Algorithm 1.
-#include "fl_sim.h"
-#include "learning/sub_models.h"
+#include "narrow.h"
 
 namespace fl_sim {
 
-class FedRolex final : public Algorithm {
+class FedRolex final : public Narrow {
  public:
   explicit FedRolex(const Setup& setup)
-      : local_(setup),
-        optimizer_(setup),
-        models_(setup, {.algorithm = "fedrolex", .units = window}) {}
+      : Narrow(setup, {.algorithm = "fedrolex", .units = window}) {}
 
   static PluginInfo describe() {
     return {
@@ -31,29 +28,6 @@ class FedRolex final : public Algorithm {
         .family = "global"};
   }
 
-  Needs needs() const override {
-    Needs needs = local_.needs();
-    needs.scalars = {"width"};
-    needs.parts = !models_.whole();
-    return needs;
-  }
-
-  void init(ServerState& server) const override { optimizer_.init(server); }
-
-  Update train(ClientGroup& group, const GlobalModel& global) const override {
-    return models_.train(local_, group, global);
-  }
-
-  void aggregate(ServerState& server, const Sum& sum) const override {
-    optimizer_.step(server, models_.mean(sum));
-  }
-
-  TaskCost task_cost(int64_t client, int64_t round) const override {
-    return models_.cost(client, round);
-  }
-
-  std::vector<std::string> warnings() const override { return models_.warnings(); }
-
  private:
   static std::vector<int64_t> window(const SubModels::Choice& choice) {
     std::vector<int64_t> units;
@@ -61,10 +35,6 @@ class FedRolex final : public Algorithm {
       units.push_back((choice.round - 1 + i) % choice.units);
     return units;
   }
-
-  LocalTraining local_;
-  ServerOptimizer optimizer_;
-  SubModels models_;
 };
 
 FL_REGISTER(Algorithm, "fedrolex", FedRolex);

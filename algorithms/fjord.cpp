@@ -2,15 +2,13 @@
 // step, so that the global model is good at each of them.
 // Horváth et al., "FjORD: Fair and accurate federated learning under heterogeneous targets with
 // ordered dropout", NeurIPS 2021, Algorithm 1, without self-distillation.
-#include "fl_sim.h"
-#include "learning/sub_models.h"
+#include "narrow.h"
 
 namespace fl_sim {
 
-class Fjord final : public Algorithm {
+class Fjord final : public Narrow {
  public:
-  explicit Fjord(const Setup& setup)
-      : local_(setup), optimizer_(setup), models_(setup, {.algorithm = "fjord"}) {}
+  explicit Fjord(const Setup& setup) : Narrow(setup, {.algorithm = "fjord"}) {}
 
   static PluginInfo describe() {
     return {
@@ -33,25 +31,16 @@ class Fjord final : public Algorithm {
         .family = "global"};
   }
 
-  Needs needs() const override {
-    Needs needs = local_.needs();
-    needs.scalars = {"width"};
-    needs.parts = !models_.whole();
-    return needs;
-  }
-
-  void init(ServerState& server) const override { optimizer_.init(server); }
-
   Update train(ClientGroup& group, const GlobalModel& global) const override {
-    if (models_.levels().size() == 1) return models_.train(local_, group, global, LocalRule());
+    if (models().levels().size() == 1) return models().train(local(), group, global, LocalRule());
     std::vector<torch::Tensor> masks;  // by level, [P]
-    for (size_t level = 0; level < models_.levels().size(); ++level)
-      masks.push_back(models_.mask(level, 0, global.round).to(group.rows.options()));
+    for (size_t level = 0; level < models().levels().size(); ++level)
+      masks.push_back(models().mask(level, 0, global.round).to(group.rows.options()));
     std::vector<Rng> draws;
     std::vector<size_t> own;
     for (const int64_t client : group.ids) {
       draws.emplace_back(group.seed, "fjord", global.round, client);
-      own.push_back(models_.level_of(client, global.round));
+      own.push_back(models().level_of(client, global.round));
     }
     const torch::Tensor narrowed = torch::empty_like(group.rows);
     LocalRule rule;
@@ -65,29 +54,18 @@ class Fjord final : public Algorithm {
       }
       return step.of(narrowed);
     };
-    return models_.train(local_, group, global, rule);
-  }
-
-  void aggregate(ServerState& server, const Sum& sum) const override {
-    optimizer_.step(server, models_.mean(sum));
+    return models().train(local(), group, global, rule);
   }
 
   // Steps compute the mean of what the widths take that are drawn from.
   TaskCost task_cost(int64_t client, int64_t round) const override {
-    TaskCost cost = models_.cost(client, round);
-    const size_t own = models_.level_of(client, round), levels = models_.levels().size();
+    TaskCost cost = models().cost(client, round);
+    const size_t own = models().level_of(client, round), levels = models().levels().size();
     cost.compute = 0;
     for (size_t level = own; level < levels; ++level)
-      cost.compute += models_.compute_share(level) / static_cast<double>(levels - own);
+      cost.compute += models().compute_share(level) / static_cast<double>(levels - own);
     return cost;
   }
-
-  std::vector<std::string> warnings() const override { return models_.warnings(); }
-
- private:
-  LocalTraining local_;
-  ServerOptimizer optimizer_;
-  SubModels models_;
 };
 
 FL_REGISTER(Algorithm, "fjord", Fjord);
