@@ -9,7 +9,7 @@ import time
 
 import h5py
 
-from whole_program import PATIENCE, Case, checksum, columns, is_open_mpi, rank_of
+from whole_program import PATIENCE, Case, checksum, columns, is_open_mpi, rank_of, write_images
 
 
 class Ends(Case):
@@ -63,20 +63,23 @@ class Ends(Case):
         self.assertEqual(len(columns(path, "rounds")["round"]), 0, str(run))
 
     def test_an_error_of_a_tracker(self):
-        """A plug-in that is told of the run, and can no longer write."""
-        for ranks in (0, 3):
-            path, link = self.path(f"{ranks}.h5"), self.path(f"{ranks}.jsonl")
-            os.symlink(self.path(f"{ranks}.log"), link)
-            run = self.start("--job", self.job, "--output", path, "--track", f"jsonl:{link}", ranks=ranks,
-                             FL_SIM_TEST=self.hold(6))
-            self.reach(run, 3)
-            os.remove(link)
-            os.symlink("/dev/full", link)
-            self.release()
-            run.wait()
-            self.assertEqual(run.code, 1, str(run))
-            self.assert_one_message(run, ["rank 0: ", link, "cannot be written", "it ended after round", "of 8"])
-            self.assert_all_there(run, path)
+        """A plug-in that is told of the run, and can no longer write. With a test set that takes longer than a round, later
+        rounds wait for their evaluation then: their rows are told to the others."""
+        slow = ("--data-dir", write_images(self.path("slow"), train=600, test=20000))
+        for ranks, options in ((0, ()), (3, ()), (3, slow)):
+            with self.subTest(ranks=ranks, options=options):
+                path, link = self.path(f"{ranks}{len(options)}.h5"), self.path(f"{ranks}{len(options)}.jsonl")
+                os.symlink(self.path(f"{ranks}{len(options)}.log"), link)
+                run = self.start("--job", self.job, *options, "--output", path, "--track", f"jsonl:{link}", ranks=ranks,
+                                 FL_SIM_TEST=self.hold(6))
+                self.reach(run, 3)
+                os.symlink("/dev/full", link + ".full")
+                os.rename(link + ".full", link)
+                self.release()
+                run.wait()
+                self.assertEqual(run.code, 1, str(run))
+                self.assert_one_message(run, ["rank 0: ", link, "cannot be written", "it ended after round", "of 8"])
+                self.assert_all_there(run, path, *options)
 
     # ------------------------------------------------------------------------------------------------ signals
 

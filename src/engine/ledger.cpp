@@ -289,11 +289,36 @@ void Ledger::complete_rounds() {
     pending_.pop_front();
     count(round.record);
     judge(round);
-    for (Tracker* tracker : trackers_.all) {
-      tracker->round(round.record);
+    tell(round.record);
+  }
+}
+
+// Whoever fails, the others are told; the first error is thrown then, where one may still be.
+void Ledger::tell(const RoundRecord& round) {
+  std::exception_ptr first;
+  for (Tracker* tracker : trackers_.all) {
+    try {
+      tracker->round(round);
       if (tracker == trackers_.results && before_shown_ && Interruption::get().requested())
         before_shown_();
+    } catch (...) {
+      if (!first) first = std::current_exception();
     }
+  }
+  if (first && !ends_by_error_) std::rethrow_exception(first);
+}
+
+void Ledger::finish_by_error(bool hurry) noexcept {
+  ends_by_error_ = true;
+  if (!hurry) {
+    try {
+      evaluator_.finish();
+    } catch (...) {  // it may be what has failed
+    }
+  }
+  try {
+    leave_unevaluated();
+  } catch (...) {  // the error that ends the run is told
   }
 }
 

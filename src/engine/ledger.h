@@ -79,8 +79,9 @@ class Ledger {
   void finish_evaluation() { evaluator_.finish(); }
   // Called before a round is shown, when a signal has asked the run to stop: there may be no later.
   void before_shown(std::function<void()> work) { before_shown_ = std::move(work); }
-  // Where there is no time for that: rounds that are through are told as they are.
-  void leave_unevaluated();
+  // Once an error ends the run: the rounds that are through are told, and evaluated first unless in
+  // a `hurry`. It may be a tracker's or the evaluation's own error: what else fails is passed over.
+  void finish_by_error(bool hurry) noexcept;
   double evaluate_seconds() const { return evaluator_.seconds(); }
 
   // A run ends with the model that reached the target, or that took the last of the job's patience.
@@ -126,6 +127,8 @@ class Ledger {
   void hint_at_inputs();
   void evaluated(const TestResult& result);
   void complete_rounds();
+  void tell(const RoundRecord& round);
+  void leave_unevaluated();
   void count(const RoundRecord& round);
   void count_survivors(const RoundRecord& round);
   void judge(const PendingRound& round);
@@ -143,6 +146,7 @@ class Ledger {
   std::deque<PendingRound> pending_;
   int64_t complete_rows_ = 0;
   bool said_too_few_ = false;
+  bool ends_by_error_ = false;
   BestModel best_;
   Evaluator evaluator_;
   Outcome outcome_;

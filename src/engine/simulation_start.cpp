@@ -257,15 +257,7 @@ void Simulation::end_by_error() noexcept {
   if (of_another) tell(why);
   if (!keeper_) return;
   root_->ledger.save_what_there_is(last_whole_model());
-  try {
-    if (hurry) {
-      root_->ledger.leave_unevaluated();
-    } else {
-      root_->ledger.finish_evaluation();
-    }
-  } catch (...) {
-    return;  // it may be what has failed
-  }
+  root_->ledger.finish_by_error(hurry);
   root_->ledger.save_what_there_is(last_whole_model());
 }
 
