@@ -9,6 +9,7 @@
 #include "learning/aggregator.h"
 #include "learning/algorithm.h"
 #include "learning/local_training.h"
+#include "learning/protocol.h"
 #include "learning/sampler.h"
 #include "learning/server_optimizer.h"
 #include "learning/tracker.h"

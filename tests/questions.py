@@ -9,7 +9,7 @@ from whole_program import ROOT, Case, write_images
 
 KINDS = {"algorithm": "algorithms", "partitioner": "partitioners", "dataset": "datasets", "model": "models",
          "sampler": "samplers", "transform": "transforms", "aggregator": "aggregators", "availability": "availability",
-         "devices": "devices", "tracker": "trackers"}
+         "devices": "devices", "protocol": "protocols", "tracker": "trackers"}
 OPTION = re.compile(r"^  --(\S+) (\S+)(?:  \[(.*)\]|  \(no default\))$", re.M)
 
 

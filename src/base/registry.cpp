@@ -84,7 +84,8 @@ size_t count_plugins() {
 const std::vector<std::string>& plugin_kinds() {
   static const std::vector<std::string> kinds = {
       "algorithm", "partitioner", "dataset",      "model",   "sampler",
-      "transform", "aggregator",  "availability", "devices", "tracker"};
+      "transform", "aggregator",  "availability", "devices", "protocol",
+      "tracker"};
   return kinds;
 }
 

@@ -173,7 +173,7 @@ void print_help() {
                "  --list [KIND]          all plug-ins, or those of a kind: algorithms,\n"
                "                         partitioners, datasets, models, samplers,\n"
                "                         transforms, aggregators, availability,\n"
-               "                         devices, trackers\n"
+               "                         devices, protocols, trackers\n"
                "  --explain WORD         a plug-in's source, rule and options; a key; a value\n"
                "                         of one; a column of results files\n"
                "  --explain algorithms   all algorithms, as a page in Markdown\n"

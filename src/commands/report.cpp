@@ -17,6 +17,7 @@
 #include "commands/provenance.h"
 #include "engine/async_timetable.h"
 #include "engine/planner.h"
+#include "learning/protocol.h"
 
 namespace fl_sim {
 namespace {
@@ -63,9 +64,7 @@ std::string rounds_text(const Job& job) {
   const auto value = [&](const std::string& key) { return job.get<std::string>(key); };
   const auto o = read_options<AsyncOptions>(job);
   if (!o.on()) return message(value("rounds"), " rounds of ", value("cohort"), " clients");
-  const std::string made = o.protocol == "interval"
-                               ? message("one every ", o.interval, " virtual seconds")
-                               : message("of ", o.buffer, o.buffer == 1 ? " update" : " updates");
+  const std::string made = make<Protocol>(o.protocol, {job})->made();
   const std::string flight =
       o.drawn() ? message("up to ", o.max_staleness, " versions old")
                 : message(o.concurrency > 0 ? std::to_string(o.concurrency) : value("cohort"),

@@ -11,75 +11,69 @@
 #include "engine/client_state.h"
 #include "engine/experiment.h"
 #include "engine/reachable.h"
+#include "learning/protocol.h"
 
 namespace fl_sim {
-namespace {
-
-const std::vector<std::string> kAsynchronous = {"buffered", "interval"};
-const std::pair<std::string, std::vector<std::string>> kOnlyAsynchronous = {"async.protocol",
-                                                                            kAsynchronous};
-
-}  // namespace
 
 const OptionSet<AsyncOptions> AsyncOptions::kOptions(
     1035,
     {{&AsyncOptions::protocol,
       {.name = "async.protocol",
        .default_value = "rounds",
-       .meaning =
-           "rounds, or asynchronous: a new model whenever async.buffer updates have arrived, "
-           "or every async.interval seconds of what has",
-       .choices = {"rounds", "buffered", "interval"}}},
+       .meaning = "when clients start, and when the server makes a new model (--list protocols)",
+       .plugin_kind = "protocol"}},
      {&AsyncOptions::buffer,
       {.name = "async.buffer",
        .default_value = "10",
        .meaning = "updates that make a new model",
        .range = between(1, 1e9),
-       .only_with = {"async.protocol", {"buffered"}}}},
+       .read_by = "protocol"}},
      {&AsyncOptions::interval,
       {.name = "async.interval",
        .default_value = {},
        .meaning = "virtual seconds between two models",
        .range = {.low = 1e-6, .high = 1e9},
-       .only_with = {"async.protocol", {"interval"}}}},
+       .read_by = "protocol"}},
      {&AsyncOptions::concurrency,
       {.name = "async.concurrency",
        .default_value = "0",
        .meaning = "clients that train at the same time; 0: as many as cohort",
        .range = between(0, 1e9),
-       .only_with = kOnlyAsynchronous}},
+       .read_by = "protocol"}},
      {&AsyncOptions::source,
       {.name = "async.source",
        .default_value = "clock",
        .meaning = "where staleness comes from: virtual time, or drawn uniformly from 0 to "
                   "async.max-staleness, as Xie et al. simulate it",
        .choices = {"clock", "drawn"},
-       .only_with = {"async.protocol", {"buffered"}}}},
+       .read_by = "protocol"}},
      {&AsyncOptions::staleness,
       {.name = "async.staleness",
        .default_value = "polynomial",
        .meaning = "what an update weighs that is t versions old: (1+t)^-a, 1, or, as a hinge, 1 up "
                   "to b and 1/(a(t-b)+1) beyond",
        .choices = {"polynomial", "constant", "hinge"},
-       .only_with = kOnlyAsynchronous}},
+       .read_by = "protocol"}},
      {&AsyncOptions::a,
       {.name = "async.a",
        .default_value = "0.5",
        .meaning = "a of async.staleness; Xie et al. have 0.5, and 10 for a hinge",
        .range = between(0, 1e6),
-       .only_with = {"async.staleness", {"polynomial", "hinge"}}}},
+       .only_with = {"async.staleness", {"polynomial", "hinge"}},
+       .read_by = "protocol"}},
      {&AsyncOptions::b,
       {.name = "async.b",
        .default_value = "4",
        .meaning = "b of a hinge; Xie et al. have 4",
        .range = between(0, 1e9),
-       .only_with = {"async.staleness", {"hinge"}}}},
+       .only_with = {"async.staleness", {"hinge"}},
+       .read_by = "protocol"}},
      {&AsyncOptions::max_staleness,
       {.name = "async.max-staleness",
        .default_value = "-1",
        .meaning = "versions that an update may be old; -1: any number",
        .range = between(-1, 1e9),
-       .only_with = kOnlyAsynchronous}},
+       .read_by = "protocol"}},
      {&AsyncOptions::on_stale,
       {.name = "async.on-stale",
        .default_value = "drop",
@@ -87,35 +81,35 @@ const OptionSet<AsyncOptions> AsyncOptions::kOptions(
            "updates that are older are dropped (and not trained), or no model is made before "
            "those have arrived that would be",
        .choices = {"drop", "wait"},
-       .only_with = {"async.protocol", {"buffered"}}}},
+       .read_by = "protocol"}},
      {&AsyncOptions::normalise,
       {.name = "async.normalise",
        .default_value = "buffer",
        .meaning = "the sum of weighted updates is divided by how many there are, as in FedBuff, or "
                   "by their weights",
        .choices = {"buffer", "weights"},
-       .only_with = kOnlyAsynchronous}},
+       .read_by = "protocol"}},
      {&AsyncOptions::weighting,
       {.name = "async.weighting",
        .default_value = "job",
        .meaning = "of updates: the job's weighting, or unbiased: a client's share of the data over "
                   "its share of the versions, so that fast clients count no more than slow ones",
        .choices = {"job", "unbiased"},
-       .only_with = kOnlyAsynchronous}},
+       .read_by = "protocol"}},
      {&AsyncOptions::mixing,
       {.name = "async.mixing",
        .default_value = "0",
        .meaning = "share of a client's model in the new one (FedAsync's alpha; needs async.buffer "
                   "1); 0: what clients have learnt is added",
        .range = between(0, 1),
-       .only_with = {"async.protocol", {"buffered"}}}},
+       .read_by = "protocol"}},
      {&AsyncOptions::keep_versions,
       {.name = "async.keep-versions",
        .default_value = "64",
        .meaning = "former models that hosts keep in memory, at most: whoever starts from an older "
                   "one is trained early (rank 0 keeps all that something is under way from)",
        .range = between(1, 1e9),
-       .only_with = kOnlyAsynchronous,
+       .read_by = "protocol",
        .changes_results = false}}});
 
 double staleness_weight(const AsyncOptions& o, int64_t staleness) {
@@ -126,17 +120,54 @@ double staleness_weight(const AsyncOptions& o, int64_t staleness) {
 }
 
 // What the events of a run wait in.
-struct AsyncTimetable::Queue {
-  enum Kind { kArrives, kIsLost, kIntervalEnds };
+class AsyncTimetable::Events final : public Course {
+ public:
+  Events(AsyncTimetable& table, Micros begin) : table_(table), now_(begin) {}
+
+  Micros now() const override { return now_; }
+  int64_t versions() const override { return table_.versions(); }
+  int64_t places() const override {
+    return std::max<int64_t>(0, table_.concurrency_ - std::ssize(busy_));
+  }
+  Dispatch task(int64_t dispatch) const override {
+    const AsyncTask& task = table_.task(dispatch);
+    return {.client = task.time.client, .base = task.base, .start = task.start};
+  }
+  std::optional<int64_t> oldest_base() const override {
+    if (bases_.empty()) return {};
+    return *bases_.begin();
+  }
+
+  std::vector<int64_t> start(int64_t clients, const std::function<bool(int64_t)>& among) override;
+  void make_version(std::vector<int64_t> due) override;
+  void wake(Micros when) override {
+    FL_CHECK(when > now_, "a protocol wants to be woken at ", when, " us, and it is ", now_,
+             " (must be later)");
+    events_.emplace(when, kWakes, 0);
+  }
+
+  bool idle() const { return events_.empty(); }
+  bool any_now() const { return !events_.empty() && std::get<0>(events_.top()) == now_; }
+  void go_on() { now_ = std::get<0>(events_.top()); }
+  void go_on_to(Micros then) { now_ = then; }
+  // The next event of now.
+  void happen(Protocol& protocol);
+
+ private:
+  enum Kind { kArrives, kIsLost, kWakes };
   using Event = std::tuple<Micros, int, int64_t>;  // when, kind, dispatch
-  std::priority_queue<Event, std::vector<Event>, std::greater<>> events;
-  std::set<int64_t> busy;        // clients in flight
-  std::multiset<int64_t> bases;  // of what is in flight
-  std::vector<int64_t> buffer;   // arrived, and not yet in a version
-  std::vector<int64_t> missing;  // lost or dropped meanwhile
-  int64_t selections = 0;        // since the last version
-  int64_t reachable = 0;         // when clients were drawn last
-  int64_t reachable_for = -1;    // the version that was the newest when that was counted
+
+  Candidates candidates(const std::function<bool(int64_t)>& among) const;
+
+  AsyncTimetable& table_;
+  Micros now_;
+  std::priority_queue<Event, std::vector<Event>, std::greater<>> events_;
+  std::set<int64_t> busy_;        // clients at work
+  std::multiset<int64_t> bases_;  // of what they do
+  std::vector<int64_t> missing_;  // lost or dropped since the last version
+  int64_t selections_ = 0;        // since then
+  int64_t reachable_ = 0;         // when clients were drawn last
+  int64_t reachable_for_ = -1;    // the version that was the newest when that was counted
 };
 
 AsyncTimetable::AsyncTimetable(const Experiment& experiment, const VirtualClock& clock,
@@ -167,7 +198,7 @@ int64_t AsyncTimetable::add_task(int64_t client, Micros now, int64_t base) {
   FL_CHECK(task.base + 1 < VirtualClock::kAgain && task.repeat < 1024, "client ", client,
            " starts from version ", base, " of the model for the ", task.repeat + 1,
            ". time (must be less than 1024 times, and of less than ", VirtualClock::kAgain,
-           " versions; is async.buffer or async.interval right, and does anybody get through?)");
+           " versions; are the keys of async.protocol right, and does anybody get through?)");
   if (timed()) {
     task.time =
         clock_.task(task.number(), now, client, 0, 0, clock_.link_share(concurrency_), traffic_);
@@ -181,128 +212,116 @@ int64_t AsyncTimetable::add_task(int64_t client, Micros now, int64_t base) {
   return std::ssize(tasks_) - 1;
 }
 
-// As many as are missing in flight, of those that can be reached and are idle.
-void AsyncTimetable::start(Queue& queue, Micros now) {
-  const int64_t places = concurrency_ - std::ssize(queue.busy);
-  if (places <= 0) return;
-  if (waits() && std::ssize(queue.buffer) >= o_.buffer) return;  // for what is under way
+Candidates AsyncTimetable::Events::candidates(const std::function<bool(int64_t)>& among) const {
+  const Experiment& e = table_.e_;
+  if (!among && e.availability->everybody() && e.trained.empty())
+    return Candidates(e.may_train(), {busy_.begin(), busy_.end()});
+  return candidates_among(
+      e,
+      [&](int64_t client) {
+        return !busy_.contains(client) && (!among || among(client)) &&
+               e.availability->online(client, versions() + 1, now_);
+      },
+      /*may_wait=*/true);
+}
+
+std::vector<int64_t> AsyncTimetable::Events::start(int64_t clients,
+                                                   const std::function<bool(int64_t)>& among) {
+  if (clients <= 0) return {};
+  const Experiment& e = table_.e_;
   const int64_t version = versions();
-  const auto candidates = [&] {
-    const std::vector<int64_t> busy(queue.busy.begin(), queue.busy.end());
-    if (e_.availability->everybody() && e_.trained.empty()) return Candidates(e_.may_train(), busy);
-    return candidates_among(
-        e_,
-        [&](int64_t client) {
-          return !queue.busy.contains(client) && e_.availability->online(client, version + 1, now);
-        },
-        /*may_wait=*/true);
-  }();
+  const Candidates idle = candidates(among);
   // Of large populations it is an estimate, one a version.
-  if (candidates.unlisted() == nullptr || queue.reachable_for != version) {
-    queue.reachable =
-        count_of(candidates, Rng(seed_, "online", version + 1)) + std::ssize(queue.busy);
-    queue.reachable_for = version;
+  if (!among && (idle.unlisted() == nullptr || reachable_for_ != version)) {
+    reachable_ = count_of(idle, Rng(table_.seed_, "online", version + 1)) + std::ssize(busy_);
+    reachable_for_ = version;
   }
-  if (candidates.none()) return;
+  if (idle.none()) return {};
   // The first draw from a version has the stream of the round that would make the next one.
-  Rng rng(seed_, "sampler", version + 1, queue.selections++);
+  Rng rng(table_.seed_, "sampler", version + 1, selections_++);
   const State nothing;
-  const std::vector<Drawn> drawn = e_.sampler->sample({.round = version + 1,
-                                                       .cohort = places,
-                                                       .candidates = candidates,
-                                                       .partition = e_.partition,
-                                                       .memory = nothing},
-                                                      rng);
-  for (const Drawn& one : drawn) {
-    const int64_t dispatch = add_task(one.client, now, version);
-    const AsyncTask& task = tasks_.back();
-    queue.events.emplace(task.time.finish, task.time.lost ? Queue::kIsLost : Queue::kArrives,
-                         dispatch);
-    queue.busy.insert(one.client);
-    queue.bases.insert(version);
+  std::vector<int64_t> started;
+  for (const Drawn& one : e.sampler->sample({.round = version + 1,
+                          .cohort = clients,
+                          .candidates = idle,
+                          .partition = e.partition,
+                          .memory = nothing},
+                                            rng)) {
+    const int64_t dispatch = table_.add_task(one.client, now_, version);
+    const AsyncTask& task = table_.tasks_.back();
+    events_.emplace(task.time.finish, task.time.lost ? kIsLost : kArrives, dispatch);
+    busy_.insert(one.client);
+    bases_.insert(version);
+    started.push_back(dispatch);
   }
+  return started;
 }
 
-// Whether nothing in flight would be too old for the version after the next one.
-bool AsyncTimetable::may_make(const Queue& queue) const {
-  if (std::ssize(queue.buffer) < o_.buffer) return false;
-  return !waits() || queue.bases.empty() ||
-         versions() + 1 - *queue.bases.begin() <= o_.max_staleness;
-}
-
-void AsyncTimetable::make_version(Queue& queue, Micros now) {
-  AsyncVersion& made = versions_.emplace_back();
-  made.at = now;
-  made.online = queue.reachable;
-  made.due = std::exchange(queue.buffer, {});
-  made.missing = std::exchange(queue.missing, {});
+void AsyncTimetable::Events::make_version(std::vector<int64_t> due) {
+  AsyncVersion& made = table_.versions_.emplace_back();
+  made.at = now_;
+  made.online = reachable_;
+  made.due = std::move(due);
+  made.missing = std::exchange(missing_, {});
   for (const int64_t dispatch : made.due) {
-    tasks_[static_cast<size_t>(dispatch)].fate = AsyncTask::Fate::kCounts;
-    tasks_[static_cast<size_t>(dispatch)].version = versions();
+    AsyncTask& task = table_.tasks_[static_cast<size_t>(dispatch)];
+    task.fate = AsyncTask::Fate::kCounts;
+    task.version = versions();
   }
-  queue.selections = 0;
+  selections_ = 0;
+}
+
+void AsyncTimetable::Events::happen(Protocol& protocol) {
+  const auto [when, kind, dispatch] = events_.top();
+  events_.pop();
+  if (kind == kWakes) return protocol.woken(*this);
+  AsyncTask& task = table_.tasks_[static_cast<size_t>(dispatch)];
+  busy_.erase(task.time.client);
+  bases_.erase(bases_.find(task.base));
+  const AsyncOptions& o = table_.o_;
+  const bool stale =
+      o.max_staleness >= 0 && o.on_stale == "drop" && versions() - task.base > o.max_staleness;
+  if (kind == kArrives && !stale) return protocol.arrived(*this, dispatch);
+  task.fate = kind == kIsLost ? AsyncTask::Fate::kLost : AsyncTask::Fate::kStale;
+  task.version = versions() + 1;
+  missing_.push_back(dispatch);
+  protocol.gone(*this, dispatch);
 }
 
 void AsyncTimetable::run(int64_t versions_wanted) {
   constexpr int64_t kMostInVain = 1'000'000;
   const double seconds = clock_.options().limit;
   const Micros limit = seconds > 0 ? micros(seconds) : kNever;
-  Queue queue;
-  Micros now = clock_.begin(0);
-  const Micros begin = now;
-  const Micros interval = o_.protocol == "interval" ? micros(o_.interval) : 0;
-  if (interval > 0) queue.events.emplace(begin + interval, Queue::kIntervalEnds, 0);
-  int64_t in_vain = 0;  // events since the last version
-  while (versions() < versions_wanted &&
-         (versions_.empty() ? begin : versions_.back().at) < limit) {
-    start(queue, now);
-    if (queue.busy.empty() && interval == 0) {  // nobody is there: time goes on until somebody is
-      const Micros next = clock_.begin(now + 1);
+  const Micros begin = clock_.begin(0);
+  const auto protocol = make<Protocol>(o_.protocol, {e_.job});
+  const auto goes_on = [&] {
+    return versions() < versions_wanted &&
+           (versions_.empty() ? begin : versions_.back().at) < limit;
+  };
+  Events events(*this, begin);
+  protocol->begin(events);
+  int64_t in_vain = 0;  // instants since the last version
+  while (goes_on()) {
+    protocol->start(events);
+    if (events.idle()) {  // nobody is there: time goes on until somebody is
       FL_CHECK(++in_vain < kMostInVain, "nobody could be drawn at ", kMostInVain,
-               " instants up to ", seconds_of(now),
+               " instants up to ", seconds_of(events.now()),
                " virtual seconds, though clients can be reached (does sampler ",
                e_.job.get<std::string>("sampler"), " draw anybody?)");
-      now = next;
+      events.go_on_to(clock_.begin(events.now() + 1));
       continue;
     }
-    now = std::get<0>(queue.events.top());
     const int64_t before = versions();
-    const auto under_limit = [&] {
-      return versions() < versions_wanted &&
-             (versions_.empty() ? begin : versions_.back().at) < limit;
-    };
-    while (under_limit() && !queue.events.empty() && std::get<0>(queue.events.top()) == now) {
-      const auto [when, kind, dispatch] = queue.events.top();
-      queue.events.pop();
-      if (kind == Queue::kIntervalEnds) {
-        make_version(queue, now);
-        queue.events.emplace(now + interval, Queue::kIntervalEnds, 0);
-        continue;
-      }
-      AsyncTask& task = tasks_[static_cast<size_t>(dispatch)];
-      queue.busy.erase(task.time.client);
-      queue.bases.erase(queue.bases.find(task.base));
-      const bool stale = o_.max_staleness >= 0 && o_.on_stale == "drop" &&
-                         versions() - task.base > o_.max_staleness;
-      if (kind == Queue::kIsLost || stale) {
-        task.fate = kind == Queue::kIsLost ? AsyncTask::Fate::kLost : AsyncTask::Fate::kStale;
-        task.version = versions() + 1;
-        queue.missing.push_back(dispatch);
-      } else {
-        queue.buffer.push_back(dispatch);
-      }
-      if (interval == 0 && may_make(queue)) make_version(queue, now);
-    }
+    events.go_on();
+    while (goes_on() && events.any_now()) events.happen(*protocol);
     in_vain = versions() > before ? 0 : in_vain + 1;
-    FL_CHECK(
-        in_vain<kMostInVain, "of the last ", kMostInVain,
-                " instants at which something arrived or was lost none has made a version of the "
-                "model: there are ",
-                versions(), " after ", seconds_of(now), " virtual seconds and ", tasks(),
-                " tasks (", interval> 0
-            ? message("is async.interval, ", o_.interval, " s, too long")
-            : message("does anybody answer, and is async.buffer, ", o_.buffer, ", right"),
-        "?)");
+    FL_CHECK(in_vain < kMostInVain, "of the last ", kMostInVain,
+             " instants at which something arrived or was lost none has made a version of the "
+             "model, ",
+             protocol->made(), ": there are ", versions(), " after ", seconds_of(events.now()),
+             " virtual seconds and ", tasks(),
+             " tasks (does anybody answer, and are the keys of async.protocol ", o_.protocol,
+             " right?)");
   }
   // Who arrived in time for a version behind the end is still in flight.
 }

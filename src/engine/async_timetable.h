@@ -1,16 +1,8 @@
 // The timetable of an asynchronous run: who starts from which version of the model, when its
 // update arrives, and which version it helps to make.
 //
-// The server keeps `async.concurrency` clients in flight. An update that arrives goes into a
-// buffer; when the buffer is full, or an interval is over, the server makes a new version of the
-// model of what is in it. Whoever arrives is replaced by a client that starts from the newest
-// version. Staleness is how many versions were made meanwhile.
-//
-//   buffered  Nguyen et al., Federated learning with buffered asynchronous aggregation, AISTATS
-//             2022 (FedBuff), Algorithm 1; with a buffer of 1 Xie et al., Asynchronous federated
-//             optimization, 2019 (FedAsync)
-//   interval  Fraboni et al., A general theory for federated optimization with asynchronous and
-//             heterogeneous clients updates, 2022 (FedFix)
+// Clients start, arrive and are lost; a protocol (learning/protocol.h) says who starts when, and
+// what makes a new version. Staleness is how many versions were made meanwhile.
 //
 // All of it follows from the job, as that of synchronous rounds does. Events are ordered by
 // (time, kind, dispatch number); of one instant first what arrives, then what is lost, then the end
@@ -35,7 +27,7 @@ namespace fl_sim {
 struct Experiment;
 
 struct AsyncOptions {
-  std::string protocol = "rounds";  // or "buffered", "interval"
+  std::string protocol = "rounds";  // a plug-in
   int64_t buffer = 10;              // updates that make a version
   double interval = 0;              // seconds between versions
   int64_t concurrency = 0;          // clients in flight; 0: the job's cohort
@@ -110,16 +102,11 @@ class AsyncTimetable {
   int64_t most_held() const;  // versions that have to be kept at a time
 
  private:
-  struct Queue;
+  class Events;
 
-  void check() const;
   void run(int64_t versions);
   void draw(int64_t versions);
-  void start(Queue& queue, Micros now);
   int64_t add_task(int64_t client, Micros now, int64_t base);
-  bool waits() const { return o_.max_staleness >= 0 && o_.on_stale == "wait"; }
-  bool may_make(const Queue& queue) const;
-  void make_version(Queue& queue, Micros now);
   void weigh();
   void list_bases();
 
