@@ -8,6 +8,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <queue>
 #include <set>
 #include <tuple>
@@ -15,6 +16,7 @@
 #include "commands/selftest/asynchronous.h"
 #include "engine/async_rounds.h"
 #include "engine/async_timetable.h"
+#include "learning/tiers.h"
 #include "learning/wrapper.h"
 #include "quadratics.h"
 
@@ -415,6 +417,128 @@ TEST(AsyncRounds, TrainAheadWhereARankWouldWait) {
                 0.15 * static_cast<double>(hosts))
         << hosts;
   }
+}
+
+TEST(Tiers, AreMadeBySpeed) {
+  const auto seconds = [](int64_t client) { return client == 4 ? 0.5 : client == 9 ? 7.0 : 2.0; };
+  // 4 first, then in the order of ids those that are equal, then 9; of five, two are in the second
+  // of two tiers.
+  EXPECT_THAT(tiers_by_time({1, 3, 4, 7, 9}, 2, seconds),
+              ElementsAre(-1, 0, -1, 0, 0, -1, -1, 1, -1, 1));
+  EXPECT_THAT(tiers_by_time({0, 1, 2}, 1, seconds), ElementsAre(0, 0, 0));
+  EXPECT_TRUE(tiers_by_time({}, 3, seconds).empty());
+}
+
+TEST(FedAt, WeighsTiersByTheRoundsOfThoseOppositeToThem) {
+  EXPECT_THAT(fedat_weights({6, 3, 1}), ElementsAre(DoubleEq(.1), DoubleEq(.3), DoubleEq(.6)));
+  EXPECT_THAT(fedat_weights({2, 0, 0, 0}), ElementsAre(0, 0, 0, 1));
+  EXPECT_THAT(fedat_weights({5}), ElementsAre(1));
+}
+
+Pulls three_tiers(const std::string& lines) {
+  return {.targets = {4, 0, -3, 2, 7, 1},
+          .seconds = {2.5, 1, 6, 2, 5, 1.2},
+          .algorithm = "fedat",
+          .lines = "tiers.number = 3\nfedat.mu = 0\n" + lines};
+}
+
+// By hand: tiers {1, 5}, {3, 0} and {4, 2}, whose rounds take 1.2, 2.5 and 6 s.
+TEST(AsyncTimetable, EachTierHasRoundsOfItsOwn) {
+  const Experiment e = experiment_of(three_tiers(""), 8);
+  const AsyncTimetable table = timetable(e);
+  using Task = std::tuple<int64_t, int64_t, int64_t>;
+  struct Expected {
+    double at;
+    int64_t tier;
+    std::vector<Task> made_of;
+  };
+  const std::vector<Expected> expected = {
+      {1.2, 0, {{1, 0, 0}, {5, 0, 0}}}, {2.4, 0, {{1, 1, 0}, {5, 1, 0}}},
+      {2.5, 1, {{3, 0, 2}, {0, 0, 2}}}, {3.6, 0, {{1, 2, 1}, {5, 2, 1}}},
+      {4.8, 0, {{1, 4, 0}, {5, 4, 0}}}, {5.0, 1, {{3, 3, 2}, {0, 3, 2}}},
+      {6.0, 2, {{4, 0, 6}, {2, 0, 6}}}, {6.0, 0, {{1, 5, 2}, {5, 5, 2}}}};
+  for (int64_t v = 1; v <= 8; ++v) {
+    const Expected& here = expected[static_cast<size_t>(v - 1)];
+    EXPECT_EQ(table.version(v).at, micros(here.at)) << v;
+    EXPECT_EQ(table.version(v).part, here.tier) << v;
+    EXPECT_EQ(made_of(table, v), here.made_of) << v;
+    EXPECT_EQ(table.version(v).online, 6) << v;
+  }
+}
+
+// Of five places the first two tiers have two each and the last one has one.
+TEST(AsyncTimetable, TiersShareTheClientsAtWork) {
+  const Experiment e = experiment_of(three_tiers("async.concurrency = 5"), 60);
+  const AsyncTimetable table = timetable(e);
+  std::set<int64_t> of_the_last;
+  for (int64_t v = 1; v <= 60; ++v) {
+    const AsyncVersion& version = table.version(v);
+    EXPECT_EQ(version.due.size(), version.part == 2 ? 1u : 2u) << v;
+    for (const int64_t dispatch : version.due) {
+      if (version.part == 2) of_the_last.insert(table.task(dispatch).time.client);
+    }
+  }
+  EXPECT_THAT(of_the_last, ElementsAre(2, 4));
+}
+
+// Client 5 never answers its first task, so that at 1.2 s the first tier's model is client 1's
+// alone; nor do 4 and 2, of whom no version is made, and who start again.
+TEST(AsyncTimetable, TiersGoOnWithoutWhoIsLost) {
+  const Experiment e =
+      experiment_of(three_tiers("inject = client-crash@1:5,client-crash@1:4,client-crash@1:2"), 30);
+  const AsyncTimetable table = timetable(e);
+  EXPECT_EQ(table.version(1).due.size(), 1u);
+  EXPECT_EQ(table.version(1).missing.size(), 1u);
+  EXPECT_EQ(table.version(1).at, micros(1.2));
+  std::optional<Micros> first;
+  for (int64_t v = 1; v <= 30; ++v) {
+    EXPECT_FALSE(table.version(v).due.empty()) << v;
+    if (table.version(v).part == 2 && !first) first = table.version(v).at;
+  }
+  EXPECT_EQ(first, micros(12));
+}
+
+// A reference of its own over those rounds, in double precision: (tier, version that it starts
+// from), clients, and w = sum (T_(M+1-j) / T) w_j.
+TEST(FedAt, IsTheReference) {
+  const Pulls s = three_tiers("");
+  const std::vector<std::vector<size_t>> tiers = {{1, 5}, {3, 0}, {4, 2}};
+  const std::vector<std::pair<size_t, size_t>> rounds = {{0, 0}, {0, 1}, {1, 0}, {0, 2}, {0, 4},
+                                                         {1, 3}, {2, 0}, {0, 5}, {0, 8}, {1, 6}};
+  std::vector<double> w = {0}, models(3, 0), counts(3, 0);
+  for (const auto& [tier, base] : rounds) {
+    models[tier] = 0;
+    for (const size_t k : tiers[tier])
+      models[tier] += (w[base] + s.lr * (s.targets[k] - w[base])) / 2;
+    ++counts[tier];
+    const double all = counts[0] + counts[1] + counts[2];
+    w.push_back((counts[2] * models[0] + counts[1] * models[1] + counts[0] * models[2]) / all);
+    EXPECT_NEAR(weight_after(s, std::ssize(w) - 1), w.back(), 1e-6) << w.size() - 1;
+  }
+}
+
+// n_k / N_c: client 1 has three samples, client 0 one. (1*0 + 3*4) / 4 of half of the way.
+TEST(FedAt, WeighsSamplesInATier) {
+  Problem problem;
+  problem.start = Vector(0.0, 1);
+  problem.cohorts = {{0, 1}};
+  problem.clients = {{{.a = Vector(0.0, 1), .curvature = Vector(1.0, 1)}}, {}};
+  for (int i = 0; i < 3; ++i)
+    problem.clients[1].push_back({.a = Vector(4.0, 1), .curvature = Vector(1.0, 1)});
+  Experiment e = selftest::experiment_of(
+      problem, "fedat", "devices = uniform\nlocal.lr = 0.5\ntiers.number = 1\nfedat.mu = 0", 1);
+  e.sampler = make<Sampler>("uniform", {e.job, 2});
+  e.devices = std::make_unique<FixedDevices>(e.job, [](int64_t, int64_t) { return 1.0; });
+  EXPECT_NEAR(run(e).weights[0], 1.5, 1e-7);
+}
+
+TEST(AsyncTimetable, EveryTierNeedsAClientAtWork) {
+  const Experiment e = experiment_of(three_tiers("async.concurrency = 2"), 2);
+  EXPECT_THAT(error_of([&] { timetable(e); }),
+              HasSubstr("tiers.number is 3, but 2 clients are at work at a time"));
+  const Experiment many = experiment_of({.algorithm = "fedat", .lines = "tiers.number = 4"}, 2);
+  EXPECT_THAT(error_of([&] { timetable(many); }),
+              HasSubstr("tiers.number is 4 (must be at most 3"));
 }
 
 // Candidates without those in flight, at every place.

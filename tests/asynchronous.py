@@ -16,6 +16,10 @@ KINDS = {
     "fedasync": ["--algorithm", "fedasync", *HALFNORMAL],
     "interval": ["--algorithm", "fedprox", "--fedprox.mu", 0.1, "--async.protocol", "interval", "--async.interval", 0.4,
                  *HALFNORMAL],
+    "fedat": ["--algorithm", "fedat", "--tiers.number", 3, *HALFNORMAL],
+    "tiers": ["--algorithm", "fedyogi", "--async.protocol", "tiers", "--tiers.number", 4, "--devices", "lognormal",
+              "--cohort", 9, "--availability.dropout", 0.2, "--availability", "markov", "--markov.on", 30, "--markov.off",
+              10],
     "drawn": ["--algorithm", "fedavg", "--async.protocol", "buffered", "--async.buffer", 3, "--async.source", "drawn",
               "--async.max-staleness", 4],
     "yogi": ["--algorithm", "fedyogi", "--async.protocol", "buffered", "--async.buffer", 3, "--devices", "flash",
@@ -39,13 +43,13 @@ class Asynchronous(Case):
     def test_the_same_on_any_number_of_ranks(self):
         for name, options in KINDS.items():
             expected = self.train(name, *options)
-            for ranks in (2, 3, 5) if FULL or name in ("fedbuff", "fedasync") else (4,):
+            for ranks in (2, 3, 5) if FULL or name in ("fedbuff", "fedasync", "fedat") else (4,):
                 with self.subTest(name, ranks=ranks):
                     self.assert_same(expected, self.train(f"{name}-{ranks}", *options, ranks=ranks), name)
 
     def test_the_same_whoever_is_late(self):
         """Tasks are trained ahead on ranks of any speed, by any deal, and ranks are held up at random."""
-        for name in ("fedbuff", "fedasync"):
+        for name in ("fedbuff", "fedasync", "fedat"):
             expected = self.train(name, *KINDS[name])
             for trial in ("slow-rank@3:1:5", "slow-rank@2:2:9"):
                 with self.subTest(name, trial=trial):
@@ -55,7 +59,7 @@ class Asynchronous(Case):
     def test_goes_on_in_the_middle(self):
         """What is under way at a checkpoint started from former models: those are kept, and it is trained again."""
         for name, options in KINDS.items():
-            if name == "traces" or not FULL and name in ("interval", "window"):
+            if name == "traces" or not FULL and name in ("interval", "window", "tiers"):
                 continue
             with self.subTest(name):
                 whole = self.train(name, *options)
@@ -74,7 +78,7 @@ class Asynchronous(Case):
                        path, "--resume", "auto", "--keep-checkpoint", "true")
 
     def test_a_crash_costs_no_bit(self):
-        for name in ("fedbuff", "fedasync"):
+        for name in ("fedbuff", "fedasync", "fedat"):
             whole = self.train(name, *KINDS[name])
             for rank in (0, 1):
                 with self.subTest(name, rank=rank):
@@ -124,6 +128,31 @@ class Asynchronous(Case):
         self.assertEqual(checksum(plain), checksum(self.train(
             "versions", *rounds, "--async.protocol", "buffered", "--async.buffer", 5)))
 
+    def test_a_tier_is_those_of_one_speed(self):
+        """Who makes a version together started together, and no client is in two tiers; each tier has its own pace."""
+        path = self.train("tiers", "--algorithm", "fedat", "--tiers.number", 3, "--devices", "spread", "--rounds", 40,
+                          "--cohort", 9, "--local.steps", 3, "--clock.rule", "fedscale", "--evaluate-every", 0)
+        clients = columns(path, "clients")
+        seconds = {}
+        for k, took in zip(clients["client"], clients["compute_seconds_virtual"]):
+            seconds[k] = took
+        order = sorted(seconds, key=lambda k: (seconds[k], k))
+        self.assertEqual(len(order), 23)
+        tier = {k: i * 3 // 23 for i, k in enumerate(order)}
+        rounds = [0, 0, 0]
+        for r in range(1, 41):
+            of = clients["round"] == r
+            self.assertEqual(of.sum(), 3)
+            self.assertEqual(len({tier[k] for k in clients["client"][of]}), 1)
+            self.assertEqual(len(set(clients["start_seconds"][of])), 1)
+            self.assertEqual(len(set(clients["base_version"][of])), 1)
+            rounds[tier[clients["client"][of][0]]] += 1
+        self.assertTrue(rounds[0] > rounds[1] > rounds[2] > 0, rounds)
+        run = self.succeed("--plan", "clock", "--job", self.job, *KINDS["fedat"])
+        self.assertRegex(run.out, r"staleness +\d")
+        run = self.succeed("--job", self.job, *KINDS["fedat"], "--quiet", "false", "--output", self.path("header.h5"))
+        self.assertIn("12 versions of the model, of a round of one of 3 tiers, 9 clients in flight", run.out)
+
     def test_a_limit_of_time(self):
         whole = columns(self.train("whole", *KINDS["fedbuff"]), "rounds")
         limit = (whole["virtual_seconds"][4] + whole["virtual_seconds"][5]) / 2
@@ -153,6 +182,12 @@ class Asynchronous(Case):
                 ([*KINDS["fedbuff"], "--async.concurrency", 24], ["async.concurrency is 24", "at most 23"]),
                 ([*KINDS["fedbuff"], "--clock.over-commit", 1.3, "--clock.keep", "fastest"], ["of rounds"]),
                 ([*KINDS["fedasync"], "--async.buffer", 2], ["async.mixing is 0.6", "--async.buffer 1"]),
+                ([*KINDS["fedat"], "--async.protocol", "buffered"], ["fedat has tiers"]),
+                ([*KINDS["fedat"], "--async.mixing", 0.5], ["async.mixing is 0.5", "fedat takes tiers' models"]),
+                ([*KINDS["fedat"], "--async.staleness", "polynomial"], ["async.staleness is polynomial"]),
+                ([*KINDS["fedat"], "--server.lr", 0.5], ["server.lr is 0.5", "fedat"]),
+                ([*KINDS["fedat"], "--async.buffer", 3], ["async.buffer"]),
+                ([*KINDS["fedat"], "--tiers.number", 10], ["tiers.number is 10", "9 clients are at work"]),
                 ([*KINDS["drawn"], "--devices", "uniform"], ["async.source is drawn", "devices is uniform"])]:
             with self.subTest(options=options):
                 self.fail_with(words, "--job", self.job, *options, "--output", self.path("refused.h5"))

@@ -4,6 +4,8 @@
 #include <map>
 #include <unordered_map>
 
+#include "base/check.h"
+
 namespace fl_sim {
 
 AsyncRounds::AsyncRounds(const Experiment& experiment, const VirtualClock& clock,
@@ -255,12 +257,15 @@ AsyncRounds::Mixing AsyncRounds::mixing(int64_t round,
                                         const std::vector<ClientRecord>& records) const {
   const AsyncOptions& o = table_.options();
   double weight = 0, mass = 0;
-  Mixing mixing;
+  Mixing mixing{.part = table_.version(round).part};
   for (const ClientRecord& record : records) {
     if (!record.counts() || record.round != round) continue;
     const AsyncTask& task = table_.task(record.dispatch);
     weight += task.weight;
     mass += task.mass;
+    FL_CHECK(mixing.base < 0 || mixing.base == task.base, "async.protocol ", o.protocol,
+             " makes version ", round, " of updates of versions ", mixing.base, " and ", task.base,
+             ", but async.mixing is ", o.mixing, ", which needs a single one");
     if (o.mixing > 0) mixing.base = task.base;
   }
   if (mass == 0) return mixing;

@@ -49,6 +49,7 @@ class AsyncRounds {
   struct Mixing {
     double scale = 1;
     int64_t base = -1;  // -1: updates are added
+    int64_t part = 0;   // see Course::make_version
   };
   Mixing mixing(int64_t round, const std::vector<ClientRecord>& records) const;
 

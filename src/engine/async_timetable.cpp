@@ -99,8 +99,8 @@ const OptionSet<AsyncOptions> AsyncOptions::kOptions(
      {&AsyncOptions::mixing,
       {.name = "async.mixing",
        .default_value = "0",
-       .meaning = "share of a client's model in the new one (FedAsync's alpha; needs async.buffer "
-                  "1); 0: what clients have learnt is added",
+       .meaning = "share of a client's model, or a tier's, in the new one (FedAsync's alpha; under "
+                  "buffered with async.buffer 1); 0: what clients have learnt is added",
        .range = between(0, 1),
        .read_by = "protocol"}},
      {&AsyncOptions::keep_versions,
@@ -133,13 +133,22 @@ class AsyncTimetable::Events final : public Course {
     const AsyncTask& task = table_.task(dispatch);
     return {.client = task.time.client, .base = task.base, .start = task.start};
   }
+  std::vector<int64_t> clients() const override {
+    std::vector<int64_t> all;
+    for (int64_t place = 0; place < table_.e_.may_train(); ++place)
+      all.push_back(table_.e_.may_train(place));
+    return all;
+  }
+  double usual_seconds(int64_t client) const override {
+    return seconds_of(table_.clock_.usual(client, table_.traffic_).duration());
+  }
   std::optional<int64_t> oldest_base() const override {
     if (bases_.empty()) return {};
     return *bases_.begin();
   }
 
   std::vector<int64_t> start(int64_t clients, const std::function<bool(int64_t)>& among) override;
-  void make_version(std::vector<int64_t> due) override;
+  void make_version(std::vector<int64_t> due, int64_t part) override;
   void wake(Micros when) override {
     FL_CHECK(when > now_, "a protocol wants to be woken at ", when, " us, and it is ", now_,
              " (must be later)");
@@ -158,6 +167,7 @@ class AsyncTimetable::Events final : public Course {
   using Event = std::tuple<Micros, int, int64_t>;  // when, kind, dispatch
 
   Candidates candidates(const std::function<bool(int64_t)>& among) const;
+  void count_reachable(const Candidates& idle);
 
   AsyncTimetable& table_;
   Micros now_;
@@ -225,16 +235,23 @@ Candidates AsyncTimetable::Events::candidates(const std::function<bool(int64_t)>
       /*may_wait=*/true);
 }
 
+// Of large populations it is an estimate, one a version.
+void AsyncTimetable::Events::count_reachable(const Candidates& idle) {
+  if (idle.unlisted() != nullptr && reachable_for_ == versions()) return;
+  reachable_ = count_of(idle, Rng(table_.seed_, "online", versions() + 1)) + std::ssize(busy_);
+  reachable_for_ = versions();
+}
+
 std::vector<int64_t> AsyncTimetable::Events::start(int64_t clients,
                                                    const std::function<bool(int64_t)>& among) {
   if (clients <= 0) return {};
   const Experiment& e = table_.e_;
   const int64_t version = versions();
   const Candidates idle = candidates(among);
-  // Of large populations it is an estimate, one a version.
-  if (!among && (idle.unlisted() == nullptr || reachable_for_ != version)) {
-    reachable_ = count_of(idle, Rng(table_.seed_, "online", version + 1)) + std::ssize(busy_);
-    reachable_for_ = version;
+  if (among) {
+    count_reachable(candidates({}));
+  } else {
+    count_reachable(idle);
   }
   if (idle.none()) return {};
   // The first draw from a version has the stream of the round that would make the next one.
@@ -257,9 +274,10 @@ std::vector<int64_t> AsyncTimetable::Events::start(int64_t clients,
   return started;
 }
 
-void AsyncTimetable::Events::make_version(std::vector<int64_t> due) {
+void AsyncTimetable::Events::make_version(std::vector<int64_t> due, int64_t part) {
   AsyncVersion& made = table_.versions_.emplace_back();
   made.at = now_;
+  made.part = part;
   made.online = reachable_;
   made.due = std::move(due);
   made.missing = std::exchange(missing_, {});
@@ -496,13 +514,7 @@ void check_asynchrony(const Experiment& e) {
              "async.on-stale is wait, but async.buffer is ", o.buffer, " of ", concurrency,
              " clients in flight (choose a smaller one)");
   }
-  FL_CHECK(o.mixing == 0 || o.buffer == 1, "async.mixing is ", o.mixing,
-           ", so that models are mixed, but async.buffer is ", o.buffer,
-           ": of several models those that are older would take back what others have learnt "
-           "since (choose --async.buffer 1, or --async.mixing 0)");
-  FL_CHECK(o.mixing == 0 || o.max_staleness < 0 || o.on_stale == "drop", "async.mixing is ",
-           o.mixing,
-           ", but async.on-stale is wait, so that several models would come at once (choose drop)");
+  make<Protocol>(o.protocol, {e.job});  // which says what it cannot do
   FL_CHECK(o.mixing == 0 || o.normalise == "buffer", "async.mixing is ", o.mixing,
            ", but async.normalise is weights, so that staleness would be nothing (leave it out)");
   FL_CHECK(o.weighting == "job" || o.mixing == 0,

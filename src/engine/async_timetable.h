@@ -73,6 +73,7 @@ struct AsyncVersion {
   std::vector<int64_t> due;      // dispatch numbers of what it is made of, in the order of arrival
   std::vector<int64_t> missing;  // and of what was lost or dropped since the version before
   double weight = 0;             // of what is due, all together
+  int64_t part = 0;              // see Course::make_version
 };
 
 class AsyncTimetable {

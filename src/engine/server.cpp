@@ -17,6 +17,7 @@ Meeting Server::take(const ServerState& model, int64_t lane, const WeightedSum& 
     sum.clients += record.counts() ? 1 : 0;
     sum.samples += record.counts() ? record.samples : 0;
   }
+  sum.part = mixing.part;
   sum.records = std::move(records);
   sum_.reset();
   left_out_.clear();

@@ -76,14 +76,22 @@ const OptionSet<ClockOptions> ClockOptions::kOptions(
        .default_value = "fixed",
        .meaning =
            "who sets a round's deadline: clock.deadline; fedbalancer, where most are through "
-           "for the time it takes; smartpc, when four in five of those drawn are",
-       .choices = {"fixed", "fedbalancer", "smartpc"},
+           "for the time it takes; smartpc, when four in five of those drawn are; timely, when "
+           "clock.deadline-share of them could be with one epoch",
+       .choices = {"fixed", "fedbalancer", "smartpc", "timely"},
        .read_by = "devices"}},
      {&ClockOptions::deadline_ratio,
       {.name = "clock.deadline-ratio",
        .default_value = "1",
        .meaning = "of fedbalancer's deadline: 0 is that of one epoch, 1 that of all",
        .range = between(0, 1),
+       .read_by = "devices"}},
+     {&ClockOptions::deadline_share,
+      {.name = "clock.deadline-share",
+       .default_value = "0.5",
+       .meaning = "of timely's deadline: the share of those drawn that can do an epoch until then",
+       .range = {.low = 1e-9, .high = 1},
+       .only_with = {"clock.deadline-rule", {"timely"}},
        .read_by = "devices"}},
      {&ClockOptions::late,
       {.name = "clock.late",
@@ -232,6 +240,13 @@ Micros four_fifths_of(const std::vector<Micros>& durations) {
   return durations.empty() ? 0 : durations[(durations.size() * 4 + 4) / 5 - 1];
 }
 
+Micros share_of(const std::vector<Micros>& durations, double share) {
+  if (durations.empty()) return 0;
+  constexpr double kRounding = 1e-9;  // 0.55 of 100 is a little more than 55
+  const double wanted = std::ceil(share * static_cast<double>(durations.size()) - kRounding);
+  return durations[static_cast<size_t>(std::max(1.0, wanted)) - 1];
+}
+
 const TimedTask* Timetable::task_of(int64_t client) const {
   const auto found =
       std::lower_bound(tasks.begin(), tasks.end(), client,
@@ -298,9 +313,14 @@ void VirtualClock::check() const {
            ", which sets each round's (leave one out)");
   FL_CHECK(fixed || o_.keep != "all", "clock.deadline-rule is ", o_.deadline_rule,
            ", but clock.keep is all, so that all are waited for (choose deadline, or fastest)");
-  FL_CHECK(o_.deadline_rule != "fedbalancer" || local_.steps == 0,
-           "clock.deadline-rule is fedbalancer, which counts epochs, but local.steps is ",
-           local_.steps, " (set local.epochs instead)");
+  const bool timely = o_.deadline_rule == "timely";
+  FL_CHECK((o_.deadline_rule != "fedbalancer" && !timely) || local_.steps == 0,
+           "clock.deadline-rule is ", o_.deadline_rule,
+           ", which counts epochs, but local.steps is ", local_.steps,
+           " (set local.epochs instead)");
+  FL_CHECK(!timely || o_.late == "partial",
+           "clock.deadline-rule is timely, by which clients do as many epochs as they can in time, "
+           "local.epochs at most, but clock.late is drop (choose partial)");
   FL_CHECK(o_.deadline_rule == "fedbalancer" || o_.deadline_ratio == 1, "clock.deadline-ratio is ",
            o_.deadline_ratio, ", but clock.deadline-rule is ", o_.deadline_rule,
            ", which has none (choose fedbalancer)");
@@ -412,23 +432,32 @@ void VirtualClock::time(TimedTask& task, const Device& device, int64_t round,
   if (task.duration() == 0) task.compute = 1;
 }
 
+// A client's device in a round, whose link has so much of the server's.
+Device VirtualClock::device_for(int64_t round, int64_t client, double most_bps) const {
+  Device device = e_.devices->in_task(device_of(client), client, round);
+  device.down_bps = std::min(device.down_bps, most_bps);
+  device.up_bps = std::min(device.up_bps, most_bps);
+  return device;
+}
+
 // Of a round with these clients, since its start.
 Micros VirtualClock::deadline_of(int64_t round, const std::vector<int64_t>& clients,
                                  const std::function<int64_t(int64_t client)>& limit,
-                                 const Traffic& traffic) const {
+                                 double most_bps, const Traffic& traffic) const {
   if (o_.deadline_rule == "fixed") return micros(o_.deadline);
   const auto durations = [&](int64_t most) {  // of so much work at most; 0: of all
     std::vector<Micros> all;
     for (const int64_t client : clients) {
       TimedTask task{.client = client, .limit = limit(client)};
       if (most > 0) task.limit = task.limit > 0 ? std::min(task.limit, most) : most;
-      time(task, e_.devices->in_task(device_of(client), client, round), round, traffic);
+      time(task, device_for(round, client, most_bps), round, traffic);
       all.push_back(task.duration());
     }
     std::sort(all.begin(), all.end());
     return all;
   };
   if (o_.deadline_rule == "smartpc") return four_fifths_of(durations(0));
+  if (o_.deadline_rule == "timely") return share_of(durations(1), o_.deadline_share);
   const Micros one = peak_of(durations(1)), whole = peak_of(durations(0));
   return one + std::llround(o_.deadline_ratio * static_cast<double>(whole - one));
 }
@@ -497,11 +526,11 @@ double VirtualClock::joules(const TimedTask& task, Micros start, Micros end) con
 TimedTask VirtualClock::task(int64_t round, Micros start, int64_t client, int64_t limit,
                              Micros deadline, double most_bps, const Traffic& traffic) const {
   TimedTask task{.client = client, .limit = limit, .start = start};
-  Device device = e_.devices->in_task(device_of(client), client, round);
-  device.down_bps = std::min(device.down_bps, most_bps);
-  device.up_bps = std::min(device.up_bps, most_bps);
+  const Device device = device_for(round, client, most_bps);
   if (o_.late == "partial") {
-    const int64_t most = limit_for(task, device, round, deadline, traffic);
+    int64_t most = limit_for(task, device, round, deadline, traffic);
+    // Who cannot do one is late with it, not with all.
+    if (o_.deadline_rule == "timely") most = std::max<int64_t>(most, 1);
     if (most > 0) {
       const int64_t planned = local_.steps > 0 ? local_.steps : local_.epochs;
       task.limit = most < planned ? most : limit;
@@ -553,8 +582,8 @@ Timetable VirtualClock::round(int64_t round, Micros start, const std::vector<int
                               const std::set<int64_t>& lost, const Traffic& traffic,
                               bool trained) const {
   Timetable table{.start = start, .end = start, .tasks = {}};
-  const Micros deadline = deadline_of(round, clients, limit, traffic);
   const double most_bps = link_share(std::ssize(clients));
+  const Micros deadline = deadline_of(round, clients, limit, most_bps, traffic);
   for (const int64_t client : clients) {
     TimedTask one = task(round, start, client, limit(client), deadline, most_bps, traffic);
     if (trained) {

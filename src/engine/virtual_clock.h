@@ -32,7 +32,7 @@ struct ClockOptions {
   double kappa = 1;              // what it comes to
   double over_commit = 1, deadline = 0, quorum = 0, server_seconds = 0, limit = 0;
   std::string keep = "all", late = "drop", deadline_rule = "fixed";
-  double deadline_ratio = 1;
+  double deadline_ratio = 1, deadline_share = 0.5;
   double server_bps = 0;
   bool energy = false;
   std::string watts;
@@ -88,6 +88,8 @@ struct Timetable {
 // (SmartPC, Li et al., RTSS 2019). 0 where there are none.
 Micros peak_of(const std::vector<Micros>& durations);
 Micros four_fifths_of(const std::vector<Micros>& durations);
+// When such a share of them is through, at least one (TimelyFL, Zhang et al., 2023).
+Micros share_of(const std::vector<Micros>& durations, double share);
 
 class VirtualClock {
  public:
@@ -144,8 +146,9 @@ class VirtualClock {
   void check() const;
   void read_watts();
   Micros deadline_of(int64_t round, const std::vector<int64_t>& clients,
-                     const std::function<int64_t(int64_t client)>& limit,
+                     const std::function<int64_t(int64_t client)>& limit, double most_bps,
                      const Traffic& traffic) const;
+  Device device_for(int64_t round, int64_t client, double most_bps) const;
   void time(TimedTask& task, const Device& device, int64_t round, const Traffic& whole) const;
   int64_t limit_for(const TimedTask& task, const Device& device, int64_t round, Micros deadline,
                     const Traffic& traffic) const;

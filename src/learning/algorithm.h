@@ -156,6 +156,9 @@ struct Sum {
   State extra;                             // [n] each, over all clients
   int64_t clients = 0;                     // accepted
   int64_t samples = 0;                     // that they hold
+  // Of an asynchronous run: what its protocol says of the version (Course::make_version), such as
+  // the tier that makes it.
+  int64_t part = 0;
   std::vector<ClientRecord> records = {};  // of the whole cohort, in its order
   std::map<std::string, int64_t> scalar_index = {};  // name -> place in ClientOutcome::scalars
   // [m, m] float64: inner products of the trainable parts of the clients' deltas, in the order of

@@ -35,6 +35,10 @@ class Course {
   virtual int64_t places()
       const = 0;  // clients that may start before async.concurrency are at work
   virtual Dispatch task(int64_t dispatch) const = 0;
+  // Those that may train, ascending, and how long a task of theirs usually takes in virtual
+  // seconds, without the chances of one task. An oracle: no server knows that before it has asked.
+  virtual std::vector<int64_t> clients() const = 0;
+  virtual double usual_seconds(int64_t client) const = 0;
   // The oldest version that somebody at work has started from.
   virtual std::optional<int64_t> oldest_base() const = 0;
 
@@ -44,8 +48,9 @@ class Course {
   virtual std::vector<int64_t> start(int64_t clients,
                                      const std::function<bool(int64_t client)>& among = {}) = 0;
 
-  // The next version is made of these, which have arrived and are in none yet.
-  virtual void make_version(std::vector<int64_t> due) = 0;
+  // The next version is made of these, which have arrived and are in none yet. `part`: what the
+  // algorithm is told of it (Sum::part).
+  virtual void make_version(std::vector<int64_t> due, int64_t part = 0) = 0;
 
   // Protocol::woken() is called then.
   virtual void wake(Micros when) = 0;
@@ -60,7 +65,8 @@ class Protocol {
 
   virtual ~Protocol() = default;
 
-  // One makes one timetable. At its begin; and at the end of each instant at which something
+  // One makes one timetable. If it reads async.mixing, all of a version must have the same base.
+  // At its begin; and at the end of each instant at which something
   // happened: who starts now.
   virtual void begin(Course& course) { (void)course; }
   virtual void start(Course& course) = 0;

@@ -1,4 +1,4 @@
-// Without rounds: fedbuff, fedasync.
+// Without rounds: fedbuff, fedasync, fedat.
 #include "commands/selftest/asynchronous.h"
 
 #include <memory>
@@ -113,6 +113,37 @@ FL_SELFTEST("fedasync", "equals", "a share of 1, one client at a time: SGD over 
               }
               return weights(pulls, expected);
             });
+
+// Three tiers of two clients: 1 and 5, which take 1.2 s together, 3 and 0 (2.5 s), 4 and 2 (6 s).
+// Their rounds end at 1.2, 2.4, 2.5 (the second tier's), 3.6, 4.8, 5 (the second one's), 6 (the
+// third one's), 6, 7.2 and 7.5 s (the second one's).
+Pulls in_tiers(const std::string& lines) {
+  return {.targets = {4, 0, -3, 2, 7, 1},
+          .seconds = {2.5, 1, 6, 2, 5, 1.2},
+          .algorithm = "fedat",
+          .lines = "tiers.number = 3\n" + lines};
+}
+FL_SELFTEST("fedat", "closed form", "ten versions of three tiers of two clients", [] {
+  return weights(in_tiers("fedat.mu = 0"),
+                 {0, 0, .5, .375, .3, .5833333333, 1.1339285714, 1.1125, 1.1451388889, 1.218125});
+});
+FL_SELFTEST("fedat", "closed form", "the same with the clients' proximal term", [] {
+  return weights(
+      in_tiers("fedat.mu = 0.4\nlocal.epochs = 2"),
+      {0, 0, .65, .4875, .39, .7258333333, 1.4358035714, 1.4145625, 1.4416774306, 1.5232221875});
+});
+FL_SELFTEST("fedat", "equals", "a single tier, mu 0: FedAvg, bit for bit", [] {
+  const auto result = [](const std::string& algorithm, const std::string& lines) {
+    Pulls pulls = in_tiers("");
+    pulls.algorithm = algorithm;
+    pulls.lines = lines + "local.epochs = 2";
+    Experiment e = experiment_of(pulls, 6);
+    e.job.set("cohort", "3");
+    return Vector(run(e).weights[0], 1);
+  };
+  const Vector tier = result("fedat", "tiers.number = 1\nfedat.mu = 0\n");
+  return all_of({compare(tier, result("fedavg", ""), 0), differ(tier, {0}, 0.01)});
+});
 
 }  // namespace
 }  // namespace fl_sim::selftest

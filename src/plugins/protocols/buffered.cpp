@@ -3,6 +3,7 @@
 // Xie et al., Asynchronous federated optimization, 2019 (FedAsync).
 #include <utility>
 
+#include "base/check.h"
 #include "learning/protocol.h"
 
 namespace fl_sim {
@@ -13,7 +14,16 @@ class Buffered final : public Protocol {
   explicit Buffered(const Setup& setup)
       : size_(setup.job.get<int64_t>("async.buffer")),
         bound_(setup.job.get<int64_t>("async.max-staleness")),
-        waits_(bound_ >= 0 && setup.job.get<std::string>("async.on-stale") == "wait") {}
+        waits_(bound_ >= 0 && setup.job.get<std::string>("async.on-stale") == "wait") {
+    const auto mixing = setup.job.get<double>("async.mixing");
+    FL_CHECK(mixing == 0 || size_ == 1, "async.mixing is ", mixing,
+             ", so that models are mixed, but async.buffer is ", size_,
+             ": of several models those that are older would take back what others have learnt "
+             "since (choose --async.buffer 1, or --async.mixing 0)");
+    FL_CHECK(mixing == 0 || !waits_, "async.mixing is ", mixing,
+             ", but async.on-stale is wait, so that several models would come at once (choose "
+             "drop)");
+  }
 
   static PluginInfo describe() {
     return {

@@ -1,10 +1,10 @@
 // Clients of one speed together.
 #include <algorithm>
 #include <cmath>
-#include <utility>
 
 #include "base/check.h"
 #include "learning/selection.h"
+#include "learning/tiers.h"
 
 namespace fl_sim {
 namespace {
@@ -188,21 +188,14 @@ class Tifl final : public Sampler {
     return memory.at(kCredits)[tier].item<double>();
   }
 
-  // Of every client, -1 for those that never train. It follows from the job alone, so that it is
+  // By client, see tiers_by_time(). It follows from the job alone, so that it is
   // no state: it is found when it is first needed.
   const std::vector<int64_t>& tiers_of(const SampleRequest& request) const {
     if (!tier_.empty()) return tier_;
     const Candidates& all =
         request.population != nullptr ? *request.population : request.candidates;
-    std::vector<std::pair<double, int64_t>> order;
-    for (int64_t place = 0; place < all.size(); ++place)
-      order.emplace_back(request.oracle.usual(all.id(place)).seconds(), all.id(place));
-    std::sort(order.begin(), order.end());
-    tier_.assign(static_cast<size_t>(request.partition.clients()), -1);
-    for (size_t i = 0; i < order.size(); ++i) {
-      tier_[static_cast<size_t>(order[i].second)] =
-          static_cast<int64_t>(i) * tiers_ / std::ssize(order);
-    }
+    tier_ = tiers_by_time(ids_of(all), tiers_,
+                          [&](int64_t client) { return request.oracle.usual(client).seconds(); });
     return tier_;
   }
 
