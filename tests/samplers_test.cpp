@@ -339,6 +339,10 @@ TEST(Samplers, ComeAsOftenAsTheyShould) {
     expect_law(both.frequencies(kDraws, both.all), {{{1, 3}, 0.5}, {{0, 2}, 0.5}});
     // Where one tier cannot be reached, the other one is drawn.
     EXPECT_THAT(both.drawn(Candidates(Clients{1, 3})), ElementsAre(1, 3));
+    World fast("tifl", "devices = spread\ntifl.policy = fast\ntifl.tiers = 2", {1, 1, 1, 1}, 1);
+    fast.seconds = {5, 1, 7, 2};
+    expect_law(fast.frequencies(kDraws, fast.all), uniform_law({1, 3}, 1));
+    EXPECT_THAT(fast.drawn(Candidates(Clients{0})), ElementsAre(0));
   }
 }
 
@@ -407,6 +411,8 @@ TEST(Samplers, RefuseWhatTheyCannotDo) {
   EXPECT_THAT(refused("tifl", ""), HasSubstr("devices is none"));
   EXPECT_THAT(refused("tifl", "devices = spread\ntifl.tiers = 2"),
               HasSubstr("evaluate-clients is 0"));
+  EXPECT_THAT(refused("tifl", "devices = spread\ntifl.policy = fast\ntifl.weights = unbiased"),
+              HasSubstr("other tiers are never drawn"));
   EXPECT_THAT(refused("refl", ""), HasSubstr("devices is none"));
   EXPECT_THAT(refused("fedcs", "fedcs.oracle-deadline = 1"), HasSubstr("devices is none"));
   EXPECT_THAT(refused("optimal", "optimal.candidates = 1"), HasSubstr("optimal.candidates is 1"));

@@ -238,6 +238,70 @@ TEST(VirtualClock, ADeadlineLetsClientsDoAPart) {
   }
 }
 
+// An epoch takes client k so many seconds.
+class EpochsTake final : public Devices {
+ public:
+  EpochsTake(const Job& job, std::vector<double> seconds)
+      : Devices(Setup{job, "", 1}), seconds_(std::move(seconds)) {}
+  int64_t rows() const override { return 1; }
+  Device device(int64_t) const override { return {}; }
+  Device in_task(const Device& device, int64_t, int64_t) const override { return device; }
+  double extra_seconds(int64_t client, int64_t, int64_t epochs) const override {
+    return static_cast<double>(epochs) * seconds_[static_cast<size_t>(client)];
+  }
+
+ private:
+  std::vector<double> seconds_;
+};
+
+// TimelyFL: transfers take 2 s, an epoch 1, 2, 4, 6 and 30 s, so that three in five can do one in 6
+// s. In that time the first one could do four of them, of three that there are, the second one two;
+// the last two are late with one.
+TEST(Deadlines, TimelyLetsEverybodyDoAsManyEpochsAsFit) {
+  Experiment e = timed(
+      "devices = uniform\nclock.latency = 1\nlocal.epochs = 3\nclock.keep = deadline\n"
+      "clock.late = partial\nclock.deadline-rule = timely\nclock.deadline-share = 0.6",
+      5, 1);
+  e.devices = std::make_unique<EpochsTake>(e.job, std::vector<double>{1, 2, 4, 6, 30});
+  const Timetable table = round_of(VirtualClock(e), 1, 5);
+  EXPECT_EQ(seconds_of(table.end), 6);
+  std::vector<int64_t> samples, limits;
+  std::vector<End> ends;
+  for (const TimedTask& task : table.tasks) {
+    samples.push_back(task.samples);
+    limits.push_back(task.limit);
+    ends.push_back(task.end);
+  }
+  EXPECT_THAT(samples, ElementsAre(3, 2, 1, 1, 1));
+  EXPECT_THAT(limits, ElementsAre(0, 2, 1, 1, 1));
+  EXPECT_THAT(ends, ElementsAre(End::kKept, End::kKept, End::kKept, End::kLate, End::kLate));
+}
+
+TEST(Deadlines, AShareIsThrough) {
+  EXPECT_EQ(share_of(durations_of({1, 2, 3, 4, 5}), 0.6), micros(3));
+  EXPECT_EQ(share_of(durations_of({1, 2, 3, 4, 5}), 0.61), micros(4));
+  EXPECT_EQ(share_of(durations_of({1, 2, 3}), 1e-9), micros(1));
+  EXPECT_EQ(share_of(durations_of({1, 2, 3}), 1), micros(3));
+  EXPECT_EQ(share_of({}, 0.5), 0);
+}
+
+// A cohort of four has a quarter of the server's link each: its deadline knows that, too. 1 Mbit
+// each way at a quarter of 4 Mbit/s takes 2 s.
+TEST(Deadlines, KnowTheServersLink) {
+  for (const std::string rule :
+       {"smartpc", "fedbalancer", "timely\nclock.late = partial\nlocal.epochs = 1"}) {
+    const Experiment e = timed(
+        "devices = uniform\ndevices.seconds-per-sample = 0\n"
+        "clock.server-bps = 4e6\nclock.keep = deadline\n"
+        "clock.deadline-rule = " +
+            rule,
+        4, 1);
+    const Timetable table = round_of(VirtualClock(e), 1, 4, Traffic{.down = 125000, .up = 125000});
+    EXPECT_EQ(seconds_of(table.end), 2) << rule;
+    for (const TimedTask& task : table.tasks) EXPECT_EQ(task.end, End::kKept) << rule;
+  }
+}
+
 // The expected length of a round, where the exact sum over order statistics of |N(0, 1)| says
 // 1.8807, 1.1071, 2.7470 and 1.1886: within four standard errors of 4,000 rounds.
 TEST(VirtualClock, OverCommitmentShortensRoundsAsOrderStatisticsSay) {
@@ -484,6 +548,8 @@ TEST(VirtualClock, RefusesWhatCannotBe) {
   EXPECT_THAT(refused("devices = uniform\nclock.deadline = 5"), HasSubstr("clock.keep is all"));
   EXPECT_THAT(refused("devices = uniform\nclock.late = partial"),
               HasSubstr("clock.late is partial, but clock.deadline is 0"));
+  EXPECT_THAT(refused("devices = uniform\nclock.keep = deadline\nclock.deadline-rule = timely"),
+              HasSubstr("but clock.late is drop (choose partial)"));
   EXPECT_THAT(refused("devices = uniform\nclock.min-online = 5"), HasSubstr("must be at most 4"));
   EXPECT_THAT(refused("devices = uniform\navailability.probability = 0.5\nclock.min-online = 2"),
               HasSubstr("nobody comes by waiting"));

@@ -10,6 +10,8 @@ from whole_program import Case, checksum, columns
 
 # Sampled, over-committed rounds of unequal devices: three of thirteen are not needed.
 DEVICES = ["--devices", "flash", "--clock.keep", "fastest", "--clock.over-commit", 1.3, "--cohort", 10]
+TIMELY = ["--devices", "lognormal", "--clock.keep", "deadline", "--clock.deadline-rule", "timely", "--clock.late", "partial",
+          "--cohort", 11, "--local.epochs", 9, "--clock.latency", 0.2]
 TIMES = ["virtual_seconds", "round_seconds_virtual", "online", "started", "finished", "offline", "not_needed",
          "wasted_samples", "wasted_bytes_down", "wasted_bytes_up"]
 OF_CLIENTS = ["start_seconds", "finish_seconds", "download_seconds", "compute_seconds_virtual", "upload_seconds"]
@@ -28,7 +30,7 @@ class VirtualTime(Case):
     def test_the_same_on_any_number_of_ranks(self):
         for name, options in {"fastest": DEVICES, "deadline": [
                 "--devices", "lognormal", "--clock.keep", "deadline", "--clock.deadline", 3, "--clock.late", "partial",
-                "--devices.jitter", 0.3, "--algorithm", "scaffold"]}.items():
+                "--devices.jitter", 0.3, "--algorithm", "scaffold"], "timely": TIMELY}.items():
             expected = self.train(name, *options)
             for ranks in (2, 3, 5):
                 with self.subTest(name, ranks=ranks):
@@ -75,12 +77,15 @@ class VirtualTime(Case):
         np.testing.assert_array_equal(rounds["not_needed"], 0)
 
     def test_goes_on_at_the_time_at_which_it_ended(self):
-        whole = self.train("whole", *DEVICES)
-        path = self.path("parts.h5")
-        self.succeed("--job", self.job, *DEVICES, "--output", path, "--rounds", 2, "--keep-checkpoint", "true", ranks=3)
-        self.succeed("--job", self.job, *DEVICES, "--output", path, "--resume", "auto", "--keep-checkpoint", "true",
-                     ranks=2)
-        self.assert_same(whole, path, "resumed")
+        for name, options in ("fastest", DEVICES), ("timely", TIMELY):
+            with self.subTest(name):
+                whole = self.train("whole", *options)
+                path = self.path(f"parts-{name}.h5")
+                self.succeed("--job", self.job, *options, "--output", path, "--rounds", 2, "--keep-checkpoint", "true",
+                             ranks=3)
+                self.succeed("--job", self.job, *options, "--output", path, "--resume", "auto", "--keep-checkpoint",
+                             "true", ranks=2)
+                self.assert_same(whole, path, "resumed")
 
     def test_a_crash_costs_no_bit(self):
         whole = self.train("whole", *DEVICES)
@@ -167,6 +172,28 @@ class VirtualTime(Case):
                 late += (clients["status"][of] == 2).sum()
                 self.assertAlmostEqual(rounds["round_seconds_virtual"][r], min(deadline, took.max()), 5)
             self.assertGreater(late, 0)
+
+    def test_as_many_epochs_as_fit(self):
+        """TimelyFL: a round is as long as the sixth of eleven takes for one epoch."""
+        path = self.train("timely", *TIMELY)
+        rounds, clients = columns(path, "rounds"), columns(path, "clients")
+        transfer = clients["download_seconds"] + clients["upload_seconds"]
+        batches = np.ceil(clients["samples"] / 10)
+        late, counted = clients["status"] == 2, clients["steps"] // batches
+        planned = np.where(late, 1, counted)
+        np.testing.assert_array_equal(clients["steps"], np.where(late, 0, planned * batches))
+        epoch = clients["compute_seconds_virtual"] / planned
+        for r in range(6):
+            of = clients["round"] == r + 1
+            deadline = np.sort((transfer + epoch)[of])[5]
+            fit = np.floor((deadline - transfer[of]) / epoch[of] + 1e-4)
+            np.testing.assert_array_equal(planned[of], np.clip(fit, 1, 9))
+            np.testing.assert_array_equal(late[of], fit < 1)
+            np.testing.assert_array_equal(clients["status"][of & ~late] == 3, (planned < 9)[of & ~late])
+            self.assertEqual(late[of].sum(), 5)
+            self.assertAlmostEqual(rounds["round_seconds_virtual"][r], deadline, 5)
+            self.assertEqual(rounds["wasted_samples"][r], clients["samples"][of & late].sum())
+        self.assertGreater(planned.max(), 4)
 
     def test_target(self):
         """What the first round that reaches it had taken; nothing where it is not reached, or not asked for."""
@@ -390,6 +417,9 @@ class VirtualTime(Case):
                   "--clock.deadline", 3], ["clock.deadline is 3", "smartpc", "leave one out"]),
                 (["--devices", "uniform", "--clock.keep", "deadline", "--clock.deadline-rule", "fedbalancer",
                   "--local.steps", 3], ["fedbalancer, which counts epochs", "local.steps is 3"]),
+                (["--devices", "uniform", *TIMELY[2:8], "--local.steps", 3], ["timely, which counts epochs"]),
+                (["--devices", "uniform", *TIMELY[2:6]], ["clock.late is drop", "choose partial"]),
+                (["--devices", "uniform", "--clock.deadline-share", 0.5], ["clock.deadline-share"]),
                 (["--devices", "uniform", "--clock.deadline-ratio", 0.5], ["clock.deadline-ratio is 0.5", "fixed"]),
                 (["--devices", "fash"], ["did you mean 'flash'?"])]:
             with self.subTest(options=options):

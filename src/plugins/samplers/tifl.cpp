@@ -27,9 +27,11 @@ class Tifl final : public Sampler {
              "tifl.policy is adaptive, which follows how accurate the model is for the clients of "
              "each tier, but evaluate-clients is 0 (set it to 1, evaluate-split to validation and "
              "partition.validation-fraction to 0.2; or choose policy uniform)");
-    FL_CHECK(!unbiased_ || policy_ != "adaptive",
-             "tifl.weights is unbiased, but under tifl.policy adaptive tiers run out of credits, "
-             "so that their clients cannot count (choose policy uniform, or weights cohort)");
+    FL_CHECK(!unbiased_ || policy_ == "uniform", "tifl.weights is unbiased, but under tifl.policy ",
+             policy_,
+             policy_ == "adaptive" ? " tiers run out of credits, so that their clients cannot count"
+                                   : " other tiers are never drawn",
+             " (choose policy uniform, or weights cohort)");
     rounds_ = job.get<int64_t>("rounds");
   }
 
@@ -45,7 +47,9 @@ class Tifl final : public Sampler {
             "first; after every `tifl.every` rounds, if the accuracy of the last tier has not "
             "risen since the check before, the n tiers that have credits are sorted by accuracy, "
             "the lowest first, and the i-th, i = 0, 1, ..., has the chance (n - i) / (n (n + 1) / "
-            "2). Each draw of a tier costs it one of rounds / tiers credits. A tier's accuracy is "
+            "2). Each draw of a tier costs it one of rounds / tiers credits. `policy fast`: always "
+            "the "
+            "fastest tier of which somebody can be reached. A tier's accuracy is "
             "the mean over its clients' evaluations, weighted by samples. `weights unbiased`: a "
             "client weighs p_k / pi_k, pi_k = chance of its tier times cohort / clients there; "
             "else biased: the cohort counts by the job's weighting.",
@@ -57,7 +61,7 @@ class Tifl final : public Sampler {
                     {.name = "policy",
                      .default_value = "adaptive",
                      .meaning = "how a tier is drawn",
-                     .choices = {"adaptive", "uniform"}},
+                     .choices = {"adaptive", "uniform", "fast"}},
                     {.name = "every",
                      .type = Option::Type::kInteger,
                      .default_value = "10",
@@ -106,7 +110,8 @@ class Tifl final : public Sampler {
       double sum = 0;
       for (size_t t = 0; t < there.size(); ++t) {
         const auto at = static_cast<int64_t>(t);
-        const bool open = !there[t].empty() && !(needs_credits && credit(request.memory, at) < 1);
+        const bool open = !there[t].empty() && !(needs_credits && credit(request.memory, at) < 1) &&
+                          !(policy_ == "fast" && sum > 0);
         chances[t] = !open ? 0 : needs_credits ? request.memory.at(kChances)[at].item<double>() : 1;
         sum += chances[t];
       }
