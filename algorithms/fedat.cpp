@@ -7,7 +7,10 @@ namespace fl_sim {
 
 class FedAt final : public Algorithm {
  public:
-  explicit FedAt(const Setup& setup) : local_(setup), mu_(setup.job.get<double>("fedat.mu")) {
+  explicit FedAt(const Setup& setup)
+      : local_(setup),
+        mu_(setup.job.get<double>("fedat.mu")),
+        of_trained_(setup.job.get<std::string>("fedat.start") == "trained") {
     const auto value = [&](const std::string& key) { return setup.job.get<std::string>(key); };
     FL_CHECK(value("async.protocol") == "tiers", "async.protocol is ", value("async.protocol"),
              ", but algorithm fedat has tiers (choose tiers, or another algorithm)");
@@ -34,14 +37,20 @@ class FedAt final : public Algorithm {
             "Tiers j = 1, ..., M are made by speed, the fastest first (async.protocol tiers). When "
             "one ends a round, its model becomes the mean of its clients' models, w_j = sum_k p_k "
             "w_k, and the global one w = sum_j (T_(M+1-j) / T) w_j, T_j = rounds so far of tier j, "
-            "T of all together. Its next round starts from that. All w_j are the initial model at "
-            "first; as the formula says it, what the fast half of the tiers learns does not count "
-            "before a tier of the slow half has ended a round. Local gradient g + mu (y - w).",
+            "T of all together; its next round starts from that. All w_j are the initial model at "
+            "first. As the formula says it, what the fast half of the tiers learns does not count "
+            "before one of the slow half has ended a round; `start trained` makes tiers count when "
+            "they have, and the formula is over those. Local gradient g + mu (y - w).",
         .options = {{.name = "mu",
                      .type = Option::Type::kNumber,
                      .default_value = "0.4",
                      .meaning = "weight of the clients' proximal term; 0: none",
-                     .range = at_least(0)}},
+                     .range = at_least(0)},
+                    {.name = "start",
+                     .default_value = "formula",
+                     .meaning = "which tiers count at first: all, as the formula says, or those "
+                                "that have ended a round",
+                     .choices = {"formula", "trained"}}},
         .defaults = {{"async.protocol", "tiers"},
                      {"async.mixing", "1"},
                      {"async.staleness", "constant"}},
@@ -49,7 +58,7 @@ class FedAt final : public Algorithm {
             "Chai et al.: 5 tiers, as many clients in each tier's round as a round without "
             "tiers would have (async.concurrency 5 times the cohort), and updates "
             "compressed, which is not part of it here.",
-        .example = "--algorithm fedat --devices spread",
+        .example = "--algorithm fedat --tiers.number 2 --devices spread",
         .family = "global"};
   }
 
@@ -73,7 +82,7 @@ class FedAt final : public Algorithm {
     int64_t* rounds = server.hidden.at("fedat.rounds").data_ptr<int64_t>();
     models[sum.part].copy_(server.weights[0] + sum.delta[0]);
     ++rounds[sum.part];
-    const std::vector<double> weights = fedat_weights({rounds, rounds + tiers_});
+    const std::vector<double> weights = fedat_weights({rounds, rounds + tiers_}, of_trained_);
     server.weights.zero_();
     for (int64_t tier = 0; tier < tiers_; ++tier)
       server.weights[0].add_(models[tier], weights[static_cast<size_t>(tier)]);
@@ -82,6 +91,7 @@ class FedAt final : public Algorithm {
  private:
   LocalTraining local_;
   double mu_;
+  bool of_trained_;
   int64_t tiers_ = 0;
 };
 

@@ -433,6 +433,10 @@ TEST(FedAt, WeighsTiersByTheRoundsOfThoseOppositeToThem) {
   EXPECT_THAT(fedat_weights({6, 3, 1}), ElementsAre(DoubleEq(.1), DoubleEq(.3), DoubleEq(.6)));
   EXPECT_THAT(fedat_weights({2, 0, 0, 0}), ElementsAre(0, 0, 0, 1));
   EXPECT_THAT(fedat_weights({5}), ElementsAre(1));
+  // Or as if there were only tiers that have ended a round.
+  EXPECT_THAT(fedat_weights({2, 0, 0, 0}, true), ElementsAre(1, 0, 0, 0));
+  EXPECT_THAT(fedat_weights({6, 0, 3, 1}, true),
+              ElementsAre(DoubleEq(.1), 0, DoubleEq(.3), DoubleEq(.6)));
 }
 
 Pulls three_tiers(const std::string& lines) {

@@ -182,7 +182,7 @@ class Asynchronous(Case):
                 ([*KINDS["fedbuff"], "--async.concurrency", 24], ["async.concurrency is 24", "at most 23"]),
                 ([*KINDS["fedbuff"], "--clock.over-commit", 1.3, "--clock.keep", "fastest"], ["of rounds"]),
                 ([*KINDS["fedasync"], "--async.buffer", 2], ["async.mixing is 0.6", "--async.buffer 1"]),
-                ([*KINDS["fedat"], "--async.protocol", "buffered"], ["fedat has tiers"]),
+                ([*KINDS["fedbuff"], "--algorithm", "fedat", "--async.protocol", "buffered"], ["fedat has tiers"]),
                 ([*KINDS["fedat"], "--async.mixing", 0.5], ["async.mixing is 0.5", "fedat takes tiers' models"]),
                 ([*KINDS["fedat"], "--async.staleness", "polynomial"], ["async.staleness is polynomial"]),
                 ([*KINDS["fedat"], "--server.lr", 0.5], ["server.lr is 0.5", "fedat"]),

@@ -20,11 +20,15 @@ std::vector<int64_t> tiers_by_time(const std::vector<int64_t>& clients, int64_t 
   return tier;
 }
 
-std::vector<double> fedat_weights(const std::vector<int64_t>& updates) {
-  const auto all = static_cast<double>(std::accumulate(updates.begin(), updates.end(), int64_t{0}));
-  std::vector<double> weights;
-  for (auto other = updates.rbegin(); other != updates.rend(); ++other)
-    weights.push_back(static_cast<double>(*other) / all);
+std::vector<double> fedat_weights(const std::vector<int64_t>& rounds, bool of_trained) {
+  const auto all = static_cast<double>(std::accumulate(rounds.begin(), rounds.end(), int64_t{0}));
+  std::vector<size_t> tiers;
+  for (size_t tier = 0; tier < rounds.size(); ++tier) {
+    if (rounds[tier] > 0 || !of_trained) tiers.push_back(tier);
+  }
+  std::vector<double> weights(rounds.size(), 0);
+  for (size_t i = 0; i < tiers.size(); ++i)
+    weights[tiers[i]] = static_cast<double>(rounds[tiers[tiers.size() - 1 - i]]) / all;
   return weights;
 }
 

@@ -14,9 +14,10 @@ namespace fl_sim {
 std::vector<int64_t> tiers_by_time(const std::vector<int64_t>& clients, int64_t tiers,
                                    const std::function<double(int64_t client)>& seconds);
 
-// FedAT's weights of M tiers' models, T_(M+1-j) / T of tier j = 1, ..., M, from how many updates
-// each tier has made, T_j, at least one of them all together: the more often a tier has, the more
-// the one counts that is as many places from the other end.
-std::vector<double> fedat_weights(const std::vector<int64_t>& updates);
+// FedAT's weights of M tiers' models, T_(M+1-j) / T of tier j = 1, ..., M, from how many rounds
+// each tier has ended, T_j, at least one of them all together: the more a tier has, the more the
+// one counts that is as many places from the other end. `of_trained`: as if there were only those
+// tiers that have ended one.
+std::vector<double> fedat_weights(const std::vector<int64_t>& rounds, bool of_trained = false);
 
 }  // namespace fl_sim

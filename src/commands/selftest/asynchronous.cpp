@@ -132,6 +132,11 @@ FL_SELFTEST("fedat", "closed form", "the same with the clients' proximal term", 
       in_tiers("fedat.mu = 0.4\nlocal.epochs = 2"),
       {0, 0, .65, .4875, .39, .7258333333, 1.4358035714, 1.4145625, 1.4416774306, 1.5232221875});
 });
+FL_SELFTEST("fedat", "closed form", "the same where tiers count when they have ended a round", [] {
+  return weights(in_tiers("fedat.mu = 0\nfedat.start = trained"),
+                 {.25, .375, 1.125, 1.234375, 1.3734375, 1.6640625, 1.2845982143, 1.2577148438,
+                  1.2226508247, 1.3874951172});
+});
 FL_SELFTEST("fedat", "equals", "a single tier, mu 0: FedAvg, bit for bit", [] {
   const auto result = [](const std::string& algorithm, const std::string& lines) {
     Pulls pulls = in_tiers("");

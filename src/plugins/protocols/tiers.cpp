@@ -35,7 +35,7 @@ class Tiers final : public Protocol {
         .reads = {"async.concurrency", "async.staleness", "async.a", "async.b",
                   "async.max-staleness", "async.normalise", "async.weighting", "async.mixing",
                   "async.keep-versions"},
-        .example = "--async.protocol tiers --async.concurrency 50 --devices spread"};
+        .example = "--async.protocol tiers --devices spread --clients 100 --cohort 50"};
   }
 
   void begin(Course& course) override {
