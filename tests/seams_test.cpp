@@ -860,6 +860,7 @@ TEST(Needs, WrappersCountTheBytesOfTheAlgorithmInside) {
   const std::map<std::string, std::string> options = {
       {"cfl", "cfl.eps1 = 0.4\ncfl.eps2 = 0.2"},
       {"fedprox", "fedprox.mu = 0.1"},
+      {"fedstale", "fedstale.beta = 0.5"},
       {"qffl", "qffl.q = 0.5"},
       {"moon", "moon.mu = 1"},
       {"pfedme", "pfedme.personal-lr = 0.1"},

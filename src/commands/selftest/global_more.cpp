@@ -98,6 +98,12 @@ FL_SELFTEST("mime", "mistakes", "running statistics are averaged by weight",
             [] { return averages_statistics("mime"); });
 FL_SELFTEST("mimelite", "mistakes", "running statistics are averaged by weight",
             [] { return averages_statistics("mimelite"); });
+FL_SELFTEST("mifa", "mistakes", "running statistics are averaged by weight",
+            [] { return averages_statistics("mifa"); });
+FL_SELFTEST("fedvarp", "mistakes", "running statistics are averaged by weight",
+            [] { return averages_statistics("fedvarp"); });
+FL_SELFTEST("fedstale", "mistakes", "running statistics are averaged by weight",
+            [] { return averages_statistics("fedstale\nfedstale.beta = 0.5"); });
 
 // fedsgd ---------------------------------------------------------------------------------------
 
