@@ -16,7 +16,7 @@ endif()
 # Much of their time is programs starting, so that two at a time pay off on two cores, the longest first. Timeouts are
 # for machines that are slow or shared.
 foreach(test bad_input:320 same_bits:300 questions:300 plugin:200 resume:120 results_file:100 selftest:90 ends:90 hosts:70 faults:60 rank_loss:60
-        seams:80 samplers:120 asynchronous:150 foreign_data:150 foreign_models:90 client_data:70 partition_plan:60 plan:50 virtual_time:60 sub_models:60 learns:40 compare:30 machine:40
+        seams:80 samplers:120 asynchronous:150 foreign_data:150 foreign_models:90 client_data:70 partition_plan:60 plan:50 virtual_time:60 sub_models:60 learns:40 compare:30 trackers:30 machine:40
         jobs:30 walkthrough:30 scripts:20 convert_trace:10 heart_reference:5)
   string(REPLACE ":" ";" test ${test})
   list(GET test 1 cost)

@@ -219,4 +219,23 @@ std::vector<Option> all_options() {
   return all;
 }
 
+bool may_differ(const std::string& key) {
+  const std::vector<Option>& options = engine_options();
+  const auto found = std::find_if(options.begin(), options.end(),
+                                  [&](const Option& option) { return option.name == key; });
+  if (found != options.end()) return !found->changes_results || found->may_change;
+  const size_t dot = key.find('.');
+  if (dot == std::string::npos) return false;
+  for (const auto& [kind, plugins] : catalog()) {
+    const auto plugin = plugins.find(key.substr(0, dot));
+    if (plugin == plugins.end()) continue;
+    for (const Option& option : plugin->second.options) {
+      if (option.name != key.substr(dot + 1)) continue;
+      // Trackers are told of a run, and change nothing of it.
+      return kind == "tracker" || !option.changes_results || option.may_change;
+    }
+  }
+  return false;
+}
+
 }  // namespace fl_sim

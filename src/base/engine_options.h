@@ -3,6 +3,7 @@
 // base/option_set.h.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "base/registry.h"
@@ -18,5 +19,9 @@ const std::vector<Option>& engine_options();
 
 // Every key that a job may have: the engine's, then "plug-in.option" of each plug-in.
 std::vector<Option> all_options();
+
+// What a job that goes on may have otherwise: Option::changes_results says no, or
+// Option::may_change yes.
+bool may_differ(const std::string& key);
 
 }  // namespace fl_sim

@@ -14,6 +14,7 @@
 #include "base/text.h"
 #include "base/version.h"
 #include "commands/compare.h"
+#include "commands/export.h"
 #include "commands/plugins.h"
 #include "commands/questions.h"
 #include "commands/run.h"
@@ -111,7 +112,8 @@ int run_job(const std::vector<std::string>& arguments) {
 int command(const std::string& name, const std::vector<std::string>& words) {
   if (launched_as_root() || name == "selftest") load_plugins(words);
   const std::vector<std::string> own = without_plugins(words);
-  return name == "selftest" ? run_selftest(own) : run_compare(own);
+  if (name == "selftest") return run_selftest(own);
+  return name == "export" ? run_export(own) : run_compare(own);
 }
 
 // Whether the job says that this process is a run of its own.
@@ -131,7 +133,7 @@ bool means_alone(const std::vector<std::string>& arguments) {
 
 int answer(const std::vector<std::string>& arguments) {
   const std::string first = arguments.empty() ? "" : arguments[0];
-  const bool commands = first == "selftest" || first == "compare";
+  const bool commands = first == "selftest" || first == "compare" || first == "export";
   try {
     const std::vector<std::string> problems = take_registration_problems();
     FL_CHECK(problems.empty(), problems.front());

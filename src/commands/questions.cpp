@@ -192,6 +192,8 @@ void print_help() {
                "Commands:\n"
                "  fl_sim compare FILE...        results files side by side, over seeds:\n"
                "                                compare --help\n"
+               "  fl_sim export KIND FILE...    for TensorBoard, as CSV or JSON lines:\n"
+               "                                export --help\n"
                "  fl_sim selftest [ALGORITHM]   holds algorithms to their papers:\n"
                "                                selftest --help\n\n"
                "Exit status: 0 through; 1 an error; 3 no client's update ever counted, or gave\n"

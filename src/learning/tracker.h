@@ -7,8 +7,10 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -34,6 +36,8 @@ struct RunFacts {
   const std::map<std::string, std::string>& provenance;
   const std::vector<std::string>& scalars;  // names of ClientOutcome::scalars, the first ones
   int64_t after = 0;  // the round of a former run that this one goes on after; 0: none
+  // Of a run that is told afterwards: when it began, in seconds since 1970. Nothing: it begins now.
+  std::optional<double> began = {};
 };
 
 // What a run came to.
@@ -70,6 +74,13 @@ class Tracker {
   struct Setup {
     const Job& job;
     std::string argument;  // behind the colon of its name
+
+    // In the folder that the argument names, what a run of this job calls its own: the name of its
+    // results file.
+    std::string own_place() const {
+      const std::filesystem::path output = job.get<std::string>("output");
+      return (std::filesystem::path(argument) / output.stem()).string();
+    }
   };
 
   virtual ~Tracker() = default;

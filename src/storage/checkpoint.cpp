@@ -16,6 +16,7 @@
 #include <set>
 
 #include "base/check.h"
+#include "base/engine_options.h"
 #include "base/files.h"
 #include "base/hdf5_file.h"
 #include "base/text.h"
@@ -256,25 +257,6 @@ std::string round_folder(const std::string& folder, int64_t round) {
   char digits[32];
   std::snprintf(digits, sizeof digits, "%08lld", static_cast<long long>(round));
   return folder + "/" + kPrefix + digits;
-}
-
-bool may_differ(const std::string& key) {
-  const std::vector<Option>& options = engine_options();
-  const auto found = std::find_if(options.begin(), options.end(),
-                                  [&](const Option& option) { return option.name == key; });
-  if (found != options.end()) return !found->changes_results || found->may_change;
-  const size_t dot = key.find('.');
-  if (dot == std::string::npos) return false;
-  for (const auto& [kind, plugins] : catalog()) {
-    const auto plugin = plugins.find(key.substr(0, dot));
-    if (plugin == plugins.end()) continue;
-    for (const Option& option : plugin->second.options) {
-      if (option.name != key.substr(dot + 1)) continue;
-      // Trackers are told of a run, and change nothing of it.
-      return kind == "tracker" || !option.changes_results || option.may_change;
-    }
-  }
-  return false;
 }
 
 std::vector<std::string> differences(const std::map<std::string, std::string>& there,

@@ -64,10 +64,6 @@ std::string checkpoint_folder(const Job& job);
 
 std::string round_folder(const std::string& folder, int64_t round);
 
-// What a job that goes on may have otherwise: Option::changes_results says no, or
-// Option::may_change yes.
-bool may_differ(const std::string& key);
-
 // Lines "key: there ..., here ...", of keys that may not differ.
 std::vector<std::string> differences(const std::map<std::string, std::string>& there,
                                      const std::map<std::string, std::string>& here);

@@ -26,6 +26,8 @@ void write_clients(Hdf5File& file, const RecordLog<ClientRecord>& clients,
                    const std::vector<std::string>& scalars);
 void read_clients(const Hdf5File& file, const std::vector<std::string>& scalars,
                   RecordLog<ClientRecord>& clients);
+// What a file's scalars are called: columns of /clients that are no others, eight at most.
+std::vector<std::string> scalars_in(const Hdf5File& file);
 
 // /evaluations, with the metrics that were asked for.
 void write_evaluations(Hdf5File& file, const RecordLog<ClientEvaluation>& evaluations,
@@ -34,6 +36,8 @@ void read_evaluations(const Hdf5File& file, RecordLog<ClientEvaluation>& evaluat
 
 // /ranks.
 void write_ranks(Hdf5File& file, const std::vector<RankRecord>& ranks);
+// Without the names of hosts and devices.
+std::vector<RankRecord> read_ranks(const Hdf5File& file);
 
 // Throw Error if a name cannot be that of a column, or is another column's.
 void check_figures(const std::map<std::string, double>& figures);

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/check.h"
+#include "learning/record_values.h"
 #include "learning/tracker.h"
 
 namespace fl_sim {
@@ -21,14 +22,17 @@ class Jsonl final : public Tracker {
     FL_CHECK(!path_.empty(),
              "track names jsonl without a file (must be jsonl:FILE, such as "
              "jsonl:results/run.jsonl)");
+    if (path_.ends_with('/')) path_ = setup.own_place() + ".jsonl";
   }
 
   static PluginInfo describe() {
-    return {.summary = "jsonl:FILE, a line of JSON a round",
+    return {.summary = "jsonl:FILE, or jsonl:FOLDER/, a line of JSON a round",
             .rule =
                 "Lines {\"event\": \"run\", …} with the job, {\"event\": \"round\", …} with the "
                 "columns of /rounds that were measured, {\"event\": \"end\", …}; each is written "
-                "when it is known. A run that goes on removes the lines of rounds that it repeats.",
+                "when it is known. In a folder the file is called like the results file. A run "
+                "that goes on "
+                "removes the lines of rounds that it repeats.",
             .takes_argument = true};
   }
 
@@ -45,40 +49,11 @@ class Jsonl final : public Tracker {
   }
 
   void round(const RoundRecord& r) override {
-    json line = {{"event", "round"},
-                 {"round", r.round},
-                 {"seconds", number(r.seconds)},
-                 {"cohort", r.cohort},
-                 {"failed", r.failed},
-                 {"diverged", r.diverged},
-                 {"stragglers", r.stragglers},
-                 {"lost", r.lost},
-                 {"samples", r.samples},
-                 {"bytes_down", r.bytes_down},
-                 {"bytes_up", r.bytes_up},
-                 {"train_loss", number(r.train_loss)}};
-    const auto add = [&](const std::string& name, double value) {
-      if (!std::isnan(value)) line[name] = number(value);
-    };
-    add("virtual_seconds", r.virtual_time.end);
-    add("joules", r.virtual_time.joules);
-    add("wasted_joules", r.virtual_time.wasted_joules);
-    add("test_loss", r.test_loss);
-    add("test_accuracy", r.test_accuracy);
-    add("test_balanced_accuracy", r.metrics.balanced_accuracy);
-    add("test_auc", r.metrics.area_under_curve);
-    add("test_f1", r.metrics.macro_f1);
-    add("test_perplexity", r.metrics.perplexity);
-    for (const auto& [name, s] :
-         {std::pair{std::string("clients_"), &r.clients}, {"personal_", &r.personal}}) {
-      if (s->clients == 0) continue;
-      add(name + "loss", s->loss);
-      add(name + "accuracy", s->accuracy);
-      add(name + "balanced_accuracy", s->balanced_accuracy);
-      add(name + "auc", s->area_under_curve);
-      add(name + "f1", s->macro_f1);
+    json line = {{"event", "round"}, {"train_loss", nullptr}};
+    for (const RecordValue& measured : values_of(r)) {
+      const auto* whole = std::get_if<int64_t>(&measured.value);
+      line[measured.name] = whole != nullptr ? json(*whole) : number(measured.number());
     }
-    for (const auto& [name, value] : r.figures) line[name] = number(value);
     write(line);
   }
 
