@@ -133,7 +133,7 @@ class Trackers(Case):
     def test_tensorboard(self):
         """While it runs, and afterwards from the results file; with HParams, whose group is the job without its seed."""
         for seed in (1, 2):
-            self.train(f"run-{seed}", "--seed", seed, "--track", f"tensorboard:{self.path('live')}", ranks=3)
+            self.train(f"run-{seed}", "--seed", seed, "--keep-checkpoint", "true", "--track", f"tensorboard:{self.path('live')}", ranks=3)
         paths = [self.path(f"run-{seed}.h5") for seed in (1, 2)]
         self.succeed("export", "tensorboard", *paths, "--to", self.path("later"))
         groups = set()
@@ -158,7 +158,8 @@ class Trackers(Case):
                 self.assertEqual(settings["local.lr"], (2, struct.pack("<d", 0.05)))
                 self.assertEqual(settings["model"], (3, b"logistic"))
                 self.assertEqual(settings["seed"], (2, struct.pack("<d", seed)))
-                self.assertEqual(settings["deterministic"], (4, 1))
+                self.assertEqual(settings["keep-checkpoint"], (4, 1))
+                self.assertNotIn("local.epochs", settings)  # a default
         self.assertEqual(len(groups), 1)
 
     def test_curves_of_clients(self):

@@ -45,6 +45,18 @@ Setting setting_of(const std::string& text) {
   return text;
 }
 
+// Whether a job that does not say this key has this value: most keys of most jobs, which nobody
+// compares. What names a plug-in is never left out, nor the seed.
+bool is_default(const std::string& key, const std::string& value) {
+  static const std::vector<Option> options = all_options();
+  if (key == "output" || key == "track") return true;
+  const auto option = std::find_if(options.begin(), options.end(),
+                                   [&](const Option& one) { return one.name == key; });
+  return option != options.end() && option->plugin_kind.empty() && key != "seed" &&
+         std::count(plugin_kinds().begin(), plugin_kinds().end(), key) == 0 &&
+         option->default_value == value;
+}
+
 class TensorBoard final : public Tracker {
  public:
   explicit TensorBoard(const Setup& setup)
@@ -60,8 +72,9 @@ class TensorBoard final : public Tracker {
             .rule =
                 "FOLDER/<name of the results file>/ gets an event file, a flush a round: scalars "
                 "of all columns of /rounds that were measured (test/accuracy, train/loss, "
-                "round/seconds, ...), the job as a text, and for the HPARAMS page the job's "
-                "values; runs that differ in the seed alone are one group there. A step is a "
+                "round/seconds, ...), the job as a text, and for the HPARAMS page those of its "
+                "values that are no defaults; runs that differ in the seed alone are one group "
+                "there. A step is a "
                 "round. A run that goes on removes what was written of rounds that it repeats.",
             .options = {{.name = "clients",
                          .type = Option::Type::kFlag,
@@ -160,10 +173,9 @@ class TensorBoard final : public Tracker {
     Checksum group;
     for (const auto& [key, value] : job.values()) {
       lines += "    " + key + " = " + value + "\n";
-      if (key != "output" && key != "track") settings[key] = setting_of(value);
+      if (!is_default(key, value)) settings[key] = setting_of(value);
       const std::string both = key + "=" + value + "\n";
-      if (key != "seed" && !may_differ(key))
-        group.add(std::as_bytes(std::span(both)));
+      if (key != "seed" && !may_differ(key)) group.add(std::as_bytes(std::span(both)));
     }
     write(record_of(event(start_, 0, text_summary("job", lines))) +
           record_of(event(start_, 0,
