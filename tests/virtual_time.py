@@ -11,7 +11,7 @@ from whole_program import Case, checksum, columns
 # Sampled, over-committed rounds of unequal devices: three of thirteen are not needed.
 DEVICES = ["--devices", "flash", "--clock.keep", "fastest", "--clock.over-commit", 1.3, "--cohort", 10]
 TIMELY = ["--devices", "lognormal", "--clock.keep", "deadline", "--clock.deadline-rule", "timely", "--clock.late", "partial",
-          "--cohort", 11, "--local.epochs", 9, "--clock.latency", 0.2]
+          "--cohort", 11, "--local.epochs", 9, "--clock.latency", 0.2, "--devices.sigma", 1.2]
 TIMES = ["virtual_seconds", "round_seconds_virtual", "online", "started", "finished", "offline", "not_needed",
          "wasted_samples", "wasted_bytes_down", "wasted_bytes_up"]
 OF_CLIENTS = ["start_seconds", "finish_seconds", "download_seconds", "compute_seconds_virtual", "upload_seconds"]
@@ -79,7 +79,7 @@ class VirtualTime(Case):
     def test_goes_on_at_the_time_at_which_it_ended(self):
         for name, options in ("fastest", DEVICES), ("timely", TIMELY):
             with self.subTest(name):
-                whole = self.train("whole", *options)
+                whole = self.train("whole-" + name, *options)
                 path = self.path(f"parts-{name}.h5")
                 self.succeed("--job", self.job, *options, "--output", path, "--rounds", 2, "--keep-checkpoint", "true",
                              ranks=3)
