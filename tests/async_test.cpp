@@ -545,6 +545,114 @@ TEST(AsyncTimetable, EveryTierNeedsAClientAtWork) {
               HasSubstr("tiers.number is 4 (must be at most 3"));
 }
 
+Experiment of_fewest(int64_t rounds) {
+  Experiment e = experiment_of({.lines = "async.buffer = 1\nasync.concurrency = 2"}, rounds);
+  e.sampler = fewest_first();
+  return e;
+}
+
+// Durations 2, 3, 5, two places, each arrival a version, and whoever has counted least is next; by
+// hand. A sampler that is told nothing, or late, would draw client 0 at 2 s.
+TEST(AsyncTimetable, GrowsWithWhatTheSamplerLearns) {
+  using Task = std::tuple<int64_t, int64_t, int64_t>;
+  const std::vector<std::pair<double, Task>> expected = {{2, {0, 0, 0}}, {3, {1, 0, 1}},
+                                                         {5, {0, 2, 0}}, {7, {2, 1, 2}},
+                                                         {8, {1, 3, 1}}, {10, {0, 5, 0}}};
+  Experiment e = of_fewest(6);
+  const Finished finished = run_recorded(e);
+  ASSERT_EQ(finished.clients.size(), 6u);
+  for (size_t i = 0; i < 6; ++i) {
+    const ClientRecord& record = finished.clients[i];
+    EXPECT_EQ(Task(record.client, record.base_version, record.staleness), expected[i].second) << i;
+    EXPECT_EQ(record.finish_seconds, expected[i].first);
+  }
+}
+
+// What was drawn is enough to find a run again, and to go on as it would.
+TEST(AsyncTimetable, FollowsARunThatHasGrown) {
+  const Experiment e = of_fewest(9);
+  const VirtualClock clock(e);
+  State memory;
+  e.sampler->init(memory, 3);
+  const auto grow = [&](AsyncTimetable& table, State& with, int64_t to) {
+    while (table.versions() < to) {
+      ASSERT_TRUE(table.goes_to(table.versions() + 1));
+      table.grow_to(table.versions() + 1, with);
+      std::vector<ClientRecord> records;
+      for (const int64_t due : table.version(table.versions()).due)
+        records.emplace_back().client = table.task(due).time.client;
+      e.sampler->learn(with, records);
+    }
+  };
+  AsyncTimetable whole(e, clock, {}, 9);
+  EXPECT_TRUE(whole.grows());
+  EXPECT_EQ(whole.versions(), 0);
+  grow(whole, memory, 4);
+  State then;
+  for (const auto& [name, tensor] : memory) then[name] = tensor.clone();
+  AsyncTimetable other(e, clock, {}, 9);
+  other.follow(4, whole.drawn());
+  EXPECT_EQ(other.versions(), 4);
+  grow(whole, memory, 9);
+  grow(other, then, 9);
+  EXPECT_FALSE(other.goes_to(10));
+  for (int64_t v = 1; v <= 9; ++v) {
+    EXPECT_EQ(made_of(other, v), made_of(whole, v)) << v;
+    EXPECT_EQ(other.needed_until(v), whole.needed_until(v)) << v;
+  }
+  EXPECT_EQ(other.drawn(), whole.drawn());
+  const auto refused = [&](std::vector<int64_t> drawn) {
+    AsyncTimetable table(e, clock, {}, 9);
+    return error_of([&] { table.follow(4, std::move(drawn)); });
+  };
+  EXPECT_THAT(refused({2, 0, 3}), HasSubstr("cannot be drawn then"));
+  EXPECT_THAT(refused({3, 0, 1, 2}), HasSubstr("cannot be drawn then"));
+  EXPECT_THAT(refused({2, 0}), HasSubstr("cannot be drawn then"));
+  EXPECT_THAT(refused({2, 0, 1, 1, 1}), HasSubstr("cannot be drawn then"));  // who is at work
+  EXPECT_THAT(refused({2, 0, 1}), HasSubstr("up to version 1 of the model only"));
+}
+
+// Nothing is trained ahead: who counts in a later version is not sure yet.
+TEST(AsyncRounds, TrainNothingAheadWhileATimetableGrows) {
+  const Experiment e = of_fewest(6);
+  const VirtualClock clock(e);
+  AsyncRounds rounds(e, clock, {});
+  State memory;
+  e.sampler->init(memory, 3);
+  for (int64_t version = 1; version <= 6; ++version) {
+    rounds.grow_to(version, memory);
+    RoundPlan plan{.kind = RoundPlan::Kind::kTrain, .round = version};
+    rounds.plan(plan, TimeModel({1, 2, 3}), false);
+    std::vector<int64_t> trained;
+    for (const PlannedGroup& group : plan.groups)
+      trained.insert(trained.end(), group.tasks.begin(), group.tasks.end());
+    EXPECT_EQ(trained, rounds.timetable().version(version).due) << version;
+    // Whoever is at work keeps its model where it may be wanted.
+    for (const PlannedGroup& group : plan.groups)
+      EXPECT_EQ(std::count(plan.bases.begin(), plan.bases.end(), group.base), 1);
+    EXPECT_TRUE(plan.sends.empty()) << version;
+  }
+}
+
+// (1 + t)^-1, t the mean staleness of the client's last five updates, by hand from WhoArrivesWhen:
+// client 0 has 0 1 1 0 1 0 0, client 1 has 0 1 0 1, client 2 has 1 2 1.
+TEST(Asynchrony, WeighsRecentStaleness) {
+  const Experiment e =
+      experiment_of({.lines = "async.buffer = 2\nasync.staleness = recent\nasync.a = 1"}, 7);
+  const AsyncTimetable table = timetable(e);
+  std::map<int64_t, std::vector<double>> t;
+  for (int64_t v = 1; v <= 7; ++v) {
+    for (const int64_t due : table.version(v).due)
+      t[table.task(due).time.client].push_back(1 / table.task(due).weight - 1);
+  }
+  const auto near = [](std::vector<double> values) {
+    return testing::Pointwise(testing::DoubleNear(1e-12), values);
+  };
+  EXPECT_THAT(t[0], near({0, 1 / 2.0, 2 / 3.0, 1 / 2.0, 3 / 5.0, 3 / 5.0, 2 / 5.0}));
+  EXPECT_THAT(t[1], near({0, 1 / 2.0, 1 / 3.0, 1 / 2.0}));
+  EXPECT_THAT(t[2], near({1, 3 / 2.0, 4 / 3.0}));
+}
+
 // Candidates without those in flight, at every place.
 TEST(Candidates, WithoutSome) {
   const Candidates some(10, {0, 3, 4, 9});

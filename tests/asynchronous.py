@@ -27,6 +27,19 @@ KINDS = {
     "traces": ["--algorithm", "fedbuff", "--async.buffer", 2, "--devices", "lognormal", "--availability", "markov",
                "--markov.on", 30, "--markov.off", 10, "--async.weighting", "unbiased"],
 }
+LEARNS = {
+    "oort": ["--algorithm", "fedbuff", "--async.buffer", 3, "--sampler", "oort", "--oort.step", 0.2,
+             "--oort.exploration", 0.5, "--oort.window", 2, "--async.max-staleness", 4, *HALFNORMAL],
+    "pisces": ["--algorithm", "fedbuff", "--async.buffer", 4, "--sampler", "pisces", "--pisces.beta", 0.5,
+               "--async.staleness", "recent", "--weighting", "samples", "--availability.dropout", 0.1, "--group-size", 2,
+               "--async.max-staleness", 3, "--async.on-stale", "wait", *HALFNORMAL],
+    "active": ["--algorithm", "fedprox", "--fedprox.mu", 0.1, "--async.protocol", "interval", "--async.interval", 0.4,
+               "--sampler", "active", "--active.uniform", 0.3, "--async.keep-versions", 2, "--devices", "lognormal",
+               "--cohort", 9, "--availability", "markov", "--markov.on", 30, "--markov.off", 10],
+    "poc-drawn": ["--algorithm", "fedavg", "--async.protocol", "buffered", "--async.buffer", 3, "--async.source", "drawn",
+                  "--async.max-staleness", 4, "--sampler", "poc", "--poc.variant", "rpow", "--poc.d", 12],
+}
+KINDS.update(LEARNS)
 OF_CLIENTS = ["dispatch", "base_version", "staleness"]
 
 
@@ -43,13 +56,13 @@ class Asynchronous(Case):
     def test_the_same_on_any_number_of_ranks(self):
         for name, options in KINDS.items():
             expected = self.train(name, *options)
-            for ranks in (2, 3, 5) if FULL or name in ("fedbuff", "fedasync", "fedat") else (4,):
+            for ranks in (2, 3, 5) if FULL or name in ("fedbuff", "fedasync", "fedat", "oort") else (4,):
                 with self.subTest(name, ranks=ranks):
                     self.assert_same(expected, self.train(f"{name}-{ranks}", *options, ranks=ranks), name)
 
     def test_the_same_whoever_is_late(self):
         """Tasks are trained ahead on ranks of any speed, by any deal, and ranks are held up at random."""
-        for name in ("fedbuff", "fedasync", "fedat"):
+        for name in ("fedbuff", "fedasync", "fedat", *LEARNS):
             expected = self.train(name, *KINDS[name])
             for trial in ("slow-rank@3:1:5", "slow-rank@2:2:9"):
                 with self.subTest(name, trial=trial):
@@ -78,7 +91,7 @@ class Asynchronous(Case):
                        path, "--resume", "auto", "--keep-checkpoint", "true")
 
     def test_a_crash_costs_no_bit(self):
-        for name in ("fedbuff", "fedasync", "fedat"):
+        for name in ("fedbuff", "fedasync", "fedat", "oort"):
             whole = self.train(name, *KINDS[name])
             for rank in (0, 1):
                 with self.subTest(name, rank=rank):
@@ -169,6 +182,31 @@ class Asynchronous(Case):
         self.assertRegex(run.out, rf"\nstaleness +{mean:.2f} on average, {rounds['staleness_max'].max():.0f} at most")
         self.assertEqual(os.listdir(self.folder).count("results"), 0)
 
+    def test_a_sampler_learns_what_versions_were_made_of(self):
+        """Pisces without chance: once all have reported, who starts is who is worth most of those that are idle, by the
+        reports in versions up to the one that it starts from."""
+        path = self.train("pisces", "--algorithm", "fedbuff", "--async.buffer", 2, "--sampler", "pisces", "--pisces.beta",
+                          1, "--rounds", 40, "--clients", 8, "--devices", "halfnormal", "--cohort", 3)
+        clients = columns(path, "clients")
+        order = np.argsort(clients["dispatch"])
+        # Losses are the mean over samples, not its root mean square: who has reported is known, and how stale it was.
+        reported, checked = {}, 0
+        for i in order:
+            base, start = clients["base_version"][i], clients["start_seconds"][i]
+            known = set(clients["client"][clients["round"] <= base])
+            at_work = set(clients["client"][(clients["start_seconds"] <= start) & (clients["finish_seconds"] > start)])
+            idle_and_new = set(range(8)) - known - at_work
+            if known and clients["client"][i] in known:
+                self.assertFalse(idle_and_new, f"dispatch {clients['dispatch'][i]}")
+                checked += 1
+            reported[clients["client"][i]] = i
+        self.assertGreater(checked, 20)
+        self.assertEqual(len(reported), 8)
+
+    def test_a_plan_says_that_nothing_was_learnt(self):
+        run = self.succeed("--plan", "clock", "--job", self.job, *KINDS["oort"])
+        self.assertIn("may learn from training, which has not taken place here", run.out)
+
     def test_refused(self):
         for options, words in [
                 (["--async.buffer", 3], ["async.buffer is set, but async.protocol is rounds"]),
@@ -178,7 +216,9 @@ class Asynchronous(Case):
                 ([*KINDS["fedbuff"], "--algorithm", "feddyn", "--feddyn.alpha", 0.1, "--async.protocol", "buffered"],
                  ["keep state"]),
                 ([*KINDS["fedbuff"], "--aggregator", "median"], ["aggregator median"]),
-                ([*KINDS["fedbuff"], "--sampler", "roundrobin"], ["sampler roundrobin"]),
+                ([*KINDS["fedbuff"], "--sampler", "roundrobin"], ["sampler roundrobin", "choose sampler uniform"]),
+                ([*KINDS["fedbuff"], "--sampler", "poc", "--poc.d", 9], ["sampler poc", "--poc.variant rpow"]),
+                ([*KINDS["oort"], "--async.weighting", "unbiased"], ["unbiased", "sampler oort draws by what it has learnt"]),
                 ([*KINDS["fedbuff"], "--async.concurrency", 24], ["async.concurrency is 24", "at most 23"]),
                 ([*KINDS["fedbuff"], "--clock.over-commit", 1.3, "--clock.keep", "fastest"], ["of rounds"]),
                 ([*KINDS["fedasync"], "--async.buffer", 2], ["async.mixing is 0.6", "--async.buffer 1"]),

@@ -51,7 +51,8 @@ struct World {
                     .memory = memory,
                     .population = &all,
                     .now = now,
-                    .answers = answers};
+                    .answers = answers,
+                    .anytime = anytime};
     if (!seconds.empty()) {
       r.oracle.task = [this](int64_t client) {
         return PlannedTask{.down = 0,
@@ -107,6 +108,7 @@ struct World {
   std::unique_ptr<Sampler> sampler;
   State memory;
   int64_t round = 1;
+  bool anytime = false;
   uint64_t seed = 7;
   double now = kNotMeasured;
   std::vector<double> seconds;  // of tasks; empty: no virtual time
@@ -905,6 +907,118 @@ TEST(Candidates, DrawsWithoutAListAreUniform) {
   Rng rng(1, "test");
   EXPECT_THAT(draw_clients(some_of(8, [](int64_t id) { return id % 20 == 0; }), 9, rng),
               ElementsAre(0, 20, 40, 60));
+}
+
+// At any time ------------------------------------------------------------------------------------
+
+// Shares of one place at a time are met on average; of a round's cohort they are rounded down, and
+// cost no draw.
+TEST(Samplers, SharesOfSinglePlaces) {
+  const World world("uniform", "", kTen, 1);
+  SampleRequest request = world.request(world.all);
+  Rng rng(3, "places"), same(3, "places");
+  EXPECT_EQ(places_for(request, 2.9, rng), 2);
+  EXPECT_EQ(places_for(request, 3, rng), 3);
+  EXPECT_EQ(rng.bits64(), same.bits64());
+  request.anytime = true;
+  EXPECT_EQ(places_for(request, 3, rng), 3);
+  EXPECT_EQ(places_for(request, 0, rng), 0);
+  int64_t sum = 0;
+  constexpr int64_t kDraws = 40'000;
+  for (int64_t i = 0; i < kDraws; ++i) sum += places_for(request, 1.3, rng);
+  EXPECT_NEAR(static_cast<double>(sum) / kDraws, 1.3, 5 * std::sqrt(0.3 * 0.7 / kDraws));
+}
+
+// With one place at a time half of the draws explore. Rounded down, no share of one place ever
+// would, and the two that have reported would be drawn for ever.
+TEST(Oort, ExploresOnePlaceAtATime) {
+  World world = oort_world("oort.exploration = 0.5\noort.exploration-decay = 1", kTen, 1,
+                           {{3, {1, kNotMeasured}}, {5, {2, kNotMeasured}}});
+  world.anytime = true;
+  constexpr int64_t kDraws = 4000;
+  int64_t explored = 0;
+  for (const auto& [cohort, count] : world.frequencies(kDraws, world.all)) {
+    ASSERT_EQ(cohort.size(), 1u);
+    explored += cohort[0] == 3 || cohort[0] == 5 ? count : 0;
+  }
+  EXPECT_NEAR(static_cast<double>(explored) / kDraws, 0.5, 5 * std::sqrt(0.25 / kDraws));
+}
+
+// The best by far, but in a fifth of the draws anybody: 0.8 + 0.2 / 10.
+TEST(Active, DrawsOnePlaceAtATimeUniformlyAtTimes) {
+  World world("active", "active.lowest = 0\nactive.sharpness = 100\nactive.uniform = 0.2", kTen, 1);
+  std::vector<ClientRecord> records;
+  for (int64_t k = 0; k < 10; ++k) records.push_back(World::report(k, 1, 5, k == 4 ? 9 : 1));
+  world.sampler->learn(world.memory, records);
+  world.anytime = true;
+  constexpr int64_t kDraws = 4000;
+  const auto best = static_cast<double>(world.frequencies(kDraws, world.all)[{4}]);
+  EXPECT_NEAR(best / kDraws, 0.82, 5 * std::sqrt(0.82 * 0.18 / kDraws));
+}
+
+TEST(Samplers, DrawAtAnyTimeIfTheyAskNobody) {
+  for (const auto& [variant, may] :
+       {std::pair{"pow", false}, std::pair{"cpow", false}, std::pair{"rpow", true}}) {
+    const World world("poc", message("poc.d = 3\npoc.variant = ", variant), kTen, 1);
+    EXPECT_EQ(world.sampler->draws_anytime(), may) << variant;
+  }
+}
+
+// Pisces ------------------------------------------------------------------------------------------
+
+ClientRecord stale_report(int64_t client, double loss, int64_t staleness) {
+  ClientRecord record = World::report(client, 1, 5, loss);
+  record.staleness = staleness;
+  return record;
+}
+
+// U = 5 sqrt(loss^2): 10, 15, 5, over (1 + s)^beta of mean staleness 0, 3, 0.
+TEST(Pisces, TakesTheGreatestUtility) {
+  const auto order = [](double beta) {
+    World world("pisces", message("pisces.beta = ", beta), {5, 5, 5}, 1);
+    world.sampler->learn(world.memory,
+                         std::vector<ClientRecord>{stale_report(0, 2, 0), stale_report(1, 3, 4),
+                                                   stale_report(1, 3, 2), stale_report(2, 1, 0)});
+    Clients all = {0, 1, 2}, order;
+    while (!all.empty()) {
+      order.push_back(world.drawn(Candidates(all)).at(0));
+      std::erase(all, order.back());
+    }
+    return order;
+  };
+  EXPECT_THAT(order(0), ElementsAre(1, 0, 2));    // 10, 15, 5
+  EXPECT_THAT(order(0.5), ElementsAre(0, 1, 2));  // 10, 7.5, 5
+  EXPECT_THAT(order(1), ElementsAre(0, 2, 1));    // 10, 3.75, 5
+}
+
+TEST(Pisces, ForgetsStalenessAfterFiveUpdates) {
+  World world("pisces", "pisces.beta = 1", {5, 5}, 1);
+  std::vector<ClientRecord> records = {stale_report(0, 2, 100), stale_report(1, 2, 1)};
+  for (int i = 0; i < 4; ++i) records.push_back(stale_report(0, 2, 0));
+  world.sampler->learn(world.memory, records);
+  EXPECT_THAT(world.drawn(), ElementsAre(1));  // 10/21 against 10/2
+  world.sampler->learn(world.memory, std::vector<ClientRecord>{stale_report(0, 2, 0)});
+  EXPECT_THAT(world.drawn(), ElementsAre(0));  // 10 against 10/2
+}
+
+TEST(Pisces, BeginsWithWhoHasNotReported) {
+  World world("pisces", "pisces.beta = 0", kTen, 3);
+  std::vector<ClientRecord> records;
+  for (int64_t k = 0; k < 8; ++k) records.push_back(stale_report(k, 1 + static_cast<double>(k), 0));
+  ClientRecord lost;
+  lost.client = 8;
+  lost.status = static_cast<int64_t>(ClientStatus::kLost);
+  records.push_back(lost);
+  world.sampler->learn(world.memory, records);
+  EXPECT_THAT(world.drawn(), ElementsAre(7, 8, 9));
+  EXPECT_THAT(world.drawn(Candidates(Clients{0, 4, 5, 6})), ElementsAre(4, 5, 6));
+
+  World few("pisces", "pisces.beta = 0\npisces.exploration = 0.25", kTen, 1);
+  few.sampler->learn(few.memory, records);
+  few.anytime = true;
+  constexpr int64_t kDraws = 4000;
+  const auto best = static_cast<double>(few.frequencies(kDraws, few.all)[{7}]);
+  EXPECT_NEAR(best / kDraws, 0.75, 5 * std::sqrt(0.75 * 0.25 / kDraws));
 }
 
 }  // namespace

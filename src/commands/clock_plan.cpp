@@ -93,7 +93,11 @@ void add_round(Timetables& all, const TimedRound& round) {
     if (!all.versions) {
       all.picture.end_name = "a version is made";
       all.picture.late_name = "too old";
-      all.versions = {.parallelism = round.asynchronous->parallelism(),
+    }
+    if (!all.versions || round.asynchronous->grows()) {
+      all.versions = {.staleness = all.versions ? all.versions->staleness : 0,
+                      .largest = all.versions ? all.versions->largest : 0,
+                      .parallelism = round.asynchronous->parallelism(),
                       .held = round.asynchronous->most_held()};
     }
     const auto due = static_cast<double>(round.asynchronous->version(round.number).due.size());

@@ -63,10 +63,8 @@ void RunEstimate::count_rounds() {
 }
 
 Planner RunEstimate::planner_of(int ranks) const {
-  Planner planner(e_, ranks);
   const int64_t exchanges = e_.algorithm->needs().exchanges;
-  planner.charge({.down = m_.traffic.down / exchanges, .up = m_.traffic.up / exchanges});
-  return planner;
+  return Planner(e_, ranks, {.down = m_.traffic.down / exchanges, .up = m_.traffic.up / exchanges});
 }
 
 std::map<int64_t, RunEstimate::Load> RunEstimate::first_deal(int ranks) const {

@@ -53,6 +53,27 @@ void AsyncRounds::make_groups_of(int64_t base, int64_t after) {
   }
 }
 
+// Of a timetable that grows what is due in its newest version, in groups of those that start from
+// one version, in the order of their dispatch.
+void AsyncRounds::make_groups_due_in(int64_t round) {
+  groups_.clear();
+  std::map<std::pair<int64_t, int64_t>, std::vector<int64_t>> by_base;
+  for (const int64_t dispatch : table_.version(round).due)
+    by_base[{table_.task(dispatch).base, table_.task(dispatch).repeat}].push_back(dispatch);
+  for (auto& [base, tasks] : by_base) {
+    std::sort(tasks.begin(), tasks.end());
+    for (size_t first = 0; first < tasks.size(); first += static_cast<size_t>(group_size_)) {
+      Group group(tasks.begin() + static_cast<std::ptrdiff_t>(first),
+                  tasks.begin() + static_cast<std::ptrdiff_t>(std::min(
+                                      tasks.size(), first + static_cast<size_t>(group_size_))));
+      std::stable_sort(group.begin(), group.end(),
+                       [&](int64_t a, int64_t b) { return steps_of(a) > steps_of(b); });
+      ready_.emplace(round, std::ssize(groups_));
+      groups_.push_back(std::move(group));
+    }
+  }
+}
+
 // 0: it does not count.
 int64_t AsyncRounds::due_of(int64_t dispatch) const {
   const AsyncTask& task = table_.task(dispatch);
@@ -63,6 +84,7 @@ void AsyncRounds::go_on_after(int64_t round) {
   groups_.clear();
   ready_.clear();
   there_.clear();
+  if (table_.grows()) return;
   // A run that goes on with a nearer clock.limit has fewer versions than it has made already.
   for (int64_t base = 0; base < std::min(round, versions() + 1); ++base) {
     if (table_.needed_until(base) > round) make_groups_of(base, round);
@@ -92,7 +114,11 @@ PlannedGroup AsyncRounds::planned(const Group& group, const TimeModel& times) co
 
 void AsyncRounds::plan(RoundPlan& plan, const TimeModel& times, bool random) {
   const int64_t round = plan.round, newest = round - 1;
-  while (prepared_ < newest) make_groups_of(++prepared_, newest);
+  if (table_.grows()) {
+    make_groups_due_in(round);
+  } else {
+    while (prepared_ < newest) make_groups_of(++prepared_, newest);
+  }
   const int64_t oldest = newest - table_.options().keep_versions + 1;
   std::vector<Ready> must;
   for (const Ready& one : ready_) {
@@ -150,6 +176,9 @@ void AsyncRounds::plan(RoundPlan& plan, const TimeModel& times, bool random) {
   for (const PlannedGroup& group : plan.groups) needed.insert(group.base);
   for (const Ready& one : ready_)
     needed.insert(table_.task(groups_[static_cast<size_t>(std::get<1>(one))].front()).base);
+  for (int64_t base = std::max<int64_t>(0, oldest); table_.grows() && base <= newest; ++base) {
+    if (table_.needed_until(base) > round) needed.insert(base);
+  }
   plan.bases.assign(needed.begin(), needed.end());
   for (const int64_t base : needed) {
     if (base != newest && !there_.contains(base)) plan.sends.push_back(base);

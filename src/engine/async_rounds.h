@@ -2,14 +2,15 @@
 //
 // A round makes one version of the model. Before it can, every task that is due in it must have
 // been trained; tasks due later are trained as soon as there is a rank that would be idle otherwise
-// (conservative lookahead: all of it is known beforehand). A task's result follows from the version
-// that it starts from, the job and its number, and sums are exact: so no bit of a version depends
-// on when, where and in which order its tasks were trained.
+// (conservative lookahead: all of it is known beforehand; but of a timetable that grows nothing). A
+// task's result follows from the version that it starts from, the job and its number, and sums are
+// exact: so no bit of a version depends on when, where and in which order its tasks were trained.
 #pragma once
 
 #include <cstdint>
 #include <set>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "engine/async_timetable.h"
@@ -27,6 +28,13 @@ class AsyncRounds {
 
   const AsyncTimetable& timetable() const { return table_; }
   int64_t versions() const { return table_.versions(); }
+  void grow_to(int64_t version, const State& memory) {
+    if (table_.grows()) table_.grow_to(version, memory);
+  }
+  // Of a run that has come to a version.
+  void follow(int64_t version, std::vector<int64_t> drawn) {
+    if (table_.grows() && versions() < version) table_.follow(version, std::move(drawn));
+  }
 
   // After version `round` nothing is trained yet of what was not due until then.
   void go_on_after(int64_t round);
@@ -60,13 +68,14 @@ class AsyncRounds {
   using Ready = std::tuple<int64_t, int64_t>;  // first version that it is due in, group
 
   void make_groups_of(int64_t base, int64_t after);
+  void make_groups_due_in(int64_t round);
   PlannedGroup planned(const Group& group, const TimeModel& times) const;
   int64_t steps_of(int64_t dispatch) const;
   int64_t due_of(int64_t dispatch) const;
 
   const Experiment& e_;
   const LocalPlan local_;
-  const AsyncTimetable table_;
+  AsyncTimetable table_;
   const int64_t group_size_;
   std::vector<Group> groups_;
   std::set<Ready> ready_;    // not yet trained

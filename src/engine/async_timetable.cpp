@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <queue>
 #include <set>
 #include <tuple>
@@ -51,15 +52,16 @@ const OptionSet<AsyncOptions> AsyncOptions::kOptions(
       {.name = "async.staleness",
        .default_value = "polynomial",
        .meaning = "what an update weighs that is t versions old: (1+t)^-a, 1, or, as a hinge, 1 up "
-                  "to b and 1/(a(t-b)+1) beyond",
-       .choices = {"polynomial", "constant", "hinge"},
+                  "to b and 1/(a(t-b)+1) beyond; recent: (1+t)^-a, t the mean of its client's last "
+                  "five updates that count, this one included (Pisces)",
+       .choices = {"polynomial", "constant", "hinge", "recent"},
        .read_by = "protocol"}},
      {&AsyncOptions::a,
       {.name = "async.a",
        .default_value = "0.5",
        .meaning = "a of async.staleness; Xie et al. have 0.5, and 10 for a hinge",
        .range = between(0, 1e6),
-       .only_with = {"async.staleness", {"polynomial", "hinge"}},
+       .only_with = {"async.staleness", {"polynomial", "hinge", "recent"}},
        .read_by = "protocol"}},
      {&AsyncOptions::b,
       {.name = "async.b",
@@ -112,8 +114,7 @@ const OptionSet<AsyncOptions> AsyncOptions::kOptions(
        .read_by = "protocol",
        .changes_results = false}}});
 
-double staleness_weight(const AsyncOptions& o, int64_t staleness) {
-  const auto t = static_cast<double>(staleness);
+double staleness_weight(const AsyncOptions& o, double t) {
   if (o.staleness == "constant") return 1;
   if (o.staleness == "hinge") return t <= o.b ? 1 : 1 / (o.a * (t - o.b) + 1);
   return std::pow(1 + t, -o.a);
@@ -159,6 +160,8 @@ class AsyncTimetable::Events final : public Course {
   bool any_now() const { return !events_.empty() && std::get<0>(events_.top()) == now_; }
   void go_on() { now_ = std::get<0>(events_.top()); }
   void go_on_to(Micros then) { now_ = then; }
+  bool within_instant = false;  // something has happened now, and nobody was started since
+  int64_t in_vain = 0;          // instants since the last version
   // The next event of now.
   void happen(Protocol& protocol);
 
@@ -180,6 +183,20 @@ class AsyncTimetable::Events final : public Course {
   int64_t reachable_for_ = -1;    // the version that was the newest when that was counted
 };
 
+namespace {
+
+bool sampler_learns(const Experiment& e) {
+  State memory;
+  e.sampler->init(memory, e.partition.clients());
+  return !memory.empty();
+}
+
+Candidates those_that_may_train(const Experiment& e) {
+  return e.trained.empty() ? Candidates(e.may_train()) : Candidates(e.trained);
+}
+
+}  // namespace
+
 AsyncTimetable::AsyncTimetable(const Experiment& experiment, const VirtualClock& clock,
                                const Traffic& traffic, int64_t versions)
     : e_(experiment),
@@ -187,20 +204,129 @@ AsyncTimetable::AsyncTimetable(const Experiment& experiment, const VirtualClock&
       traffic_(traffic),
       o_(read_options<AsyncOptions>(e_.job)),
       concurrency_(o_.concurrency > 0 ? o_.concurrency : e_.job.get<int64_t>("cohort")),
+      wanted_(versions),
+      grows_(sampler_learns(e_)),
+      population_(those_that_may_train(e_)),
       dropout_(read_options<AbsenceOptions>(e_.job).dropout),
       seed_(e_.job.seed()),
-      faults_(Faults::parse(e_.job.get<std::string>("inject"))) {
+      faults_(Faults::parse(e_.job.get<std::string>("inject"))),
+      started_(1),
+      needed_(1, -1),
+      undecided_(1) {
   check_asynchrony(e_);
+  if (timed()) begin_ = clock_.begin(0);
+  if (!grows_) grow_to(wanted_, {});
+}
+
+AsyncTimetable::~AsyncTimetable() = default;
+
+void AsyncTimetable::grow_to(int64_t version, const State& memory) {
+  const int64_t before = versions();
+  memory_ = &memory;
   if (o_.drawn()) {
-    draw(versions);
+    draw(std::min(version, wanted_));
   } else {
-    run(versions);
+    run(std::min(version, wanted_));
   }
-  weigh();
-  list_bases();
+  memory_ = nullptr;
+  weigh(before + 1);
+}
+
+void AsyncTimetable::follow(int64_t version, std::vector<int64_t> drawn) {
+  FL_CHECK(tasks_.empty(), "a timetable that has begun follows no other");
+  drawn_ = std::move(drawn);
+  grow_to(version, {});
+}
+
+// Whether there is time for one.
+bool AsyncTimetable::may_begin_another() const {
+  const double seconds = clock_.options().limit;
+  if (versions() >= wanted_) return false;
+  return o_.drawn() || seconds == 0 ||
+         (versions_.empty() ? begin_ : versions_.back().at) < micros(seconds);
+}
+
+bool AsyncTimetable::goes_to(int64_t version) const {
+  return version <= versions() || (grows_ && may_begin_another());
+}
+
+// The cohort of a draw: by the sampler, or as a former run has it.
+std::vector<Drawn> AsyncTimetable::select(const Candidates& candidates, int64_t places, Micros now,
+                                          Rng& rng) {
+  std::vector<Drawn> cohort;
+  const int64_t base = versions();
+  if (followed_ < drawn_.size()) {
+    const int64_t count = drawn_[followed_++];
+    bool fits = count >= 0 && count <= places &&
+                count <= std::ssize(drawn_) - static_cast<int64_t>(followed_);
+    for (int64_t i = 0; fits && i < count; ++i) {
+      const int64_t client = drawn_[followed_++];
+      fits = candidates.contains(client) && (i == 0 || cohort.back().client < client);
+      cohort.push_back({client});
+    }
+    FL_CHECK(fits, "who was drawn from version ", base,
+             " of the model in the run that goes on cannot be drawn then (is its checkpoint of "
+             "another fl_sim? Begin anew, with another --output or --overwrite)");
+    return cohort;
+  }
+  SampleRequest request{.round = base + 1,
+                        .cohort = places,
+                        .candidates = candidates,
+                        .partition = e_.partition,
+                        .memory = *memory_,
+                        .population = &population_,
+                        .anytime = true};
+  if (!grows_) return e_.sampler->sample(request, rng);
+  const auto told = [](const TimedTask& task) {
+    return PlannedTask{.down = seconds_of(task.down),
+                       .compute = seconds_of(task.compute),
+                       .up = seconds_of(task.up),
+                       .samples = task.samples};
+  };
+  if (timed()) {
+    request.now = seconds_of(now);
+    request.oracle.task = [=, this](int64_t client) {
+      const auto again = of_.find({base, client});
+      const AsyncTask next{.base = base, .repeat = again == of_.end() ? 0 : again->second};
+      return told(
+          clock_.task(next.number(), now, client, 0, 0, clock_.link_share(concurrency_), traffic_));
+    };
+    request.oracle.usual = [=, this](int64_t client) {
+      return told(clock_.usual(client, traffic_));
+    };
+    request.oracle.online = [this](int64_t client, double from, double to) {
+      return e_.availability->on_throughout(client, micros(from), micros(to - from));
+    };
+  }
+  FL_CHECK(!memory_->empty(), "the run that goes on has drawn clients up to version ", base,
+           " of the model only (is its checkpoint of another fl_sim? Begin anew, with another "
+           "--output or --overwrite)");
+  cohort = e_.sampler->sample(request, rng);
+  drawn_.push_back(std::ssize(cohort));
+  for (const Drawn& one : cohort) drawn_.push_back(one.client);
+  followed_ = drawn_.size();
+  return cohort;
+}
+
+AsyncVersion& AsyncTimetable::add_version() {
+  started_.emplace_back();
+  needed_.push_back(-1);
+  undecided_.push_back(0);
+  return versions_.emplace_back();
+}
+
+void AsyncTimetable::decide(int64_t dispatch, AsyncTask::Fate fate, int64_t version) {
+  AsyncTask& task = tasks_[static_cast<size_t>(dispatch)];
+  const auto base = static_cast<size_t>(task.base);
+  task.fate = fate;
+  task.version = version;
+  --undecided_[base];
+  if (fate == AsyncTask::Fate::kCounts) needed_[base] = std::max(needed_[base], version);
 }
 
 int64_t AsyncTimetable::add_task(int64_t client, Micros now, int64_t base) {
+  started_[static_cast<size_t>(base)].push_back(tasks());
+  ++undecided_[static_cast<size_t>(base)];
   AsyncTask& task = tasks_.emplace_back();
   task.start = now;
   task.base = base;
@@ -256,14 +382,8 @@ std::vector<int64_t> AsyncTimetable::Events::start(int64_t clients,
   if (idle.none()) return {};
   // The first draw from a version has the stream of the round that would make the next one.
   Rng rng(table_.seed_, "sampler", version + 1, selections_++);
-  const State nothing;
   std::vector<int64_t> started;
-  for (const Drawn& one : e.sampler->sample({.round = version + 1,
-                          .cohort = clients,
-                          .candidates = idle,
-                          .partition = e.partition,
-                          .memory = nothing},
-                                            rng)) {
+  for (const Drawn& one : table_.select(idle, clients, now_, rng)) {
     const int64_t dispatch = table_.add_task(one.client, now_, version);
     const AsyncTask& task = table_.tasks_.back();
     events_.emplace(task.time.finish, task.time.lost ? kIsLost : kArrives, dispatch);
@@ -275,17 +395,14 @@ std::vector<int64_t> AsyncTimetable::Events::start(int64_t clients,
 }
 
 void AsyncTimetable::Events::make_version(std::vector<int64_t> due, int64_t part) {
-  AsyncVersion& made = table_.versions_.emplace_back();
+  AsyncVersion& made = table_.add_version();
   made.at = now_;
   made.part = part;
   made.online = reachable_;
   made.due = std::move(due);
   made.missing = std::exchange(missing_, {});
-  for (const int64_t dispatch : made.due) {
-    AsyncTask& task = table_.tasks_[static_cast<size_t>(dispatch)];
-    task.fate = AsyncTask::Fate::kCounts;
-    task.version = versions();
-  }
+  for (const int64_t dispatch : made.due)
+    table_.decide(dispatch, AsyncTask::Fate::kCounts, versions());
   selections_ = 0;
 }
 
@@ -293,50 +410,49 @@ void AsyncTimetable::Events::happen(Protocol& protocol) {
   const auto [when, kind, dispatch] = events_.top();
   events_.pop();
   if (kind == kWakes) return protocol.woken(*this);
-  AsyncTask& task = table_.tasks_[static_cast<size_t>(dispatch)];
+  const AsyncTask& task = table_.task(dispatch);
   busy_.erase(task.time.client);
   bases_.erase(bases_.find(task.base));
   const AsyncOptions& o = table_.o_;
   const bool stale =
       o.max_staleness >= 0 && o.on_stale == "drop" && versions() - task.base > o.max_staleness;
   if (kind == kArrives && !stale) return protocol.arrived(*this, dispatch);
-  task.fate = kind == kIsLost ? AsyncTask::Fate::kLost : AsyncTask::Fate::kStale;
-  task.version = versions() + 1;
+  table_.decide(dispatch, kind == kIsLost ? AsyncTask::Fate::kLost : AsyncTask::Fate::kStale,
+                versions() + 1);
   missing_.push_back(dispatch);
   protocol.gone(*this, dispatch);
 }
 
 void AsyncTimetable::run(int64_t versions_wanted) {
   constexpr int64_t kMostInVain = 1'000'000;
-  const double seconds = clock_.options().limit;
-  const Micros limit = seconds > 0 ? micros(seconds) : kNever;
-  const Micros begin = clock_.begin(0);
-  const auto protocol = make<Protocol>(o_.protocol, {e_.job});
-  const auto goes_on = [&] {
-    return versions() < versions_wanted &&
-           (versions_.empty() ? begin : versions_.back().at) < limit;
-  };
-  Events events(*this, begin);
-  protocol->begin(events);
-  int64_t in_vain = 0;  // instants since the last version
+  const auto goes_on = [&] { return versions() < versions_wanted && may_begin_another(); };
+  if (!events_) {
+    protocol_ = make<Protocol>(o_.protocol, {e_.job});
+    events_ = std::make_unique<Events>(*this, begin_);
+    protocol_->begin(*events_);
+  }
+  Events& events = *events_;
   while (goes_on()) {
-    protocol->start(events);
-    if (events.idle()) {  // nobody is there: time goes on until somebody is
-      FL_CHECK(++in_vain < kMostInVain, "nobody could be drawn at ", kMostInVain,
-               " instants up to ", seconds_of(events.now()),
-               " virtual seconds, though clients can be reached (does sampler ",
-               e_.job.get<std::string>("sampler"), " draw anybody?)");
-      events.go_on_to(clock_.begin(events.now() + 1));
-      continue;
+    if (!events.within_instant) {
+      protocol_->start(events);
+      if (events.idle()) {  // nobody is there: time goes on until somebody is
+        FL_CHECK(++events.in_vain < kMostInVain, "nobody could be drawn at ", kMostInVain,
+                 " instants up to ", seconds_of(events.now()),
+                 " virtual seconds, though clients can be reached (does sampler ",
+                 e_.job.get<std::string>("sampler"), " draw anybody?)");
+        events.go_on_to(clock_.begin(events.now() + 1));
+        continue;
+      }
+      events.go_on();
     }
     const int64_t before = versions();
-    events.go_on();
-    while (goes_on() && events.any_now()) events.happen(*protocol);
-    in_vain = versions() > before ? 0 : in_vain + 1;
-    FL_CHECK(in_vain < kMostInVain, "of the last ", kMostInVain,
+    while (goes_on() && events.any_now()) events.happen(*protocol_);
+    events.within_instant = events.any_now();
+    events.in_vain = versions() > before ? 0 : events.in_vain + 1;
+    FL_CHECK(events.in_vain < kMostInVain, "of the last ", kMostInVain,
              " instants at which something arrived or was lost none has made a version of the "
              "model, ",
-             protocol->made(), ": there are ", versions(), " after ", seconds_of(events.now()),
+             protocol_->made(), ": there are ", versions(), " after ", seconds_of(events.now()),
              " virtual seconds and ", tasks(),
              " tasks (does anybody answer, and are the keys of async.protocol ", o_.protocol,
              " right?)");
@@ -346,65 +462,77 @@ void AsyncTimetable::run(int64_t versions_wanted) {
 
 // Without a clock: who takes part is drawn as for rounds, and how old its model is, too.
 void AsyncTimetable::draw(int64_t versions_wanted) {
-  const State nothing;
   while (versions() < versions_wanted) {
     const int64_t version = versions();
     Rng rng(seed_, "sampler", version + 1);
-    const Candidates all = e_.trained.empty() ? Candidates(e_.may_train()) : Candidates(e_.trained);
-    const std::vector<Drawn> drawn = e_.sampler->sample({.round = version + 1,
-                                                         .cohort = o_.buffer,
-                                                         .candidates = all,
-                                                         .partition = e_.partition,
-                                                         .memory = nothing},
-                                                        rng);
-    AsyncVersion& made = versions_.emplace_back();
-    made.online = all.size();
+    const std::vector<Drawn> drawn = select(population_, o_.buffer, 0, rng);
+    AsyncVersion& made = add_version();
+    made.online = population_.size();
     for (const Drawn& one : drawn) {
       Rng chance(seed_, "staleness", version + 1, one.client);
       const int64_t staleness = std::min(chance.below(o_.max_staleness + 1), version);
       const int64_t dispatch = add_task(one.client, 0, version - staleness);
-      AsyncTask& task = tasks_.back();
-      task.version = version + 1;
-      task.fate = task.time.lost ? AsyncTask::Fate::kLost : AsyncTask::Fate::kCounts;
-      (task.time.lost ? made.missing : made.due).push_back(dispatch);
+      const bool lost = task(dispatch).time.lost;
+      decide(dispatch, lost ? AsyncTask::Fate::kLost : AsyncTask::Fate::kCounts, version + 1);
+      (lost ? made.missing : made.due).push_back(dispatch);
     }
   }
 }
 
-void AsyncTimetable::weigh() {
+// How stale a task is, as its weight has it. Tasks that count are asked for once, those of a client
+// in the order of their dispatch.
+double AsyncTimetable::staleness_of(const AsyncTask& task) {
+  constexpr size_t kRecent = 5;
+  if (o_.staleness != "recent") return static_cast<double>(task.staleness());
+  std::vector<int64_t>& recent = recent_[task.time.client];
+  if (recent.size() == kRecent) recent.erase(recent.begin());
+  recent.push_back(task.staleness());
+  const int64_t sum = std::accumulate(recent.begin(), recent.end(), int64_t{0});
+  return static_cast<double>(sum) / static_cast<double>(recent.size());
+}
+
+// The tasks of versions from `first` on.
+void AsyncTimetable::weigh(int64_t first) {
   const bool samples = e_.job.get<std::string>("weighting") == "samples";
-  std::map<int64_t, double> counts;  // by client: what is left of its tasks that count
-  for (const AsyncTask& task : tasks_) {
-    if (task.fate == AsyncTask::Fate::kCounts)
-      counts[task.time.client] += staleness_weight(o_, task.staleness());
-  }
-  double all = 0;
-  for (int64_t place = 0; place < e_.may_train(); ++place)
-    all += samples ? static_cast<double>(e_.partition.size(e_.may_train(place))) : 1;
-  for (AsyncTask& task : tasks_) {
-    task.mass = samples ? static_cast<double>(e_.partition.size(task.time.client)) : 1;
-    if (task.fate != AsyncTask::Fate::kCounts) continue;
-    task.weight = task.mass * staleness_weight(o_, task.staleness());
-    if (o_.weighting == "unbiased") {
-      task.weight *= static_cast<double>(versions()) / (all * counts.at(task.time.client));
+  const bool unbiased = o_.weighting == "unbiased";
+  for (int64_t number = first; number <= versions(); ++number) {
+    std::vector<int64_t> by_dispatch = version(number).due;
+    std::sort(by_dispatch.begin(), by_dispatch.end());
+    for (const int64_t dispatch : by_dispatch) {
+      AsyncTask& task = tasks_[static_cast<size_t>(dispatch)];
+      task.weight = staleness_weight(o_, staleness_of(task));
     }
-    versions_[static_cast<size_t>(task.version - 1)].weight += task.weight;
+  }
+  std::map<int64_t, double> counts;  // by client: what is left of its tasks that count
+  double all = 0;
+  if (unbiased) {
+    for (const AsyncTask& task : tasks_) {
+      if (task.fate == AsyncTask::Fate::kCounts) counts[task.time.client] += task.weight;
+    }
+    for (int64_t place = 0; place < e_.may_train(); ++place)
+      all += samples ? static_cast<double>(e_.partition.size(e_.may_train(place))) : 1;
+  }
+  for (int64_t number = first; number <= versions(); ++number) {
+    AsyncVersion& version = versions_[static_cast<size_t>(number - 1)];
+    std::vector<int64_t> due = version.due;
+    std::sort(due.begin(), due.end());
+    for (const int64_t dispatch : due) {
+      AsyncTask& task = tasks_[static_cast<size_t>(dispatch)];
+      task.mass = samples ? static_cast<double>(e_.partition.size(task.time.client)) : 1;
+      task.weight *= task.mass;
+      if (unbiased) {
+        task.weight *= static_cast<double>(versions()) / (all * counts.at(task.time.client));
+      }
+      version.weight += task.weight;
+    }
   }
 }
 
-void AsyncTimetable::list_bases() {
-  started_.resize(static_cast<size_t>(versions() + 1));
-  needed_.assign(static_cast<size_t>(versions() + 1), -1);
-  for (int64_t dispatch = 0; dispatch < tasks(); ++dispatch) {
-    const AsyncTask& task = tasks_[static_cast<size_t>(dispatch)];
-    started_[static_cast<size_t>(task.base)].push_back(dispatch);
-    int64_t& needed = needed_[static_cast<size_t>(task.base)];
-    if (task.fate == AsyncTask::Fate::kCounts) needed = std::max(needed, task.version);
-    if (task.fate == AsyncTask::Fate::kInFlight) needed = versions() + 1;
-  }
+int64_t AsyncTimetable::needed_until(int64_t base) const {
   // A longer run may draw each version that is not older than it may be.
-  for (int64_t base = 0; o_.drawn() && base <= versions(); ++base)
-    needed_[static_cast<size_t>(base)] = base + 1 + o_.max_staleness;
+  if (o_.drawn()) return base + 1 + o_.max_staleness;
+  return undecided_[static_cast<size_t>(base)] > 0 ? versions() + 1
+                                                   : needed_[static_cast<size_t>(base)];
 }
 
 const std::vector<int64_t>& AsyncTimetable::started_from(int64_t base) const {
@@ -431,6 +559,11 @@ double AsyncTimetable::parallelism() const {
   for (int64_t v = 1; v <= versions(); ++v) {
     int64_t& longest = chain[static_cast<size_t>(v)];
     longest = chain[static_cast<size_t>(v - 1)];
+    if (grows_) {
+      longest += version(v).due.empty() ? 0 : 1;
+      count += std::ssize(version(v).due);
+      continue;
+    }
     for (const int64_t dispatch : version(v).due) {
       longest = std::max(longest, chain[static_cast<size_t>(task(dispatch).base)] + 1);
       ++count;
@@ -472,7 +605,12 @@ void check_asynchrony(const Experiment& e) {
   refuse(
       !e.sampler->draws_anytime(),
       "sampler " + name("sampler") +
-          " draws the cohorts of rounds (choose sampler uniform, with --uniform.weights cohort)");
+          " draws the cohorts of rounds (choose sampler uniform, with --uniform.weights cohort, or "
+          "oort, active, or poc with --poc.variant rpow)");
+  refuse(o.weighting == "unbiased" && sampler_learns(e),
+         "async.weighting is unbiased, which needs the whole timetable beforehand, and sampler " +
+             name("sampler") +
+             " draws by what it has learnt (choose sampler uniform, or --async.weighting job)");
   refuse(name("weighting") == "loss",
          "weighting is loss, which is known after training only (choose samples or uniform)");
   refuse(!e.availability->everybody() && !e.availability->follows_time(),

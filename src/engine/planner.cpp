@@ -87,11 +87,13 @@ Planner::Planner(const Experiment& experiment, int ranks)
       times_(hosts_among(ranks)) {}
 
 void Planner::resume_after(int64_t round, int64_t saved,
-                           std::unordered_map<int64_t, int64_t> holders) {
+                           std::unordered_map<int64_t, int64_t> holders,
+                           std::vector<int64_t> drawn) {
   round_ = round;
   exchange_ = exchanges_ - 1;
   saved_ = saved;
   holders_ = std::move(holders);
+  if (async_) async_->follow(round, std::move(drawn));
   if (async_) async_->go_on_after(round);
 }
 
@@ -118,7 +120,7 @@ void Planner::end_exchange(const std::vector<ClientRecord>& trained) {
 
 // Whether no round may begin at `time` any more.
 bool Planner::out_of_time(Micros time) const {
-  if (async_) return round_ >= async_->versions();
+  if (async_) return !async_->timetable().goes_to(round_ + 1);
   const double limit = clock_.options().limit;
   if (!clock_.runs() || limit == 0) return false;
   return time >= micros(limit) || clock_.next_begin(time) >= micros(limit);
@@ -174,7 +176,7 @@ RoundPlan Planner::next(const Situation& now, const State& memory) {
     if (due) saved_ = round_;
     ++round_;
     exchange_ = 0;
-    plan = async_ ? next_version() : begin_round(memory);
+    plan = async_ ? next_version(memory) : begin_round(memory);
     if (due) plan.checkpoint = saved_;
   }
   plan.round = round_;
@@ -367,7 +369,8 @@ std::vector<std::vector<Drawn>> Planner::cut_into_lanes(std::vector<Drawn> cohor
 }
 
 // A round of an asynchronous run.
-RoundPlan Planner::next_version() {
+RoundPlan Planner::next_version(const State& memory) {
+  async_->grow_to(round_, memory);
   RoundPlan plan{.kind = RoundPlan::Kind::kTrain, .round = round_};
   async_->plan(plan, times_, TestHooks::get().random_deal);
   timetable_ = async_->tasks_of(round_);

@@ -33,10 +33,15 @@ class Planner {
  public:
   // For a run on so many ranks.
   Planner(const Experiment& experiment, int ranks);
+  Planner(const Experiment& experiment, int ranks, const Traffic& traffic)
+      : Planner(experiment, ranks) {
+    charge(traffic);
+  }
 
   // Goes on after this round instead of beginning with the first. `saved`: the round of the last
-  // checkpoint. `holders`: which rank has which client's state.
-  void resume_after(int64_t round, int64_t saved, std::unordered_map<int64_t, int64_t> holders);
+  // checkpoint. `holders`: which rank has which client's state. `drawn`: see ServerState.
+  void resume_after(int64_t round, int64_t saved, std::unordered_map<int64_t, int64_t> holders,
+                    std::vector<int64_t> drawn = {});
 
   // How things stand when it is asked.
   struct Situation {
@@ -88,6 +93,10 @@ class Planner {
   std::vector<ClientRecord> absent(int64_t lane) const;
   // Of an asynchronous run, else null.
   const AsyncTimetable* asynchronous() const { return async_ ? &async_->timetable() : nullptr; }
+  // See ServerState::drawn: up to the round that was planned last.
+  std::vector<int64_t> drawn() const {
+    return async_ ? async_->timetable().drawn() : std::vector<int64_t>();
+  }
   // Former versions of the model that rank 0 has to keep beside the newest one, of the round before
   // the one that was planned last, and that one if something starts from it.
   std::set<int64_t> held() { return async_ ? async_->held(round_ - 1) : std::set<int64_t>(); }
@@ -121,7 +130,7 @@ class Planner {
   struct Fate;  // of a cohort's clients
 
   bool out_of_time(Micros time) const;
-  RoundPlan next_version();
+  RoundPlan next_version(const State& memory);
   bool passes_evaluation() const;
   RoundPlan stop(const Situation& situation);
   RoundPlan begin_round(const State& memory);

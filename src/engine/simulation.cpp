@@ -90,6 +90,7 @@ RoundPlan Simulation::next_plan() {
       model_.memory);
   const bool works = plan.kind != RoundPlan::Kind::kStop && plan.kind != RoundPlan::Kind::kPause;
   if (works) root_->ledger.begin(plan);
+  model_.drawn = root_->planner.drawn();
   return plan;
 }
 

@@ -106,7 +106,7 @@ void Simulation::follow(int64_t former, int64_t begun, int64_t saved) {
 
 void Simulation::resume(ServerState state) {
   if (root_) {
-    root_->planner.resume_after(state.round, last_saved_, {});
+    root_->planner.resume_after(state.round, last_saved_, {}, state.drawn);
     root_->ledger.restore(state.round, former_);
   }
   model_ = std::move(state);
@@ -158,7 +158,7 @@ void Simulation::resume(const Manifest& manifest) {
     for (const int64_t client : records_of<int64_t>({parts[rank]}))
       holders[client] = static_cast<int64_t>(rank);
   }
-  root_->planner.resume_after(state.round, state.round, std::move(holders));
+  root_->planner.resume_after(state.round, state.round, std::move(holders), std::move(state.drawn));
   root_->ledger.restore(state.round, former_);
 }
 

@@ -56,6 +56,9 @@ struct ServerState : GlobalModel {
   // Of an asynchronous run: former versions of the model that tasks under way have started from, by
   // number; 0 is the initial one. Theirs is the engine.
   std::map<int64_t, GlobalModel> versions = {};
+  // Of an asynchronous run whose sampler learns: of each of its draws so far how many it drew, and
+  // whom. With that the engine finds again who is under way.
+  std::vector<int64_t> drawn = {};
 };
 
 // What an algorithm asks of the engine. A wrapper copies that of the algorithm inside as a whole

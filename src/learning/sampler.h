@@ -136,6 +136,9 @@ struct SampleRequest {
   double now = kNotMeasured;               // virtual seconds at which the round begins
   Oracle oracle = {};
   std::map<int64_t, double> answers = {};  // of those that were asked and answered, by client
+  // Whether they are drawn for places that are free in an asynchronous run, mostly one. A share of
+  // a cohort is then met on average, and `round` is the version that would be made next.
+  bool anytime = false;
 };
 
 // A client that takes part.
@@ -172,7 +175,8 @@ class Sampler {
   virtual bool estimates_sum() const { return false; }
 
   // Whether its draws are as good one by one, at any time and among those who are idle, as they are
-  // in rounds: asynchronous runs need that.
+  // in rounds: asynchronous runs need that. If it has a memory, it draws from what it has learnt
+  // when the newest version was made, and nothing is trained ahead.
   virtual bool draws_anytime() const { return false; }
 
   // Whether it prefers clients, and has them count as if it did not.

@@ -72,6 +72,12 @@ std::vector<int64_t> draw_in_proportion(std::span<const double> weights, int64_t
   return chosen;
 }
 
+int64_t places_for(const SampleRequest& request, double share, Rng& rng) {
+  const auto whole = static_cast<int64_t>(share + 1e-9);
+  const double rest = share - static_cast<double>(whole);
+  return whole + (request.anytime && rest > 0 && rng.uniform() < rest ? 1 : 0);
+}
+
 std::vector<int64_t> ids_of(const Candidates& candidates) {
   std::vector<int64_t> ids(static_cast<size_t>(candidates.size()));
   for (int64_t place = 0; place < candidates.size(); ++place)

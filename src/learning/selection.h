@@ -25,6 +25,10 @@ std::vector<int64_t> draw_clients(const Candidates& candidates, int64_t count, R
 // weight among those that are left. Places of weight 0 come last, in a random order.
 std::vector<int64_t> draw_in_proportion(std::span<const double> weights, int64_t count, Rng& rng);
 
+// Of a cohort so many places as come to `share`, rounded down; of places that become free one by
+// one (SampleRequest::anytime) up or down by chance, so that they come to it on average.
+int64_t places_for(const SampleRequest& request, double share, Rng& rng);
+
 // Ids of the candidates, ascending, and the cohort that clients make.
 std::vector<int64_t> ids_of(const Candidates& candidates);
 std::vector<Drawn> cohort_of(std::vector<int64_t> clients);

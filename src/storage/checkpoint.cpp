@@ -35,6 +35,7 @@ constexpr const char* kManifest = "manifest";
 constexpr const char* kPrefix = "round-";
 constexpr const char* kServer = "server.h5";
 constexpr const char* kVersions = "/server/versions";  // of the model, by number
+constexpr const char* kDrawn = "/server/drawn";
 
 std::string hexadecimal(uLong number) {
   char digits[9];
@@ -151,6 +152,7 @@ void write_server(Hdf5File& file, const ServerState& server) {
     write_tensor(file, group + "/weights", model.weights);
     write_state(file, group + "/shared", model.shared);
   }
+  if (!server.drawn.empty()) file.write(kDrawn, std::span<const int64_t>(server.drawn));
 }
 
 ServerState read_server(const std::string& where) {
@@ -164,6 +166,7 @@ ServerState read_server(const std::string& where) {
   server.shared = read_state(file, where, "/server/shared");
   server.hidden = read_state(file, where, "/server/hidden");
   server.memory = read_state(file, where, "/server/memory");
+  if (file.has(kDrawn)) server.drawn = file.read_integers(kDrawn);
   if (!file.has(kVersions)) return server;
   for (const std::string& name : file.names(kVersions)) {
     const std::string group = message(kVersions, "/", name);

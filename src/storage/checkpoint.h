@@ -3,7 +3,7 @@
 //   <folder>/round-<r>/server.h5     the server's state: /server/round, after which it was taken;
 //                                    /server/weights, /server/shared/..., /server/hidden/...,
 //                                    and in an asynchronous run /server/versions/<v>/...,
-//                                    tensors, each with its `type`
+//                                    tensors, each with its `type`, and /server/drawn
 //   <folder>/round-<r>/rank-<k>.h5   of the clients whose state rank k held: /clients/id [n] and
 //                                    /clients/state [n, length]
 //   <folder>/round-<r>/manifest      what belongs to it, with sizes and checksums, and the job

@@ -1,6 +1,7 @@
 // Without rounds: fedbuff, fedasync, fedat.
 #include "commands/selftest/asynchronous.h"
 
+#include <algorithm>
 #include <memory>
 #include <utility>
 
@@ -25,7 +26,36 @@ Pulls with(const std::string& algorithm, const std::string& lines) {
   return {.algorithm = algorithm, .lines = lines};
 }
 
+class Fewest final : public Sampler {
+ public:
+  bool draws_anytime() const override { return true; }
+  void init(State& memory, int64_t ids) const override {
+    memory["fewest"] = torch::zeros({ids}, torch::kInt64);
+  }
+  void learn(State& memory, std::span<const ClientRecord> records) const override {
+    for (const ClientRecord& record : records) memory.at("fewest")[record.client] += 1;
+  }
+  std::vector<Drawn> sample(const SampleRequest& request, Rng&) const override {
+    std::vector<std::pair<int64_t, int64_t>> order;
+    for (int64_t place = 0; place < request.candidates.size(); ++place) {
+      const int64_t id = request.candidates.id(place);
+      order.emplace_back(request.memory.at("fewest")[id].item<int64_t>(), id);
+    }
+    std::sort(order.begin(), order.end());
+    std::vector<int64_t> ids;
+    for (const auto& [count, id] : order) {
+      if (std::ssize(ids) < request.cohort) ids.push_back(id);
+    }
+    std::sort(ids.begin(), ids.end());
+    std::vector<Drawn> cohort;
+    for (const int64_t id : ids) cohort.push_back({id});
+    return cohort;
+  }
+};
+
 }  // namespace
+
+std::unique_ptr<Sampler> fewest_first() { return std::make_unique<Fewest>(); }
 
 Experiment experiment_of(const Pulls& pulls, int64_t rounds) {
   Problem problem;
@@ -62,6 +92,29 @@ FL_SELFTEST("fedbuff", "closed form", "seven versions, weighted by (1+t)^-1/2", 
   return weights(with("fedbuff", "async.buffer = 2"), {.25, .9571067812, 1.0454951288, .7727475644,
                                                        1.0271321953, .8105220811, 1.1334253069});
 });
+FL_SELFTEST("fedbuff", "closed form", "seven versions, by how stale clients' last updates were",
+            [] {
+              return weights(with("fedbuff", "async.buffer = 2\nasync.staleness = recent"),
+                             {.25, .9571067812, 1.0617875983, .8316737049, 1.1029431672,
+                              .9193143447, 1.1992159597});
+            });
+// Two places, each arrival a version: clients 0 1 0 2 1 0 from versions 0 0 2 1 3 5, since whoever
+// has counted least is next. One that drew by what it knew at first would have client 0 at 2 s.
+FL_SELFTEST("fedbuff", "closed form", "six versions, a sampler that learns what they were made of",
+            [] {
+              const std::vector<double> expected = {
+                  0, .3535533906, .1767766953, 1.3314772337, 1.6225306243, .8112653121};
+              std::vector<Result> results;
+              for (size_t versions = 1; versions <= expected.size(); ++versions) {
+                Experiment e = experiment_of(with("fedbuff",
+                                                  "async.buffer = 1\n"
+                                                  "async.concurrency = 2"),
+                                             static_cast<int64_t>(versions));
+                e.sampler = fewest_first();
+                results.push_back(compare({run(e).weights[0]}, {expected[versions - 1]}, 1e-7));
+              }
+              return all_of(results);
+            });
 FL_SELFTEST(
     "fedbuff", "equals",
     "equal durations and as many clients as make a version: FedAvg, bit for bit", [] {

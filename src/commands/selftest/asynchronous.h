@@ -3,12 +3,14 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "commands/selftest/experiments.h"
 #include "learning/devices.h"
+#include "learning/sampler.h"
 
 namespace fl_sim::selftest {
 
@@ -39,5 +41,8 @@ struct Pulls {
 };
 Experiment experiment_of(const Pulls& pulls, int64_t rounds);
 double weight_after(const Pulls& pulls, int64_t rounds);
+
+// Draws those whose updates have counted least, of them the first ones.
+std::unique_ptr<Sampler> fewest_first();
 
 }  // namespace fl_sim::selftest

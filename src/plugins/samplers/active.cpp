@@ -50,6 +50,7 @@ class Active final : public Sampler {
   }
 
   bool biased() const override { return true; }
+  bool draws_anytime() const override { return true; }
 
   void init(State& memory, int64_t ids) const override {
     memory[kLoss] = torch::full({ids}, kNotMeasured, torch::kFloat64);
@@ -78,8 +79,7 @@ class Active final : public Sampler {
     const auto left_out = static_cast<size_t>(lowest_ * static_cast<double>(ids.size()));
     const double most = weights[order.back()];
     for (double& weight : weights) weight = std::exp(sharpness_ * (weight - most));
-    const auto by_value =
-        m - static_cast<int64_t>(std::floor(uniform_ * static_cast<double>(m) + 1e-9));
+    const auto by_value = m - places_for(request, uniform_ * static_cast<double>(m), rng);
     std::vector<int64_t> open;  // places that may be drawn by their value
     std::vector<double> chances;
     for (size_t i = left_out; i < order.size(); ++i) {

@@ -127,6 +127,7 @@ class Oort final : public Sampler {
   }
 
   bool biased() const override { return true; }
+  bool draws_anytime() const override { return true; }
   bool needs_squared_loss() const override { return true; }
 
   void init(State& memory, int64_t ids) const override {
@@ -169,7 +170,7 @@ class Oort final : public Sampler {
     if (request.memory.at(kRound).max().item<int64_t>() > 0) {  // somebody has reported
       const double share = std::max(
           o_.least, o_.explore * std::pow(o_.decay, static_cast<double>(request.round - 1)));
-      const auto wanted = static_cast<int64_t>(share * static_cast<double>(m) + 1e-9);
+      const auto wanted = places_for(request, share * static_cast<double>(m), rng);
       const int64_t explores = std::min(wanted, std::ssize(unexplored));
       const double preferred = preferred_seconds(request.memory);
       cohort = exploit(request, explored, m - explores, preferred, rng);

@@ -56,6 +56,7 @@ class PowerOfChoice final : public Sampler {
   }
 
   bool biased() const override { return true; }
+  bool draws_anytime() const override { return question() == Question::kNothing; }
 
   Question question() const override {
     return variant_ == "pow"    ? Question::kLoss
