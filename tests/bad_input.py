@@ -361,6 +361,22 @@ class BadInput(Case):
                 sums[ranks, rounds] = checksum(output)
         self.assertEqual(len(set(sums.values())), 1, sums)
 
+    def test_states_beyond_memory(self):
+        """What clients keep is too much for state-memory: found before round 1, in the round in which it will be, for a
+        million clients, too. Beyond the bound of all hosts together only; where it goes to files, or fits, nothing is said."""
+        job = {"algorithm": "mifa", "dataset": "population", "population.users": 1000000, "clients": 1000000, "cohort": 50,
+               "rounds": 1000, "state-memory": 100, "overwrite": None, "output": self.path("states.h5")}
+        state = 4 * 44032  # bytes of 2nn's trainable row for this data set, gaps included
+        run = self.fail_with(["algorithm mifa keeps 176128 bytes", "which are 599 of 1000000 in round 12",
+                              f"need {599 * state} bytes", f"state-memory is {100 << 20} bytes", "state-dir"],
+                             *self.options(job))
+        self.assertFalse(os.path.exists(job["output"]), str(run))
+        job |= {"population.users": 40, "clients": 40, "cohort": 4, "rounds": 8, "state-memory": 1}
+        self.fail_with(["keeps 176128 bytes", "of 40 in round 2", "state-memory is 1048576 bytes ("], *self.options(job))
+        self.fail_with(["of 40 in round", "state-memory is 1048576 bytes on each of 2 hosts"], *self.options(job), ranks=3)
+        for more in ({"state-dir": self.path("states")}, {"rounds": 1}, {"state-memory": 0}, {"algorithm": "fedavg"}):
+            self.succeed(*self.options({**job, **more, "overwrite": "true"}))
+
     # ------------------------------------------------------------------------------------------------ killed
 
     def test_killed(self):

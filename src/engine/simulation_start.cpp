@@ -1,19 +1,26 @@
 // How a simulation begins, what it saves, and the faults that a job asks for.
 #include "engine/simulation.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <csignal>
 #include <string>
 #include <thread>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 
 #include "base/check.h"
 #include "base/text.h"
+#include "engine/client_state.h"
 #include "engine/lanes.h"
+#include "engine/planner.h"
 #include "engine/record_bytes.h"
 #include "engine/traffic.h"
+#include "engine/virtual_clock.h"
 #include "process/failure.h"
 #include "process/interruption.h"
 #include "process/watchdog.h"
@@ -52,6 +59,41 @@ ServerState first_state(const Experiment& e, bool root) {
   }
   return state;
 }
+
+namespace {
+
+// Clients' states that cannot all stay in memory are found before round 1, by planning rounds until
+// there are too many; of samplers that follow what is learnt the first one alone is known.
+void check_state_memory(const Experiment& e, int64_t hosts, const Traffic& traffic) {
+  const int64_t bytes = state_layout(e).length() * static_cast<int64_t>(c10::elementSize(e.dtype));
+  const int64_t limit = e.job.get<int64_t>("state-memory") << 20;
+  if (bytes == 0 || limit == 0 || e.job.get<std::string>("state-dir") != "none") return;
+  const int64_t fit = limit / bytes * hosts;
+  if (e.may_train() <= fit) return;
+  const int64_t rounds = e.sampler->draws_anytime() ? e.job.get<int64_t>("rounds") : 1;
+  const double drawn = std::ceil(read_options<ClockOptions>(e.job).over_commit *
+                                 static_cast<double>(e.job.get<int64_t>("cohort")));
+  if (static_cast<double>(rounds) * drawn <= static_cast<double>(fit)) return;
+  Planner planner(e, 1);
+  planner.charge(traffic);
+  State memory = planning_memory(e);
+  std::unordered_set<int64_t> kept;
+  while (planner.round() < rounds) {
+    const RoundPlan plan = planner.next_unanswered(memory);
+    if (plan.kind == RoundPlan::Kind::kStop || plan.kind == RoundPlan::Kind::kPause) return;
+    if (plan.kind != RoundPlan::Kind::kTrain) continue;
+    for (const PlannedGroup& group : plan.groups) kept.insert(group.ids.begin(), group.ids.end());
+    FL_CHECK(std::ssize(kept) <= fit, "algorithm ", e.job.get<std::string>("algorithm"), " keeps ",
+             bytes, " bytes of each client that took part, which are ", std::ssize(kept), " of ",
+             e.may_train(), " in round ", plan.round, " and need ", std::ssize(kept) * bytes,
+             " bytes, but state-memory is ", limit, " bytes",
+             hosts > 1 ? message(" on each of ", hosts, " hosts") : "",
+             " (raise it, or name a folder in state-dir for the states that do not fit)");
+    if (planner.last_exchange()) planner.end_round(memory);
+  }
+}
+
+}  // namespace
 
 Simulation::Lanes::Lanes(Communicator& comm, int64_t lanes) {
   if (lanes == 1) {
@@ -94,7 +136,9 @@ Simulation::Simulation(const Experiment& experiment, Communicator& comm, Tracker
   }
   model_ = first_state(e_, root_.has_value());
   if (!root_) return;
-  root_->planner.charge(client_traffic(e_, model_));
+  const Traffic traffic = client_traffic(e_, model_);
+  check_state_memory(e_, std::max(1, comm_.size() - 1), traffic);
+  root_->planner.charge(traffic);
   root_->server.hold_to(model_);
 }
 

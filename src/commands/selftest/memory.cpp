@@ -71,8 +71,12 @@ Problem by_turns() {
   return problem;
 }
 
-// An update that does not count in round 2, of a client that has one already, and in round 1.
-Problem with_refusals() {
+// In round 1 an update is not a number, in round 2 a client is lost that is remembered already: of
+// a run of so many rounds.
+std::string losses(int64_t rounds) {
+  return message("inject = nan-update@1:0", rounds > 1 ? ",client-crash@2:1" : "", "\n");
+}
+Problem with_losses() {
   Problem problem = by_turns();
   problem.refused = {{1, 0}, {2, 1}};
   return problem;
@@ -97,12 +101,10 @@ FL_CLOSED_FORM("mifa", "the mean of those seen, by samples", Local{},
                Recall{.mean_alone = true, .over_seen = true, .uniform = false});
 FL_CLOSED_FORM("mifa", "a local rate that falls", Local{}, "local.lr-decay = 0.5", recall,
                Recall{.mean_alone = true, .decay = 0.5});
-FL_CLOSED_FORM("mifa", "cohorts by turns, and updates that do not count", with_refusals(), Local{},
-               "", recall, Recall{.mean_alone = true});
 
 FL_SELFTEST("mifa", "closed form", "six rounds of cohorts by turns", [] {
   return all_of({rounds_of("mifa", by_turns(), Local{}, "", {.mean_alone = true}),
-                 rounds_of("mifa", with_refusals(), Local{}, "mifa.over = seen",
+                 rounds_of("mifa", with_losses(), Local{}, message(losses(6), "mifa.over = seen"),
                            {.mean_alone = true, .over_seen = true})});
 });
 
@@ -159,15 +161,13 @@ FL_CLOSED_FORM("fedvarp", "a server rate of a half, local momentum", Local{.mome
                "server.lr = 0.5", recall, Recall{.server_lr = 0.5});
 FL_CLOSED_FORM("fedvarp", "a local rate that falls", Local{}, "local.lr-decay = 0.5", recall,
                Recall{.decay = 0.5});
-FL_CLOSED_FORM("fedvarp", "cohorts by turns, and updates that do not count", with_refusals(),
-               Local{}, "", recall, Recall{});
 FL_CLOSED_FORM("fedvarp", "a classifier with a hidden layer", classifier_problem(), Local{}, "",
                recall, Recall{});
 
 FL_SELFTEST("fedvarp", "closed form", "six rounds of cohorts by turns", [] {
-  return all_of(
-      {rounds_of("fedvarp", by_turns(), Local{}, "", {}),
-       rounds_of("fedvarp", with_refusals(), Local{}, "server.lr = 0.5", {.server_lr = 0.5})});
+  return all_of({rounds_of("fedvarp", by_turns(), Local{}, "", {}),
+                 rounds_of("fedvarp", with_losses(), Local{}, message(losses(6), "server.lr = 0.5"),
+                           {.server_lr = 0.5})});
 });
 
 FL_SELFTEST("fedvarp", "equals", "FedAvg with uniform weights, where all take part", [] {
@@ -195,19 +195,18 @@ FL_CLOSED_FORM("fedstale", "a half, by samples, local momentum", Local{.momentum
 FL_CLOSED_FORM("fedstale", "a half, with a local rate that falls and a server rate of a half",
                Local{}, "fedstale.beta = 0.5\nlocal.lr-decay = 0.5\nserver.lr = 0.5", recall,
                Recall{.beta = 0.5, .server_lr = 0.5, .decay = 0.5});
-FL_CLOSED_FORM("fedstale", "cohorts by turns, and updates that do not count", with_refusals(),
-               Local{}, "fedstale.beta = 0.5", recall, Recall{.beta = 0.5});
 
 FL_SELFTEST("fedstale", "closed form", "six rounds of cohorts by turns", [] {
-  return rounds_of("fedstale", with_refusals(), Local{}, "fedstale.beta = 0.5", {.beta = 0.5});
+  return rounds_of("fedstale", with_losses(), Local{}, message(losses(6), "fedstale.beta = 0.5"),
+                   {.beta = 0.5});
 });
 
 FL_SELFTEST("fedstale", "equals", "beta 0 is FedAvg, beta 1 FedVARP, bit for bit", [] {
   std::vector<Result> results;
   for (const torch::ScalarType type : {torch::kFloat64, torch::kFloat32}) {
     for (const char* more : {"", "weighting = samples\n", "server.optimizer = adam\n"}) {
-      const Problem problem = with_refusals();
-      const std::string lines = Local{.momentum = 0.5}.lines() + more;
+      const Problem problem = with_losses();
+      const std::string lines = Local{.momentum = 0.5}.lines() + losses(5) + more;
       const std::string uniform =
           std::string(more).find("samples") == std::string::npos ? "weighting = uniform\n" : "";
       const auto after = [&](const std::string& algorithm, const std::string& own) {
@@ -226,14 +225,14 @@ FL_SELFTEST("fedstale", "equals", "beta 0 is FedAvg, beta 1 FedVARP, bit for bit
 
 // After cohorts by turns: what each client sent last that counted, and their mean over all clients.
 Result remembers(const std::string& algorithm, const std::string& lines) {
-  const Problem problem = with_refusals();
+  const Problem problem = with_losses();
   const Local local;
-  Experiment e = experiment_of(problem, algorithm, local.lines() + lines, 4);
+  const auto job = [&](int64_t rounds) { return local.lines() + losses(rounds) + lines; };
+  Experiment e = experiment_of(problem, algorithm, job(4), 4);
   const Finished end = run(e);
   std::map<int64_t, Vector> last;  // by client
   for (int64_t t = 1; t <= 4; ++t) {
-    const Vector w =
-        t == 1 ? problem.start : solve(problem, algorithm, local.lines() + lines, t - 1);
+    const Vector w = t == 1 ? problem.start : solve(problem, algorithm, job(t - 1), t - 1);
     for (const int64_t k : problem.survivors(t)) last[k] = problem.train(k, w, local) - w;
   }
   Vector mean(0.0, problem.start.size());
@@ -255,6 +254,22 @@ FL_SELFTEST("fedvarp", "mistakes", "the mean is of what each client sent last",
             [] { return remembers("fedvarp", ""); });
 FL_SELFTEST("fedstale", "mistakes", "the mean is of what each client sent last",
             [] { return remembers("fedstale", "fedstale.beta = 0.25"); });
+
+// Between 0 and 1 the simulation sends two vectors, a server that holds all updates is sent one.
+FL_SELFTEST("fedstale", "mistakes", "clients send one update each, whatever beta is", [] {
+  std::vector<Result> results;
+  const auto bytes = [](const std::string& algorithm, const std::string& own) {
+    Experiment e = experiment_of(example_problem(), algorithm, Local().lines() + own, 1);
+    return run_recorded(e).rounds.at(0).bytes_up;
+  };
+  const int64_t expected = 3 * 3 * 8;  // three numbers of each of three clients, in float64
+  for (const char* beta : {"0", "0.25", "1"}) {
+    const int64_t sent = bytes("fedstale", message("fedstale.beta = ", beta));
+    results.push_back(require(sent == expected, message("beta ", beta, ": ", sent, " bytes")));
+  }
+  results.push_back(require(bytes("fedavg", "") == expected, "fedavg's"));
+  return all_of(results);
+});
 
 // That a job is refused, with a message that names `reason`.
 Result not_taken(const std::string& lines, const std::string& reason) {
