@@ -371,7 +371,6 @@ void AsyncTimetable::Events::count_reachable(const Candidates& idle) {
 std::vector<int64_t> AsyncTimetable::Events::start(int64_t clients,
                                                    const std::function<bool(int64_t)>& among) {
   if (clients <= 0) return {};
-  const Experiment& e = table_.e_;
   const int64_t version = versions();
   const Candidates idle = candidates(among);
   if (among) {

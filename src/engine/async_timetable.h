@@ -58,7 +58,7 @@ double staleness_weight(const AsyncOptions& options, double staleness);
 // One client's work from one version of the model: a dispatch.
 struct AsyncTask {
   enum class Fate { kInFlight, kCounts, kLost, kStale };
-  TimedTask time;
+  TimedTask time = {};
   Micros start = 0;
   int64_t base = 0;    // the version that it starts from; 0: the initial model
   int64_t repeat = 0;  // how often the client has started from that version before
