@@ -413,8 +413,10 @@ TEST(Samplers, RefuseWhatTheyCannotDo) {
   EXPECT_THAT(refused("tifl", ""), HasSubstr("devices is none"));
   EXPECT_THAT(refused("tifl", "devices = spread\ntifl.tiers = 2"),
               HasSubstr("evaluate-clients is 0"));
-  EXPECT_THAT(refused("tifl", "devices = spread\ntifl.policy = fast\ntifl.weights = unbiased"),
-              HasSubstr("other tiers are never drawn"));
+  EXPECT_THAT(
+      refused("tifl",
+              "devices = spread\ntifl.policy = fast\ntifl.tiers = 2\ntifl.weights = unbiased"),
+      HasSubstr("other tiers are never drawn"));
   EXPECT_THAT(refused("refl", ""), HasSubstr("devices is none"));
   EXPECT_THAT(refused("fedcs", "fedcs.oracle-deadline = 1"), HasSubstr("devices is none"));
   EXPECT_THAT(refused("optimal", "optimal.candidates = 1"), HasSubstr("optimal.candidates is 1"));

@@ -419,7 +419,7 @@ class VirtualTime(Case):
                   "--local.steps", 3], ["fedbalancer, which counts epochs", "local.steps is 3"]),
                 (["--devices", "uniform", *TIMELY[2:8], "--local.steps", 3], ["timely, which counts epochs"]),
                 (["--devices", "uniform", *TIMELY[2:6]], ["clock.late is drop", "choose partial"]),
-                (["--devices", "uniform", "--clock.deadline-share", 0.5], ["clock.deadline-share"]),
+                (["--devices", "uniform", "--clock.deadline-share", 0.5], ["clock.deadline-share is set", "fixed"]),
                 (["--devices", "uniform", "--clock.deadline-ratio", 0.5], ["clock.deadline-ratio is 0.5", "fixed"]),
                 (["--devices", "fash"], ["did you mean 'flash'?"])]:
             with self.subTest(options=options):

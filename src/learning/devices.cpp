@@ -42,27 +42,17 @@ const OptionSet<DeviceOptions> DeviceOptions::kOptions(
              .read_by = "devices"}}});
 
 std::vector<std::string> clock_keys(std::vector<std::string> more) {
-  for (const char* key : {"clock.rule",
-                          "clock.pass-factor",
-                          "clock.kappa",
-                          "clock.over-commit",
-                          "clock.keep",
-                          "clock.deadline",
-                          "clock.deadline-rule",
-                          "clock.deadline-ratio",
-                          "clock.late",
-                          "clock.quorum",
-                          "clock.wait-lost",
-                          "clock.min-online",
-                          "clock.server-seconds",
-                          "clock.server-bps",
-                          "clock.latency",
-                          "clock.limit",
-                          "clock.evaluate-seconds",
-                          "clock.energy",
-                          "devices.watts",
-                          "devices.assign",
-                          "availability.interruption"})
+  for (const char* key : {"clock.rule",           "clock.pass-factor",
+                          "clock.kappa",          "clock.over-commit",
+                          "clock.keep",           "clock.deadline",
+                          "clock.deadline-rule",  "clock.deadline-ratio",
+                          "clock.deadline-share", "clock.late",
+                          "clock.quorum",         "clock.wait-lost",
+                          "clock.min-online",     "clock.server-seconds",
+                          "clock.server-bps",     "clock.latency",
+                          "clock.limit",          "clock.evaluate-seconds",
+                          "clock.energy",         "devices.watts",
+                          "devices.assign",       "availability.interruption"})
     more.emplace_back(key);
   return more;
 }
