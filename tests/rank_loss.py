@@ -130,6 +130,14 @@ class WithIt(RankLoss):
         with h5py.File(path) as file:
             self.assertRegex(file["provenance"].attrs["lost_ranks"], r"^round 4: rank 1 .*\nround 1\d: rank 2 ")
 
+    def test_a_timetable_that_grows(self):
+        """An asynchronous run whose sampler learns: those that are left find again who is under way."""
+        options = ["--algorithm", "fedbuff", "--async.buffer", 3, "--devices", "halfnormal", "--sampler", "pisces",
+                   "--pisces.beta", 0.5]
+        whole, path = self.undisturbed(*options), self.path("grown.h5")
+        self.survive(path, *options, "--inject", "rank-crash@3:3,rank-crash@6:1")
+        self.assert_same(whole, path, "two ranks died")
+
     def test_server_dies(self):
         """Nobody has the model then: all end, and a later start goes on."""
         whole, path = self.undisturbed(), self.path("dead.h5")

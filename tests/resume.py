@@ -107,6 +107,19 @@ class Resume(Case):
             self.go_on(path, *options)
             self.assert_same(expected, path, f"dropped on {ranks} ranks")
 
+    def test_no_time_left_while_a_timetable_grows(self):
+        """The version under way is dropped, but who was drawn for it stays."""
+        options = ["--algorithm", "fedbuff", "--async.buffer", 3, "--devices", "halfnormal", "--sampler", "oort",
+                   "--oort.step", 0.2, "--local.epochs", 4]
+        expected = self.whole(*options)
+        for ranks in (0, 3):
+            path = self.path(f"grown-{ranks}.h5")
+            run = self.begin(path, *options, "--grace", 0, ranks=ranks, delay=200)
+            time.sleep(0.3)
+            self.interrupt(run)
+            self.go_on(path, *options)
+            self.assert_same(expected, path, f"dropped on {ranks} ranks")
+
     def test_killed(self):
         """After kill -9 of any process it goes on from the last checkpoint, or from the beginning."""
         options = ["--algorithm", "scaffold", "--checkpoint-every", 2]
