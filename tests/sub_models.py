@@ -80,6 +80,24 @@ class SubModels(Case):
             self.assertEqual((rounds["bytes_down"][0], rounds["bytes_up"][0]), (of_all, of_all))
             self.assertLess(of_all, 0.7 * 12 * 4 * numbers(1))
 
+    def test_a_teacher_takes_time_and_has_its_bits_on_any_number_of_ranks(self):
+        """fjord.distill: each step is one of the width that was drawn, and one of the client's own."""
+        options = ["--algorithm", "fjord", "--model", "cnn", "--width.levels", "1, 0.5", "--rounds", 2, "--cohort", 6,
+                   "--devices", "uniform", "--devices.seconds-per-sample", 0.01]
+        alone = self.train("alone", *options)
+        self.assert_same(alone, self.train("off", *options, "--fjord.distill", 0), "off")
+        taught = self.train("taught", *options, "--fjord.distill", 0.9)
+        self.assert_same(taught, self.train("taught-3", *options, "--fjord.distill", 0.9, ranks=3), "taught")
+        clients, without = columns(taught, "clients"), columns(alone, "clients")
+        self.assertFalse(np.array_equal(clients["loss_after"], without["loss_after"]))
+        self.assertEqual(set(clients["width"]), {1, 0.5})
+        for i, width in enumerate(clients["width"]):
+            drawn = [other for other in (1, 0.5) if other <= width]
+            share = (np.mean([products(other) for other in drawn]) + products(width)) / products(1)
+            self.assertAlmostEqual(clients["compute_seconds_virtual"][i], 0.03 * clients["samples_seen"][i] * share,
+                                   delta=1e-6)
+            self.assertLess(without["compute_seconds_virtual"][i], clients["compute_seconds_virtual"][i])
+
     def test_what_is_wasted_is_a_sub_models(self):
         path = self.train("wasted", "--algorithm", "heterofl", "--width.levels", "1, 0.25", "--rounds", 6, "--clients", 15,
                           "--devices.jitter", 2, *TIMED)
@@ -128,6 +146,13 @@ class SubModels(Case):
                  ["aggregator median", "heterofl", "train parts of the model"])]:
             with self.subTest(options=options):
                 self.fail_with(words, "--job", self.job, "--algorithm", "heterofl", *options, "--output",
+                               self.path("refused.h5"))
+        for options, words in [
+                (["--fjord.distill", 1, "--width.levels", 0.5], ["fjord.distill is 1", "one width alone", "leave"]),
+                (["--fjord.temperature", 2], ["fjord.temperature is 2", "fjord.distill is 0", "set it"]),
+                (["--fjord.distill", 1, "--objective", "squared"], ["fjord.distill is 1", "cross-entropy"])]:
+            with self.subTest(options=options):
+                self.fail_with(words, "--job", self.job, "--algorithm", "fjord", *options, "--output",
                                self.path("refused.h5"))
         self.fail_with(["width.levels is set, but algorithm is fedavg", "heterofl"], "--job", self.job, "--width.levels",
                        0.5, "--output", self.path("refused.h5"))

@@ -406,6 +406,56 @@ FL_CLOSED_FORM("fjord", "two widths, uniform weights, momentum and decay", class
                message(kSeedLine, "width.levels = 1, 0.5\nweighting = uniform"), fjord,
                std::vector{1.0, 0.5}, true);
 
+// With the own width as a teacher, whose probabilities are those before the step.
+Vector fjord_distilled(const Problem& problem, const Local& local, int64_t rounds,
+                       const std::vector<double>& rates, double alpha, double temperature) {
+  const std::vector<double> of = dealt(rates, problem.population());
+  return mean_of_those(problem, rounds, false, [&](int64_t k, int64_t t, const Vector& w) {
+    const double own = of[static_cast<size_t>(k)];
+    const auto widest = std::find(rates.begin(), rates.end(), own) - rates.begin();
+    const size_t units = kept(own, problem.classifier->hidden);
+    const std::vector<size_t> places = places_of(*problem.classifier, first_units(units));
+    const Problem narrow = narrowed(problem, units);
+    Rng rng(kSeed, "fjord", t, k);
+    const Vector start = part_of(w, places);
+    // The teacher's own cross-entropy is what train() goes down; this comes beside it.
+    const Vector end = narrow.train(k, start, local, [&](const Vector& y) {
+      const auto level = widest + rng.below(std::ssize(rates) - widest);
+      const size_t drawn = kept(rates[static_cast<size_t>(level)], problem.classifier->hidden);
+      const std::vector<size_t> inner = places_of(*narrow.classifier, first_units(drawn));
+      const Classifier small = *narrowed(problem, drawn).classifier;
+      const Vector student = part_of(y, inner);
+      Vector g(0.0, student.size());
+      for (const Point& point : problem.clients[static_cast<size_t>(k)]) {
+        const Vector scores = small.scores(student, point.a);
+        const Vector taught = narrow.classifier->scores(y, point.a);
+        Vector by_scores = softmax(scores);
+        by_scores[static_cast<size_t>(point.label)] -= 1;
+        by_scores *= 1 - alpha;
+        by_scores +=
+            alpha * temperature *
+            (softmax(Vector(scores / temperature)) - softmax(Vector(taught / temperature)));
+        g += small.backward(student, point.a, by_scores);
+      }
+      g /= static_cast<double>(problem.size(k));
+      Vector whole(0.0, y.size());
+      for (size_t i = 0; i < inner.size(); ++i) whole[inner[i]] = g[i];
+      return whole;
+    });
+    return Trained{places, end - start};
+  });
+}
+
+FL_CLOSED_FORM("fjord", "the own width teaches, as in the paper", classifier_problem(),
+               Local{.steps = 4},
+               message(kSeedLine, "width.levels = 1, 0.75, 0.5, 0.25\nfjord.distill = 1"),
+               fjord_distilled, std::vector{1.0, 0.75, 0.5, 0.25}, 1.0, 1.0);
+FL_CLOSED_FORM("fjord", "the own width teaches a part, at a temperature", classifier_problem(),
+               Local{.steps = 4, .momentum = 0.5, .weight_decay = 0.125},
+               message(kSeedLine,
+                       "width.levels = 1, 0.5\nfjord.distill = 0.75\nfjord.temperature = 2"),
+               fjord_distilled, std::vector{1.0, 0.5}, 0.75, 2.0);
+
 FL_SELFTEST("fjord", "equals", "one width for all: HeteroFL without the scaler, bit for bit", [] {
   const Problem problem = classifier_problem();
   const std::string lines =
