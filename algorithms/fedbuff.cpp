@@ -101,7 +101,8 @@ PluginInfo refl_saa() {
       .elsewhere =
           "With aggregator mean and async.staleness polynomial, async.a 1, the weights of DynSGD; "
           "with exponential those of AdaSGD (REFL's code has the two names the other way round).\n"
-          "REFL draws its cohorts by sampler refl.",
+          "REFL draws those first that will be away (sampler refl, which draws cohorts of rounds "
+          "only); here whom to draw is a matter of chance.",
       .example =
           "--algorithm refl-saa --devices lognormal --clock.over-commit 1.3 --clock.keep fastest",
       .family = "global"};
