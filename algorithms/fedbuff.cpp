@@ -83,9 +83,35 @@ PluginInfo fedasync() {
       .family = "global"};
 }
 
+PluginInfo refl_saa() {
+  return {
+      .summary = "rounds whose late updates join a later one, by age and by how they differ",
+      .source =
+          "Abdelmoniem et al., REFL: Resource-efficient federated learning, EuroSys 2023, "
+          "section 4.2",
+      .rule =
+          "w+ = w + server.lr sum_i s_i (w_i - w_base(i)) / sum_i s_i over the updates of a round "
+          "and those of former ones that arrived in it; s is aggregator stale-aware's. Late ones "
+          "come where clock.keep is fastest or deadline.",
+      .defaults = {{"async.protocol", "stale-rounds"},
+                   {"async.staleness", "constant"},
+                   {"async.normalise", "weights"},
+                   {"aggregator", "stale-aware"},
+                   {"weighting", "uniform"}},
+      .elsewhere =
+          "With aggregator mean and async.staleness polynomial, async.a 1, the weights of DynSGD; "
+          "with exponential those of AdaSGD (REFL's code has the two names the other way round).\n"
+          "REFL draws those first that will be away (sampler refl, which draws cohorts of rounds "
+          "only); here whom to draw is a matter of chance.",
+      .example =
+          "--algorithm refl-saa --devices lognormal --clock.over-commit 1.3 --clock.keep fastest",
+      .family = "global"};
+}
+
 }  // namespace
 
 FL_PRESET(Algorithm, "fedbuff", FedBuff, fedbuff);
 FL_PRESET(Algorithm, "fedasync", FedBuff, fedasync);
+FL_PRESET(Algorithm, "refl-saa", FedBuff, refl_saa);
 
 }  // namespace fl_sim

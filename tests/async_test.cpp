@@ -67,6 +67,9 @@ TEST(Asynchrony, WeighsStaleness) {
   EXPECT_THAT(weights({.staleness = "constant"}), ElementsAre(1, 1, 1, 1));
   EXPECT_THAT(weights({.staleness = "polynomial", .a = 0.5}),
               ElementsAre(1, DoubleEq(1 / std::sqrt(2.0)), DoubleEq(0.5), DoubleEq(1 / 3.0)));
+  EXPECT_THAT(
+      weights({.staleness = "exponential"}),
+      ElementsAre(1, DoubleEq(std::exp(-2.0)), DoubleEq(std::exp(-4.0)), DoubleEq(std::exp(-9.0))));
   EXPECT_THAT(weights({.staleness = "hinge", .a = 10, .b = 3}),
               ElementsAre(1, 1, 1, 1 / (10.0 * 5 + 1)));
 }
@@ -651,6 +654,121 @@ TEST(Asynchrony, WeighsRecentStaleness) {
   EXPECT_THAT(t[0], near({0, 1 / 2.0, 2 / 3.0, 1 / 2.0, 3 / 5.0, 3 / 5.0, 2 / 5.0}));
   EXPECT_THAT(t[1], near({0, 1 / 2.0, 1 / 3.0, 1 / 2.0}));
   EXPECT_THAT(t[2], near({1, 3 / 2.0, 4 / 3.0}));
+}
+
+// Rounds of two of three clients that take 2, 3 and 5 s: who is late joins the next round.
+Experiment late_rounds(const std::string& lines, int64_t rounds) {
+  Pulls s;
+  s.lines =
+      "async.protocol = stale-rounds\nasync.normalise = weights\nclock.over-commit = 1.5\n" + lines;
+  Experiment e = experiment_of(s, rounds);
+  e.job.set("cohort", "2");
+  return e;
+}
+
+TEST(StaleRounds, LateUpdatesJoinTheRoundInWhichTheyArrive) {
+  const Experiment e = late_rounds("clock.keep = fastest", 4);
+  const AsyncTimetable table = timetable(e);
+  using Task = std::tuple<int64_t, int64_t, int64_t>;
+  EXPECT_EQ(seconds_of(table.version(1).at), 3);
+  EXPECT_THAT(made_of(table, 1), ElementsAre(Task{0, 0, 0}, Task{1, 0, 0}));
+  // Client 2 is still at work when round 2 begins, and is not drawn again.
+  EXPECT_EQ(seconds_of(table.version(2).at), 6);
+  EXPECT_THAT(made_of(table, 2), ElementsAre(Task{2, 0, 1}, Task{0, 1, 0}, Task{1, 1, 0}));
+  EXPECT_EQ(seconds_of(table.version(3).at), 9);
+  EXPECT_THAT(made_of(table, 3), ElementsAre(Task{0, 2, 0}, Task{1, 2, 0}));
+  EXPECT_EQ(seconds_of(table.version(4).at), 12);
+  EXPECT_THAT(made_of(table, 4), ElementsAre(Task{2, 2, 1}, Task{0, 3, 0}, Task{1, 3, 0}));
+}
+
+// At a deadline of 2.5 s only client 0 has come; at one of 1 s nobody, and the round goes on until
+// somebody has.
+TEST(StaleRounds, EndAtTheDeadline) {
+  using Task = std::tuple<int64_t, int64_t, int64_t>;
+  const Experiment e = late_rounds("clock.keep = deadline\nclock.deadline = 2.5", 3);
+  const AsyncTimetable table = timetable(e);
+  EXPECT_EQ(seconds_of(table.version(1).at), 2.5);
+  EXPECT_THAT(made_of(table, 1), ElementsAre(Task{0, 0, 0}));
+  // 0 starts at 2.5 s and is through before the others of round 1 are.
+  EXPECT_EQ(seconds_of(table.version(2).at), 4.5);
+  EXPECT_THAT(made_of(table, 2), ElementsAre(Task{1, 0, 1}, Task{0, 1, 0}));
+  EXPECT_EQ(seconds_of(table.version(3).at), 7);
+  EXPECT_THAT(made_of(table, 3), ElementsAre(Task{2, 0, 2}, Task{0, 2, 0}));
+  const Experiment hasty = late_rounds("clock.keep = deadline\nclock.deadline = 1", 1);
+  const AsyncTimetable other = timetable(hasty);
+  EXPECT_EQ(seconds_of(other.version(1).at), 2);
+  EXPECT_THAT(made_of(other, 1), ElementsAre(Task{0, 0, 0}));
+}
+
+// Who is lost is waited for until that is known; where all are, others start from the same version.
+TEST(StaleRounds, GoOnWhereClientsAreLost) {
+  const Experiment e =
+      late_rounds("clock.keep = fastest\ninject = client-crash@1:0, client-crash@1:1", 1);
+  const AsyncTimetable table = timetable(e);
+  EXPECT_EQ(seconds_of(table.version(1).at), 5);
+  EXPECT_THAT(made_of(table, 1), ElementsAre(std::tuple<int64_t, int64_t, int64_t>{2, 0, 0}));
+  EXPECT_EQ(table.version(1).missing.size(), 2u);
+  const Experiment many = late_rounds("clock.keep = fastest\navailability.dropout = 0.7", 100);
+  const AsyncTimetable other = timetable(many);
+  ASSERT_EQ(other.versions(), 100);
+  size_t most = 0;  // lost before a version: more than one round has clients
+  for (int64_t v = 1; v <= 100; ++v) {
+    int64_t fresh = 0;
+    for (const auto& [client, base, staleness] : made_of(other, v)) fresh += staleness == 0 ? 1 : 0;
+    EXPECT_GE(fresh, 1) << v;
+    EXPECT_LE(fresh, 2) << v;
+    most = std::max(most, other.version(v).missing.size());
+  }
+  EXPECT_GT(most, 3u);
+}
+
+TEST(StaleRounds, WeighByAge) {
+  const auto after = [](const std::string& lines, int64_t rounds) {
+    Experiment e = late_rounds("clock.keep = fastest\n" + lines, rounds);
+    return static_cast<double>(run(e).weights[0]);
+  };
+  // Round 2: updates 2 (late), -1/8 and 3/8 to w = 1/4.
+  const auto expected = [](double s) { return 0.25 + (2 * s + 0.25) / (2 + s); };
+  EXPECT_NEAR(after("async.staleness = polynomial\nasync.a = 1", 2), expected(0.5), 1e-7);
+  EXPECT_NEAR(after("async.staleness = constant", 2), expected(1), 1e-7);
+  EXPECT_NEAR(after("async.staleness = exponential", 2), expected(std::exp(-2.0)), 1e-7);
+  EXPECT_NEAR(after("async.staleness = exponential\nasync.max-staleness = 0", 2), 0.375, 1e-7);
+}
+
+// Against REFL's formula with the vectors themselves: two fresh updates, three late ones.
+TEST(StaleAware, WeighsByAgeAndDistance) {
+  Experiment e = late_rounds(
+      "clock.keep = fastest\nasync.staleness = constant\naggregator = "
+      "stale-aware\nstale-aware.beta = 0.4\nstale-aware.scale = 2",
+      1);
+  const torch::Tensor rows =
+      torch::tensor({{1., 0., 0.}, {2., 2., 0.}, {0., 1., 0.5}, {-1., 0., 3.}, {0.5, 0.5, 0.25}},
+                    torch::kFloat64);
+  const torch::Tensor staleness = torch::tensor({0., 1., 0., 3., 2.}, torch::kFloat64);
+  const torch::Tensor p = torch::tensor({0.1, 0.2, 0.3, 0.15, 0.25}, torch::kFloat64);
+  const torch::Tensor s = rows[0] + rows[2];
+  std::vector<double> moved(5);
+  for (const int64_t k : {1, 3, 4}) {
+    const torch::Tensor by = (rows[k] + s) / 3 - s / 2;
+    moved[static_cast<size_t>(k)] = (by.dot(by) / (s / 2).dot(s / 2)).item<double>();
+  }
+  const double most = *std::max_element(moved.begin(), moved.end());
+  EXPECT_EQ(moved[4], 0);  // the mean itself
+  const torch::Tensor chosen = e.aggregator->choose_stale(rows.mm(rows.t()), p, staleness);
+  ASSERT_EQ(chosen.sizes(), (std::vector<int64_t>{1, 5}));
+  for (int64_t k = 0; k < 5; ++k) {
+    const double age = staleness[k].item<double>();
+    const double own =
+        age == 0
+            ? 1
+            : 0.6 / (age + 1) + 0.4 * (1 - std::exp(-moved[static_cast<size_t>(k)] / most) / 2);
+    EXPECT_NEAR(chosen[0][k].item<double>(), own * p[k].item<double>(), 1e-12) << k;
+  }
+  // Nobody fresh: age alone.
+  const torch::Tensor alone = e.aggregator->choose_stale(torch::ones({1, 1}, torch::kFloat64),
+                                                         torch::ones({1}, torch::kFloat64),
+                                                         torch::ones({1}, torch::kFloat64));
+  EXPECT_NEAR(alone[0][0].item<double>(), 0.3 + 0.4 / 2, 1e-12);
 }
 
 // Candidates without those in flight, at every place.

@@ -26,6 +26,10 @@ KINDS = {
              "--async.max-staleness", 2, "--availability.dropout", 0.1, "--transforms", "clip", "--clip.norm", 1],
     "traces": ["--algorithm", "fedbuff", "--async.buffer", 2, "--devices", "lognormal", "--availability", "markov",
                "--markov.on", 30, "--markov.off", 10, "--async.weighting", "unbiased"],
+    "late": ["--algorithm", "fedprox", "--fedprox.mu", 0.1, "--async.protocol", "stale-rounds", "--async.staleness",
+             "exponential", "--clock.over-commit", 1.4, "--clock.keep", "deadline", "--clock.deadline", 1, *HALFNORMAL],
+    "refl-saa": ["--algorithm", "refl-saa", "--clock.over-commit", 1.6, "--clock.keep", "fastest", "--devices",
+                 "lognormal", "--cohort", 6],
 }
 LEARNS = {
     "oort": ["--algorithm", "fedbuff", "--async.buffer", 3, "--sampler", "oort", "--oort.step", 0.2,
@@ -40,6 +44,7 @@ LEARNS = {
                   "--async.max-staleness", 4, "--sampler", "poc", "--poc.variant", "rpow", "--poc.d", 12],
 }
 KINDS.update(LEARNS)
+OVER_COMMITTED = ["--clock.over-commit", 1.6, "--clock.keep", "fastest", "--devices", "lognormal", "--cohort", 6]
 OF_CLIENTS = ["dispatch", "base_version", "staleness"]
 
 
@@ -56,13 +61,13 @@ class Asynchronous(Case):
     def test_the_same_on_any_number_of_ranks(self):
         for name, options in KINDS.items():
             expected = self.train(name, *options)
-            for ranks in (2, 3, 5) if FULL or name in ("fedbuff", "fedasync", "fedat", "oort") else (4,):
+            for ranks in (2, 3, 5) if FULL or name in ("fedbuff", "fedasync", "fedat", "oort", "refl-saa") else (4,):
                 with self.subTest(name, ranks=ranks):
                     self.assert_same(expected, self.train(f"{name}-{ranks}", *options, ranks=ranks), name)
 
     def test_the_same_whoever_is_late(self):
         """Tasks are trained ahead on ranks of any speed, by any deal, and ranks are held up at random."""
-        for name in ("fedbuff", "fedasync", "fedat", *LEARNS):
+        for name in ("fedbuff", "fedasync", "fedat", "refl-saa", *LEARNS):
             expected = self.train(name, *KINDS[name])
             for trial in ("slow-rank@3:1:5", "slow-rank@2:2:9"):
                 with self.subTest(name, trial=trial):
@@ -91,7 +96,7 @@ class Asynchronous(Case):
                        path, "--resume", "auto", "--keep-checkpoint", "true")
 
     def test_a_crash_costs_no_bit(self):
-        for name in ("fedbuff", "fedasync", "fedat", "oort"):
+        for name in ("fedbuff", "fedasync", "fedat", "oort", "refl-saa"):
             whole = self.train(name, *KINDS[name])
             for rank in (0, 1):
                 with self.subTest(name, rank=rank):
@@ -166,6 +171,20 @@ class Asynchronous(Case):
         run = self.succeed("--job", self.job, *KINDS["fedat"], "--quiet", "false", "--output", self.path("header.h5"))
         self.assertIn("12 versions of the model, of a round of one of 3 tiers, 9 clients in flight", run.out)
 
+    def test_late_updates_are_not_in_vain(self):
+        late = columns(self.train("late", *KINDS["refl-saa"], "--rounds", 20), "rounds")
+        dropped = columns(self.train("dropped", *OVER_COMMITTED, "--rounds", 20), "rounds")
+        self.assertEqual(late["wasted_samples"].sum(), 0)
+        self.assertGreater(dropped["wasted_samples"].sum(), 0)
+        self.assertGreater(late["staleness_max"].max(), 0)
+        # Six fresh ones each, unless fewer are idle, and the late ones.
+        self.assertTrue((late["finished"] >= 6).all())
+        # Without late ones rounds are rounds.
+        plain = ["--cohort", 6, "--devices", "lognormal", "--weighting", "uniform"]
+        rounds = self.train("rounds", *plain)
+        self.assertEqual(checksum(rounds), checksum(self.train(
+            "stale-rounds", *plain, "--async.protocol", "stale-rounds", "--async.normalise", "weights")))
+
     def test_a_limit_of_time(self):
         whole = columns(self.train("whole", *KINDS["fedbuff"]), "rounds")
         limit = (whole["virtual_seconds"][4] + whole["virtual_seconds"][5]) / 2
@@ -220,6 +239,10 @@ class Asynchronous(Case):
                 ([*KINDS["fedbuff"], "--sampler", "poc", "--poc.d", 9], ["sampler poc", "--poc.variant rpow"]),
                 ([*KINDS["oort"], "--async.weighting", "unbiased"], ["unbiased", "sampler oort draws by what it has learnt"]),
                 ([*KINDS["fedbuff"], "--async.concurrency", 24], ["async.concurrency is 24", "at most 23"]),
+                ([*KINDS["refl-saa"], "--async.staleness", "hinge"], ["stale-aware weighs staleness", "constant"]),
+                ([*KINDS["refl-saa"], "--clock.quorum", 0.8], ["clock.quorum is of rounds"]),
+                ([*KINDS["refl-saa"], "--aggregator", "median"], ["aggregator median"]),
+                ([*KINDS["late"], "--clock.late", "partial"], ["late updates are dropped"]),
                 ([*KINDS["fedbuff"], "--clock.over-commit", 1.3, "--clock.keep", "fastest"], ["of rounds"]),
                 ([*KINDS["fedasync"], "--async.buffer", 2], ["async.mixing is 0.6", "--async.buffer 1"]),
                 ([*KINDS["fedbuff"], "--algorithm", "fedat", "--async.protocol", "buffered"], ["fedat has tiers"]),

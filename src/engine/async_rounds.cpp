@@ -145,7 +145,9 @@ void AsyncRounds::plan(RoundPlan& plan, const TimeModel& times, bool random) {
   constexpr double kTolerance = 1.02;
   constexpr int64_t kMostTries = 16;  // groups that are too long for every place
   int64_t tries = 0;
-  for (auto one = ready_.begin(); !must.empty() && one != ready_.end() && tries < kMostTries;) {
+  // Where updates meet one by one, hosts would have to keep what is not due yet.
+  const bool ahead = !must.empty() && !e_.aggregator->sees_clients();
+  for (auto one = ready_.begin(); ahead && one != ready_.end() && tries < kMostTries;) {
     PlannedGroup group = planned(groups_[static_cast<size_t>(std::get<1>(*one))], times);
     const HostSpeed* best = nullptr;
     double until = end * kTolerance;

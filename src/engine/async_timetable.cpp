@@ -51,10 +51,10 @@ const OptionSet<AsyncOptions> AsyncOptions::kOptions(
      {&AsyncOptions::staleness,
       {.name = "async.staleness",
        .default_value = "polynomial",
-       .meaning = "what an update weighs that is t versions old: (1+t)^-a, 1, or, as a hinge, 1 up "
-                  "to b and 1/(a(t-b)+1) beyond; recent: (1+t)^-a, t the mean of its client's last "
-                  "five updates that count, this one included (Pisces)",
-       .choices = {"polynomial", "constant", "hinge", "recent"},
+       .meaning = "what an update weighs that is t versions old: (1+t)^-a, 1, as a hinge 1 up to b "
+                  "and 1/(a(t-b)+1) beyond, or e^-(1+t), a fresh one 1; recent: (1+t)^-a, t the mean "
+                  "of its client's last five updates that count, this one included (Pisces)",
+       .choices = {"polynomial", "constant", "hinge", "exponential", "recent"},
        .read_by = "protocol"}},
      {&AsyncOptions::a,
       {.name = "async.a",
@@ -117,6 +117,7 @@ const OptionSet<AsyncOptions> AsyncOptions::kOptions(
 double staleness_weight(const AsyncOptions& o, double t) {
   if (o.staleness == "constant") return 1;
   if (o.staleness == "hinge") return t <= o.b ? 1 : 1 / (o.a * (t - o.b) + 1);
+  if (o.staleness == "exponential") return t == 0 ? 1 : std::exp(-(t + 1));
   return std::pow(1 + t, -o.a);
 }
 
@@ -129,6 +130,9 @@ class AsyncTimetable::Events final : public Course {
   int64_t versions() const override { return table_.versions(); }
   int64_t places() const override {
     return std::max<int64_t>(0, table_.concurrency_ - std::ssize(busy_));
+  }
+  int64_t drawn() const override {
+    return table_.clock_.drawn(table_.e_.job.get<int64_t>("cohort"));
   }
   Dispatch task(int64_t dispatch) const override {
     const AsyncTask& task = table_.task(dispatch);
@@ -203,7 +207,8 @@ AsyncTimetable::AsyncTimetable(const Experiment& experiment, const VirtualClock&
       clock_(clock),
       traffic_(traffic),
       o_(read_options<AsyncOptions>(e_.job)),
-      concurrency_(o_.concurrency > 0 ? o_.concurrency : e_.job.get<int64_t>("cohort")),
+      concurrency_(o_.concurrency > 0 ? o_.concurrency
+                                      : clock.drawn(e_.job.get<int64_t>("cohort"))),
       wanted_(versions),
       grows_(sampler_learns(e_)),
       population_(those_that_may_train(e_)),
@@ -599,8 +604,17 @@ void check_asynchrony(const Experiment& e) {
   refuse_algorithm(!model.shared.empty(),
                    "sends clients more than the model, which the server holds against what comes "
                    "back in the same round");
-  refuse(e.aggregator->sees_clients(),
-         "aggregator " + name("aggregator") + " compares all updates of a round (choose mean)");
+  const bool takes_stale = e.aggregator->takes_stale();
+  const std::string aggregator = "aggregator " + name("aggregator");
+  refuse(e.aggregator->sees_clients() && !takes_stale,
+         aggregator + " compares all updates of a round (choose mean)");
+  refuse(takes_stale && o.staleness != "constant",
+         aggregator + " weighs staleness itself, and async.staleness is " + o.staleness +
+             " (choose constant)");
+  refuse(takes_stale && (o.normalise != "weights" || o.weighting != "job"),
+         aggregator +
+             " divides by weights of its own (choose --async.normalise weights, and "
+             "leave async.weighting out)");
   refuse(
       !e.sampler->draws_anytime(),
       "sampler " + name("sampler") +
@@ -641,9 +655,13 @@ void check_asynchrony(const Experiment& e) {
     FL_CHECK(concurrency <= e.may_train(), "async.concurrency is ", concurrency,
              " (must be at most ", e.may_train(), ", the number of clients that may train)");
     const auto clock = read_options<ClockOptions>(e.job);
-    refuse(clock.keep != "all" || clock.over_commit > 1 || clock.deadline > 0 || clock.quorum > 0 ||
-               clock.deadline_rule != "fixed",
-           "clock.keep, clock.over-commit, clock.deadline and clock.quorum are of rounds (leave "
+    const bool rounds = make<Protocol>(o.protocol, {e.job})->closes_rounds();
+    refuse(!rounds && (clock.keep != "all" || clock.over_commit > 1 || clock.deadline > 0),
+           "clock.keep, clock.over-commit and clock.deadline are of rounds (leave them out, or "
+           "choose --async.protocol stale-rounds)");
+    refuse(clock.quorum > 0, "clock.quorum is of rounds (leave it out)");
+    refuse(clock.deadline_rule != "fixed" || clock.late != "drop",
+           "clock.deadline-rule and clock.late are of rounds whose late updates are dropped (leave "
            "them out)");
     refuse(clock.server_seconds > 0, "clock.server-seconds is of rounds (leave it out)");
     refuse(!clock.wait_lost, "clock.wait-lost is of rounds (leave it out)");

@@ -1,4 +1,5 @@
-// Rows of clients that meet: for rules that compare clients with one another.
+// Rows of clients that meet: for rules that compare clients with one another. A row has its
+// client's number, or in an asynchronous run that of its task.
 //
 // Each rank keeps the rows of the clients that it trained. They meet in blocks of 2^16 coordinates,
 // block b on rank b mod K, in waves of K blocks: a rank of n rows of P numbers has sent P n (K-1)/K

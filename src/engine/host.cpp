@@ -158,6 +158,7 @@ void Host::begin(const RoundPlan& plan) {
   if (due == later_.end()) return;
   sums_.at(0).add(due->second.sum);
   for (const ClientRecord& record : due->second.records) records_.emplace_back(0, record);
+  for (auto& [task, row] : due->second.rows) rows_.keep(task, std::move(row));
   later_.erase(due);
 }
 
@@ -403,7 +404,14 @@ void Host::keep_rows(const PlannedGroup& planned, const Update& update,
     for (const auto& [name, size] : needs_.additive) {
       if (whole) parts.push_back(update.extra.at(name)[row]);
     }
-    rows_.keep(planned.ids[i], parts.size() > 1 ? torch::cat(parts) : parts[0].clone());
+    torch::Tensor kept = parts.size() > 1 ? torch::cat(parts) : parts[0].clone();
+    if (planned.due.empty()) {
+      rows_.keep(planned.ids[i], std::move(kept));
+    } else if (planned.due[i] == plan_.round) {
+      rows_.keep(planned.tasks[i], std::move(kept));
+    } else if (planned.due[i] > plan_.round) {
+      due_in(planned.due[i]).rows.emplace_back(planned.tasks[i], std::move(kept));
+    }
   }
 }
 
@@ -460,12 +468,16 @@ void Host::record(const PlannedGroup& planned, const Update& update,
 // Collective: what the aggregator chooses on rank 0 by the clients' inner products, [q, m] float64,
 // rounded to float32.
 torch::Tensor Host::choose(const Meeting::Set& set) {
-  const torch::Tensor products = rows_.products(set.clients, e_.network->layout().trainable());
-  const auto m = std::ssize(set.clients);
+  const torch::Tensor products = rows_.products(set.rows, e_.network->layout().trainable());
+  const auto m = std::ssize(set.rows);
   std::string bytes;
   if (comm_.rank() == 0) {
+    const torch::Tensor weights = torch::tensor(set.weights, torch::kFloat64);
     const torch::Tensor chosen =
-        e_.aggregator->choose(products, torch::tensor(set.weights, torch::kFloat64))
+        (e_.aggregator->takes_stale()
+             ? e_.aggregator->choose_stale(products, weights,
+                                           torch::tensor(set.staleness, torch::kFloat64))
+             : e_.aggregator->choose(products, weights))
             .to(torch::kFloat32)
             .contiguous();
     const std::string name = "aggregator " + e_.job.get<std::string>("aggregator");
@@ -484,19 +496,19 @@ torch::Tensor Host::choose(const Meeting::Set& set) {
 std::vector<torch::Tensor> Host::meet(const Meeting& meeting) {
   std::vector<torch::Tensor> met;
   for (const Meeting::Set& set : meeting.sets) {
-    if (set.clients.empty()) {
+    if (set.rows.empty()) {
       met.emplace_back();
       continue;
     }
     if (meeting.kind == Meeting::Kind::kProducts) {
-      met.push_back(rows_.products(set.clients, e_.network->layout().trainable()));
+      met.push_back(rows_.products(set.rows, e_.network->layout().trainable()));
       continue;
     }
     const Aggregator& aggregator = *e_.aggregator;
     const torch::Tensor choice = aggregator.needs_products() ? choose(set) : torch::Tensor();
     int64_t length = e_.network->layout().row();
     for (const auto& [name, size] : needs_.additive) length += size;
-    met.push_back(rows_.combine(set.clients, length, [&](const torch::Tensor& rows) {
+    met.push_back(rows_.combine(set.rows, length, [&](const torch::Tensor& rows) {
       torch::Tensor one = aggregator.combine(
           choice.defined() ? choice.mm(rows).div_(choice.sum(1, /*keepdim=*/true)) : rows);
       FL_CHECK(one.dim() == 1 && one.size(0) == rows.size(1), "aggregator ",

@@ -75,6 +75,7 @@ class Host {
   struct Later {
     WeightedSum sum;
     std::vector<ClientRecord> records = {};
+    std::vector<std::pair<int64_t, torch::Tensor>> rows = {};  // by task, where updates meet
   };
 
   // The steps of train(). `good`: which of the group's clients are accepted.

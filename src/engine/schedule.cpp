@@ -87,9 +87,12 @@ RoundPlan RoundPlan::decode(const std::string& bytes, int64_t rank) {
 std::string Meeting::encode() const {
   std::vector<int64_t> words = {static_cast<int64_t>(kind), std::ssize(sets)};
   for (const Set& set : sets) {
-    words.insert(words.end(), {std::ssize(set.clients), std::ssize(set.weights)});
-    words.insert(words.end(), set.clients.begin(), set.clients.end());
-    for (const double weight : set.weights) words.push_back(std::bit_cast<int64_t>(weight));
+    words.insert(words.end(),
+                 {std::ssize(set.rows), std::ssize(set.weights), std::ssize(set.staleness)});
+    words.insert(words.end(), set.rows.begin(), set.rows.end());
+    for (const auto* numbers : {&set.weights, &set.staleness}) {
+      for (const double number : *numbers) words.push_back(std::bit_cast<int64_t>(number));
+    }
   }
   return std::string(reinterpret_cast<const char*>(words.data()), words.size() * sizeof(int64_t));
 }
@@ -101,10 +104,11 @@ Meeting Meeting::decode(const std::string& bytes) {
   Meeting meeting{.kind = static_cast<Kind>(*next++)};
   meeting.sets.resize(static_cast<size_t>(*next++));
   for (Set& set : meeting.sets) {
-    const int64_t clients = *next++, weights = *next++;
-    set.clients.assign(next, next + clients);
-    next += clients;
+    const int64_t rows = *next++, weights = *next++, staleness = *next++;
+    set.rows.assign(next, next + rows);
+    next += rows;
     for (int64_t i = 0; i < weights; ++i) set.weights.push_back(std::bit_cast<double>(*next++));
+    for (int64_t i = 0; i < staleness; ++i) set.staleness.push_back(std::bit_cast<double>(*next++));
   }
   return meeting;
 }

@@ -58,8 +58,9 @@ struct RoundPlan {
 struct Meeting {
   enum class Kind : int64_t { kNothing, kProducts, kAggregate };
   struct Set {
-    std::vector<int64_t> clients;      // ascending
-    std::vector<double> weights = {};  // p_k, for an aggregate
+    std::vector<int64_t> rows;           // clients, ascending; or dispatch numbers of tasks
+    std::vector<double> weights = {};    // p_k, for an aggregate
+    std::vector<double> staleness = {};  // where updates are of several versions
   };
   Kind kind = Kind::kNothing;
   std::vector<Set> sets = {};  // one result each

@@ -37,7 +37,7 @@ Meeting Server::take(const ServerState& model, int64_t lane, const WeightedSum& 
   for (const auto& [name, size] : needs_.additive) sum_->extra[name] = means[next++];
   if (!needs_.keeps_deltas || !e_.algorithm->wants_products(model, *sum_)) return {};
   Meeting meeting{.kind = Meeting::Kind::kProducts, .sets = {{}}};
-  for (const ClientRecord& record : sum_->records) meeting.sets[0].clients.push_back(record.client);
+  for (const ClientRecord& record : sum_->records) meeting.sets[0].rows.push_back(record.client);
   return meeting;
 }
 
@@ -57,15 +57,17 @@ Meeting Server::rows_of_models() {
     Meeting::Set set;
     for (const ClientRecord& record : sum_->records) {
       if (!record.counts() || record.model != model) continue;
-      set.clients.push_back(record.client);
+      set.rows.push_back(record.dispatch < 0 ? record.client : record.dispatch);
       set.weights.push_back(record.weight);
+      if (e_.aggregator->takes_stale())
+        set.staleness.push_back(static_cast<double>(record.staleness));
     }
-    if (std::ssize(set.clients) < e_.aggregator->fewest()) {
+    if (std::ssize(set.rows) < e_.aggregator->fewest()) {
       leave_out(sum_->records, model);
       sum_->weight[static_cast<size_t>(model)] = 0;
       set = {};
     }
-    any = any || !set.clients.empty();
+    any = any || !set.rows.empty();
     meeting.sets.push_back(std::move(set));
   }
   if (any) return meeting;

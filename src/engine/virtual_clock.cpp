@@ -98,7 +98,8 @@ const OptionSet<ClockOptions> ClockOptions::kOptions(
        .default_value = "drop",
        .meaning =
            "what becomes of clients that the deadline is too early for: nothing, or the part "
-           "of their work that they can do until then",
+           "of their work that they can do until then (to have them join a later round: "
+           "async.protocol stale-rounds)",
        .choices = {"drop", "partial"},
        .read_by = "devices"}},
      {&ClockOptions::quorum,

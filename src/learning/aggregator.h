@@ -56,6 +56,16 @@ class Aggregator {
     return weights.unsqueeze(0);
   }
 
+  // Whether it takes updates that started from several versions of the model, which asynchronous
+  // runs have. It is told then how many versions were made since each was begun, `staleness` [m]
+  // float64, and weighs staleness itself.
+  virtual bool takes_stale() const { return false; }
+  virtual torch::Tensor choose_stale(const torch::Tensor& products, const torch::Tensor& weights,
+                                     const torch::Tensor& staleness) const {
+    (void)staleness;
+    return choose(products, weights);
+  }
+
   // On any rank, for a block of coordinates: rows [q, n] float64, those that choose() made, or the
   // clients' own, ascending by id -> [n] float64.
   virtual torch::Tensor combine(const torch::Tensor& rows) const { return rows[0]; }

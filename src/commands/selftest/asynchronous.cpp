@@ -166,6 +166,22 @@ FL_SELFTEST("fedasync", "equals", "a share of 1, one client at a time: SGD over 
               }
               return weights(pulls, expected);
             });
+// Durations 2, 3, 5 s; of three that start the first two make a version. Client 2 is late in every
+// second one, the only late one there, so that it is the farthest: (1 - 0.35) / 2 + 0.35 (1 -
+// e^-1 / 10). Arrivals by hand: 0 1 | 2 late, 0 1 | 0 1 | 2 late, 0 1.
+FL_SELFTEST("refl-saa", "closed form", "four rounds of three clients, one of them late", [] {
+  std::vector<Result> results;
+  const std::vector<double> expected = {0.25, 0.8413504815, 0.6706752408, 0.9993728749};
+  for (int64_t rounds = 1; rounds <= std::ssize(expected); ++rounds) {
+    Experiment e =
+        experiment_of(with("refl-saa", "clock.over-commit = 1.5\nclock.keep = fastest"), rounds);
+    e.job.set("cohort", "2");
+    results.push_back(compare({static_cast<double>(run(e).weights[0])},
+                              {expected[static_cast<size_t>(rounds - 1)]}, 1e-7));
+    results.back().note = message("round ", rounds);
+  }
+  return all_of(results);
+});
 
 // Three tiers of two clients: 1 and 5, which take 1.2 s together, 3 and 0 (2.5 s), 4 and 2 (6 s).
 // Their rounds end at 1.2, 2.4, 2.5 (the second tier's), 3.6, 4.8, 5 (the second one's), 6 (the
