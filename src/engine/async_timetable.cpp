@@ -277,7 +277,9 @@ std::vector<Drawn> AsyncTimetable::select(const Candidates& candidates, int64_t 
     request.now = seconds_of(now);
     request.oracle.task = [=, this](int64_t client) {
       const auto again = of_.find({base, client});
-      const AsyncTask next{.base = base, .repeat = again == of_.end() ? 0 : again->second};
+      AsyncTask next;
+      next.base = base;
+      next.repeat = again == of_.end() ? 0 : again->second;
       return told(
           clock_.task(next.number(), now, client, 0, 0, clock_.link_share(concurrency_), traffic_));
     };
@@ -354,7 +356,6 @@ Candidates AsyncTimetable::Events::candidates(const std::function<bool(int64_t)>
 std::vector<int64_t> AsyncTimetable::Events::start(int64_t clients,
                                                    const std::function<bool(int64_t)>& among) {
   if (clients <= 0) return {};
-  const Experiment& e = table_.e_;
   const int64_t version = versions();
   const Candidates idle = candidates(among);
   // Of large populations it is an estimate, one a version.
