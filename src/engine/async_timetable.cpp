@@ -292,7 +292,9 @@ std::vector<Drawn> AsyncTimetable::select(const Candidates& candidates, int64_t 
     request.now = seconds_of(now);
     request.oracle.task = [=, this](int64_t client) {
       const auto again = of_.find({base, client});
-      const AsyncTask next{.base = base, .repeat = again == of_.end() ? 0 : again->second};
+      AsyncTask next;
+      next.base = base;
+      next.repeat = again == of_.end() ? 0 : again->second;
       return told(
           clock_.task(next.number(), now, client, 0, 0, clock_.link_share(concurrency_), traffic_));
     };
