@@ -183,6 +183,16 @@ FL_SELFTEST("refl-saa", "closed form", "four rounds of three clients, one of the
   return all_of(results);
 });
 
+FL_SELFTEST("refl-saa", "equals", "nobody is late: FedAvg with uniform weights", [] {
+  const auto result = [](const std::string& algorithm) {
+    Experiment e = experiment_of(with(algorithm, "weighting = uniform\nlocal.epochs = 2"), 6);
+    e.job.set("cohort", "3");
+    return Vector(run(e).weights[0], 1);
+  };
+  const Vector saa = result("refl-saa");
+  return all_of({compare(saa, result("fedavg"), 1e-6), differ(saa, {0}, 0.01)});
+});
+
 // Three tiers of two clients: 1 and 5, which take 1.2 s together, 3 and 0 (2.5 s), 4 and 2 (6 s).
 // Their rounds end at 1.2, 2.4, 2.5 (the second tier's), 3.6, 4.8, 5 (the second one's), 6 (the
 // third one's), 6, 7.2 and 7.5 s (the second one's).
