@@ -308,11 +308,18 @@ TEST(AsyncTimetable, ThroughputIsWhatOrderStatisticsSay) {
   }
 }
 
+// Everybody, as one finds who asks each time.
+class AlwaysThere final : public Availability {
+ public:
+  bool online(int64_t, int64_t, Micros) const override { return true; }
+};
+
 // A client that is drawn again while it is away would have two tasks at once.
-TEST(AsyncTimetable, NobodyIsInFlightTwice) {
+void expect_nobody_in_flight_twice(bool asked) {
   Pulls s{.targets = Vector(0.0, 6), .seconds = {1, 2, 3, 4, 5, 6}};
   s.lines = "async.buffer = 2\nasync.concurrency = 4";
-  const Experiment e = experiment_of(s, 60);
+  Experiment e = experiment_of(s, 60);
+  if (asked) e.availability = std::make_unique<AlwaysThere>();
   const AsyncTimetable table = timetable(e);
   std::map<int64_t, std::vector<std::pair<Micros, Micros>>> of;
   for (int64_t dispatch = 0; dispatch < table.tasks(); ++dispatch) {
@@ -326,6 +333,11 @@ TEST(AsyncTimetable, NobodyIsInFlightTwice) {
     for (size_t i = 1; i < tasks.size(); ++i)
       EXPECT_GE(tasks[i].first, tasks[i - 1].second) << client;
   }
+}
+
+TEST(AsyncTimetable, NobodyIsInFlightTwice) {
+  expect_nobody_in_flight_twice(/*asked=*/false);
+  expect_nobody_in_flight_twice(/*asked=*/true);
 }
 
 // The same client twice in one version: two updates, each from its own base.

@@ -198,6 +198,12 @@ TEST(VirtualClock, ATaskTakesItsPhases) {
       "local.batch-size = 10",
       1, 25);
   EXPECT_EQ(round_of(VirtualClock(steps), 1, 1).tasks.at(0).samples, 45);
+  // A model whose pass costs 2.5 of those that the seconds are for.
+  const Experiment heavy = timed(
+      "devices = uniform\ndevices.seconds-per-sample = 0.01\nclock.kappa = 2.5\n"
+      "local.batch-size = 10",
+      1, 25);
+  EXPECT_EQ(round_of(VirtualClock(heavy), 1, 1).tasks.at(0).compute, micros(2.5 * 3 * 25 * 0.01));
 }
 
 // FedScale's own figures for its device 432802: 20 steps of 20, whatever the client holds, and
@@ -217,10 +223,11 @@ TEST(VirtualClock, CountsAsFedScaleDoes) {
   }
 }
 
-// D 60, transfers of 18.848 s, steps of 1.5, 2.5, 5 and 50 s, 20 of them planned.
+// D 60, transfers of 18.848 s, steps of 5, 1.5, 2.5 and 50 s, 20 of them planned: less work once is
+// no less the next time.
 TEST(VirtualClock, ADeadlineLetsClientsDoAPart) {
   for (const auto& [step, most] :
-       {std::pair{1.5, 0}, std::pair{2.5, 16}, std::pair{5.0, 8}, std::pair{50.0, -1}}) {
+       {std::pair{5.0, 8}, std::pair{1.5, 0}, std::pair{2.5, 16}, std::pair{50.0, -1}}) {
     const Experiment e = timed(
         message("devices = uniform\ndevices.seconds-per-sample = ", step / 3,
                 "\ndevices.down-bps = 0\ndevices.up-bps = 0\nclock.latency = 9.424\nlocal.steps = "
@@ -367,6 +374,25 @@ TEST(VirtualClock, IsAFunctionOfTheJob) {
   EXPECT_NE(times(round_of(VirtualClock(other), 3, 50, traffic)), first);
 }
 
+// What a sampler plans with is charged, to the microsecond; FedScale and FLASH draw anew.
+TEST(VirtualClock, ChargesWhatWasPlanned) {
+  constexpr int64_t kClients = 20;
+  for (const char* lines :
+       {"devices = lognormal", "devices = lognormal\ndevices.jitter = 0.5", "devices = flash"}) {
+    const Experiment e = timed(lines, kClients, 30);
+    const VirtualClock clock(e);
+    const Traffic traffic{.down = 800000, .up = 800000};
+    std::vector<Micros> planned;
+    for (int64_t client = 0; client < kClients; ++client)
+      planned.push_back(clock.planned(3, client, traffic).duration());
+    const Timetable table = round_of(clock, 3, kClients, traffic);
+    for (int64_t client = 0; client < kClients; ++client) {
+      EXPECT_EQ(table.task_of(client)->duration(), planned[static_cast<size_t>(client)])
+          << lines << ", client " << client;
+    }
+  }
+}
+
 // Shares of the classes, and the networks' medians, spreads and correlation, within four standard
 // errors.
 TEST(Devices, FlashHasItsPopulation) {
@@ -501,6 +527,20 @@ TEST(VirtualClock, ARoundBeginsWhenEnoughAreThere) {
               HasSubstr("has never 2 of the 3 clients that may train online at once after 30 s"));
 }
 
+// Oort's repository asks who is online at the round's number.
+TEST(VirtualClock, ARoundIsDrawnFromWhoIsThereWhenItBegins) {
+  Experiment e = timed("devices = uniform", 4, 1);
+  e.availability = std::make_unique<Intervals>(
+      std::vector<std::pair<double, double>>{{100, 200}, {300, 400}, {100, 200}, {100, 200}});
+  Planner planner(e, 1);
+  planner.charge({.down = 1000, .up = 1000});
+  planner.next_unanswered(planning_memory(e));
+  std::vector<int64_t> drawn;
+  for (const TimedTask& task : planner.timetable().tasks) drawn.push_back(task.client);
+  EXPECT_THAT(drawn, ElementsAre(0, 2, 3));
+  EXPECT_EQ(planner.timetable().start, micros(100));
+}
+
 // A task of 10 s, for each rule of what an interruption does.
 TEST(VirtualClock, WhoGoesOfflineIsLostOrPauses) {
   for (const auto& [rule, ends] :
@@ -521,6 +561,36 @@ TEST(VirtualClock, WhoGoesOfflineIsLostOrPauses) {
       EXPECT_EQ(task.offline, ends[k] < 0) << rule << " " << k;
       EXPECT_NEAR(seconds_of(task.finish), std::abs(ends[k]), 2e-6) << rule << " " << k;
     }
+  }
+}
+
+// Everybody is off from 4 s to 6 s.
+class OffAWhile final : public Availability {
+ public:
+  bool online(int64_t, int64_t, Micros time) const override {
+    return time < micros(4) || time >= micros(6);
+  }
+  Micros next_on(int64_t, Micros time) const override {
+    return online(0, 0, time) ? time : micros(6);
+  }
+  Micros next_off(int64_t, Micros time) const override {
+    return time < micros(4) ? micros(4) : online(0, 0, time) ? kNever : time;
+  }
+};
+
+// Who is away in between is so although it is back at the end of its 10 s.
+TEST(VirtualClock, WhoIsAwayInBetweenIsLostOrPauses) {
+  for (const auto& [rule, lost, seconds] :
+       {std::tuple{"throughout", true, 4}, {"end", false, 10}, {"pause", false, 12}}) {
+    Experiment e = timed(
+        "devices = uniform\ndevices.seconds-per-sample = 0\ndevices.down-bps = 0\n"
+        "devices.up-bps = 0\nclock.latency = 5",
+        1, 1);
+    e.availability = std::make_unique<OffAWhile>();
+    e.job.set("availability.interruption", rule);
+    const TimedTask task = round_of(VirtualClock(e), 1, 1).tasks.at(0);
+    EXPECT_EQ(task.lost, lost) << rule;
+    EXPECT_EQ(task.finish, micros(seconds)) << rule;
   }
 }
 
