@@ -363,7 +363,8 @@ class BadInput(Case):
 
     def test_states_beyond_memory(self):
         """What clients keep is too much for state-memory: found before round 1, in the round in which it will be, for a
-        million clients, too. Beyond the bound of all hosts together only; where it goes to files, or fits, nothing is said."""
+        million clients, too. Beyond the bound of all hosts together only; where it goes to files, or fits, nothing is
+        said."""
         job = {"algorithm": "mifa", "dataset": "population", "population.users": 1000000, "clients": 1000000, "cohort": 50,
                "rounds": 1000, "state-memory": 100, "overwrite": None, "output": self.path("states.h5")}
         state = 4 * 44032  # bytes of 2nn's trainable row for this data set, gaps included

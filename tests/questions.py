@@ -108,7 +108,8 @@ class Questions(Case):
         keys = {key for key, _, _ in OPTION.findall(text)}
         self.assertGreater(len(keys), 30)
         for kind in KINDS:
-            self.assertIn({"transform": "transforms", "tracker": "track", "protocol": "async.protocol"}.get(kind, kind), keys)
+            key = {"transform": "transforms", "tracker": "track", "protocol": "async.protocol"}.get(kind, kind)
+            self.assertIn(key, keys)
             for name in self.listed(kind):
                 keys.update(key for key, _, _ in OPTION.findall(self.ask("--explain", name)))
 

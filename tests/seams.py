@@ -143,7 +143,8 @@ class SeamsResumed(Case):
         self.assert_same(expected, path, "interrupted")
 
         def told(name):
-            return [{key: value for key, value in line.items() if key not in NOT_COMPARED["rounds"]} for line in rounds_of(name)[0]]
+            return [{key: value for key, value in line.items() if key not in NOT_COMPARED["rounds"]}
+                    for line in rounds_of(name)[0]]
         self.assertEqual(told(lines), told(whole))
         with h5py.File(path) as file:
             self.assertEqual(len(file["provenance"].attrs["resumed"].split()), 1)

@@ -133,7 +133,8 @@ class Trackers(Case):
     def test_tensorboard(self):
         """While it runs, and afterwards from the results file; with HParams, whose group is the job without its seed."""
         for seed in (1, 2):
-            self.train(f"run-{seed}", "--seed", seed, "--keep-checkpoint", "true", "--track", f"tensorboard:{self.path('live')}", ranks=3)
+            self.train(f"run-{seed}", "--seed", seed, "--keep-checkpoint", "true", "--track",
+                       f"tensorboard:{self.path('live')}", ranks=3)
         paths = [self.path(f"run-{seed}.h5") for seed in (1, 2)]
         self.succeed("export", "tensorboard", *paths, "--to", self.path("later"))
         groups = set()
@@ -175,7 +176,8 @@ class Trackers(Case):
 
     def test_tables(self):
         """A cell is the number of the column, to the last bit; one that was not measured is empty."""
-        path = self.train("tables", "--algorithm", "ditto", "--ditto.lambda", 0.1, "--track", f"csv:{self.path('live')}", ranks=2)
+        path = self.train("tables", "--algorithm", "ditto", "--ditto.lambda", 0.1, "--track",
+                          f"csv:{self.path('live')}", ranks=2)
         self.succeed("export", "csv", path, "--to", self.path("later"))
         for table in ("rounds", "clients", "evaluations", "ranks"):
             wanted, found = columns(path, table), rows(self.path(f"live/tables/{table}.csv"))

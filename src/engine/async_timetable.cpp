@@ -51,9 +51,10 @@ const OptionSet<AsyncOptions> AsyncOptions::kOptions(
      {&AsyncOptions::staleness,
       {.name = "async.staleness",
        .default_value = "polynomial",
-       .meaning = "what an update weighs that is t versions old: (1+t)^-a, 1, as a hinge 1 up to b "
-                  "and 1/(a(t-b)+1) beyond, or e^-(1+t), a fresh one 1; recent: (1+t)^-a, t the mean "
-                  "of its client's last five updates that count, this one included (Pisces)",
+       .meaning =
+           "what an update weighs that is t versions old: (1+t)^-a, 1, as a hinge 1 up to b "
+           "and 1/(a(t-b)+1) beyond, or e^-(1+t), a fresh one 1; recent: (1+t)^-a, t the mean "
+           "of its client's last five updates that count, this one included (Pisces)",
        .choices = {"polynomial", "constant", "hinge", "exponential", "recent"},
        .read_by = "protocol"}},
      {&AsyncOptions::a,

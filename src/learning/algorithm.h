@@ -154,15 +154,15 @@ struct Update {
 // What the server gets: means over the accepted clients, weighted by p_k.
 struct Sum {
   int64_t lane = 0;
-  torch::Tensor delta;                     // [M, P]: per model, over the clients that trained it
-  std::vector<double> weight;              // [M] the sum of their p_k; 0: nobody did
-  State extra;                             // [n] each, over all clients
-  int64_t clients = 0;                     // accepted
-  int64_t samples = 0;                     // that they hold
+  torch::Tensor delta;         // [M, P]: per model, over the clients that trained it
+  std::vector<double> weight;  // [M] the sum of their p_k; 0: nobody did
+  State extra;                 // [n] each, over all clients
+  int64_t clients = 0;         // accepted
+  int64_t samples = 0;         // that they hold
   // Of an asynchronous run: what its protocol says of the version (Course::make_version), such as
   // the tier that makes it.
   int64_t part = 0;
-  std::vector<ClientRecord> records = {};  // of the whole cohort, in its order
+  std::vector<ClientRecord> records = {};            // of the whole cohort, in its order
   std::map<std::string, int64_t> scalar_index = {};  // name -> place in ClientOutcome::scalars
   // [m, m] float64: inner products of the trainable parts of the clients' deltas, in the order of
   // records, 0 for clients that were not accepted; defined if wants_products() asked for it.

@@ -22,8 +22,8 @@ struct RecordValue {
   }
 };
 
-// What was measured of it, in the order of the columns, figures and scalars by name at the end. Of a round
-// the lists of numbers, one a model or a class, are left out. `scalars`: what
+// What was measured of it, in the order of the columns, figures and scalars by name at the end. Of
+// a round the lists of numbers, one a model or a class, are left out. `scalars`: what
 // ClientRecord::scalars are called.
 std::vector<RecordValue> values_of(const RoundRecord& round);
 std::vector<RecordValue> values_of(const ClientRecord& client,
