@@ -218,12 +218,12 @@ class Plugin(Case):
 
     def test_a_tracker(self):
         """Its rows are those of the results; and it may come late, or be another one, where a run goes on."""
-        csv, table = os.path.join(os.path.dirname(self.example), "libcsv.so"), self.path("rounds.csv")
+        rows, table = os.path.join(os.path.dirname(self.example), "librows.so"), self.path("rounds.csv")
         output = ["--output", self.path("x.h5"), "--keep-checkpoint", "--resume", "auto"]
         self.succeed(*SMALL, *output, "--rounds", 2)
-        self.succeed(*SMALL, *output, "--rounds", 4, "--plugin", csv, "--track", "csv:" + table, ranks=3)
+        self.succeed(*SMALL, *output, "--rounds", 4, "--plugin", rows, "--track", "rows:" + table, ranks=3)
         self.succeed(*SMALL, *output, "--rounds", 5)
-        self.succeed(*SMALL, *output[:2], "--overwrite", "--rounds", 4, "--plugin", csv, "--track", "csv:" + table, ranks=3)
+        self.succeed(*SMALL, *output[:2], "--overwrite", "--rounds", 4, "--plugin", rows, "--track", "rows:" + table, ranks=3)
         rounds = columns(self.path("x.h5"), "rounds")
         with open(table) as file:
             rows = [line.split(",") for line in file.read().splitlines()]

@@ -8,19 +8,19 @@
 namespace fl_sim {
 namespace {
 
-class Csv final : public Tracker {
+class Rows final : public Tracker {
  public:
-  explicit Csv(const Setup& setup) : path_(setup.argument) {
-    FL_CHECK(!path_.empty(), "track names csv without a file (must be csv:FILE)");
+  explicit Rows(const Setup& setup) : path_(setup.argument) {
+    FL_CHECK(!path_.empty(), "track names rows without a file (must be rows:FILE)");
   }
 
   static PluginInfo describe() {
-    return {.summary = "csv:FILE, a row of text a round",
+    return {.summary = "rows:FILE, a row of text a round",
             .rule =
                 "Columns round, train_loss, test_accuracy, clients. A run that goes on keeps "
                 "the rows of the rounds before.",
             .takes_argument = true,
-            .example = "--track csv:rounds.csv"};
+            .example = "--track rows:rounds.csv"};
   }
 
   void begin(const RunFacts& facts) override {
@@ -40,7 +40,7 @@ class Csv final : public Tracker {
     std::ofstream file(path_, std::ios::app);
     file << record.round << ',' << record.train_loss << ',' << record.test_accuracy << ','
          << trained_[record.round] << std::endl;
-    FL_CHECK(file, path_, " cannot be written (choose another --track csv:FILE)");
+    FL_CHECK(file, path_, " cannot be written (choose another --track rows:FILE)");
     trained_.erase(record.round);
   }
 
@@ -59,14 +59,14 @@ class Csv final : public Tracker {
     std::ofstream file(path_, std::ios::trunc);
     for (const std::string& line : lines) file << line << '\n';
     file.flush();
-    FL_CHECK(file, path_, " cannot be written (choose another --track csv:FILE)");
+    FL_CHECK(file, path_, " cannot be written (choose another --track rows:FILE)");
   }
 
   std::string path_;
   std::map<int64_t, int64_t> trained_;  // clients, by round
 };
 
-FL_REGISTER(Tracker, "csv", Csv);
+FL_REGISTER(Tracker, "rows", Rows);
 
 }  // namespace
 }  // namespace fl_sim
