@@ -223,7 +223,8 @@ class Plugin(Case):
         self.succeed(*SMALL, *output, "--rounds", 2)
         self.succeed(*SMALL, *output, "--rounds", 4, "--plugin", rows, "--track", "rows:" + table, ranks=3)
         self.succeed(*SMALL, *output, "--rounds", 5)
-        self.succeed(*SMALL, *output[:2], "--overwrite", "--rounds", 4, "--plugin", rows, "--track", "rows:" + table, ranks=3)
+        self.succeed(*SMALL, *output[:2], "--overwrite", "--rounds", 4, "--plugin", rows, "--track", "rows:" + table,
+                     ranks=3)
         rounds = columns(self.path("x.h5"), "rounds")
         with open(table) as file:
             rows = [line.split(",") for line in file.read().splitlines()]
