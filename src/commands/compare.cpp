@@ -468,8 +468,9 @@ std::string curves_script(const std::vector<std::vector<Run>>& rows, const RowNa
       "set border 3 lc rgb '#606060'\nset tics nomirror out\nset grid lc rgb '#e4e4e4' lt 1\n"
       "set key at screen 0.02, screen 0.01 left bottom Left reverse vertical maxrows ",
       rows.size(), " samplen 2\nset multiplot layout 1,", panels, " margins screen ",
-      80.0 / static_cast<double>(width), ",", 0.98, ",", bottom, ",0.94 spacing screen ",
-      60.0 / static_cast<double>(width), "\nset ylabel ", gnuplot_quoted(arguments.metric), "\n");
+      92.0 / static_cast<double>(width), ",", 1 - 28.0 / static_cast<double>(width), ",", bottom,
+      ",0.94 spacing screen ", 60.0 / static_cast<double>(width), "\nset ylabel ",
+      gnuplot_quoted(arguments.metric), "\n");
   for (int64_t a = 0; a < panels; ++a) {
     script += message("set xlabel ", gnuplot_quoted(arguments.by[static_cast<size_t>(a)].title),
                       "\nset xrange [0:*]\nplot ", sign * target.value,
