@@ -374,20 +374,24 @@ TEST(FedBuff, LeavesOutWhoDiverged) {
   EXPECT_NEAR(without.weights[0], 2 / 3.0, 1e-7);
 }
 
-// By samples: client 1 has three of them, client 0 one. (1*0 + 3*4) / 4 of half of the way.
-TEST(FedBuff, WeighsSamplesIfTheJobDoes) {
+// One version of both: client 1 has three samples at 4, client 0 one at 0.
+double weight_of_unequal(const std::string& algorithm, const std::string& lines) {
   Problem problem;
   problem.start = Vector(0.0, 1);
   problem.cohorts = {{0, 1}};
   problem.clients = {{{.a = Vector(0.0, 1), .curvature = Vector(1.0, 1)}}, {}};
   for (int i = 0; i < 3; ++i)
     problem.clients[1].push_back({.a = Vector(4.0, 1), .curvature = Vector(1.0, 1)});
-  Experiment e = selftest::experiment_of(
-      problem, "fedbuff",
-      "devices = uniform\nlocal.lr = 0.5\nweighting = samples\nasync.buffer = 2", 1);
+  Experiment e =
+      selftest::experiment_of(problem, algorithm, "devices = uniform\nlocal.lr = 0.5\n" + lines, 1);
   e.sampler = make<Sampler>("uniform", {e.job, 2});
   e.devices = std::make_unique<FixedDevices>(e.job, [](int64_t, int64_t) { return 1.0; });
-  EXPECT_NEAR(run(e).weights[0], 1.5, 1e-7);
+  return run(e).weights[0];
+}
+
+// (1*0 + 3*4) / 4 of half of the way.
+TEST(FedBuff, WeighsSamplesIfTheJobDoes) {
+  EXPECT_NEAR(weight_of_unequal("fedbuff", "weighting = samples\nasync.buffer = 2"), 1.5, 1e-7);
 }
 
 // Nobody arrives in an interval: the model stays, and time goes on. The client's second task starts
@@ -536,19 +540,9 @@ TEST(FedAt, IsTheReference) {
   }
 }
 
-// n_k / N_c: client 1 has three samples, client 0 one. (1*0 + 3*4) / 4 of half of the way.
+// n_k / N_c: (1*0 + 3*4) / 4 of half of the way.
 TEST(FedAt, WeighsSamplesInATier) {
-  Problem problem;
-  problem.start = Vector(0.0, 1);
-  problem.cohorts = {{0, 1}};
-  problem.clients = {{{.a = Vector(0.0, 1), .curvature = Vector(1.0, 1)}}, {}};
-  for (int i = 0; i < 3; ++i)
-    problem.clients[1].push_back({.a = Vector(4.0, 1), .curvature = Vector(1.0, 1)});
-  Experiment e = selftest::experiment_of(
-      problem, "fedat", "devices = uniform\nlocal.lr = 0.5\ntiers.number = 1\nfedat.mu = 0", 1);
-  e.sampler = make<Sampler>("uniform", {e.job, 2});
-  e.devices = std::make_unique<FixedDevices>(e.job, [](int64_t, int64_t) { return 1.0; });
-  EXPECT_NEAR(run(e).weights[0], 1.5, 1e-7);
+  EXPECT_NEAR(weight_of_unequal("fedat", "tiers.number = 1\nfedat.mu = 0"), 1.5, 1e-7);
 }
 
 TEST(AsyncTimetable, EveryTierNeedsAClientAtWork) {

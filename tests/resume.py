@@ -97,23 +97,18 @@ class Resume(Case):
 
     def test_no_time_left(self):
         """The round under way is dropped when the grace is over, and what it did to clients is undone."""
-        options = ["--algorithm", "scaffold", "--local.epochs", 4]
-        expected = self.whole(*options)
-        for ranks in (0, 3):
-            path = self.path(f"dropped-{ranks}.h5")
-            run = self.begin(path, *options, "--grace", 0, ranks=ranks, delay=200)
-            time.sleep(0.3)
-            self.interrupt(run)
-            self.go_on(path, *options)
-            self.assert_same(expected, path, f"dropped on {ranks} ranks")
+        self.drop_a_round("--algorithm", "scaffold", "--local.epochs", 4)
 
     def test_no_time_left_while_a_timetable_grows(self):
         """The version under way is dropped, but who was drawn for it stays."""
         options = ["--algorithm", "fedbuff", "--async.buffer", 3, "--devices", "halfnormal", "--sampler", "oort",
                    "--oort.step", 0.2, "--local.epochs", 4]
+        self.drop_a_round(*options)
+
+    def drop_a_round(self, *options):
         expected = self.whole(*options)
         for ranks in (0, 3):
-            path = self.path(f"grown-{ranks}.h5")
+            path = self.path(f"dropped-{ranks}.h5")
             run = self.begin(path, *options, "--grace", 0, ranks=ranks, delay=200)
             time.sleep(0.3)
             self.interrupt(run)

@@ -76,8 +76,8 @@ class ByRound {
   size_t place_ = 0;
 };
 
-// Tells all that a file has in the order in which a run would have told it.
-void tell_all(Tracker& tracker, const Hdf5File& file, const Job& job) {
+// Tells all that a file has in the order in which a run would have told it. Returns the rounds.
+int64_t tell_all(Tracker& tracker, const Hdf5File& file, const Job& job) {
   const std::vector<std::string> scalars = scalars_in(file);
   const std::vector<RoundRecord> rounds = read_rounds(file);
   const std::string folder = fs::temp_directory_path().string();
@@ -106,11 +106,12 @@ void tell_all(Tracker& tracker, const Hdf5File& file, const Job& job) {
     if (!(outcome.best_accuracy >= round.test_accuracy))
       outcome.best_accuracy = round.test_accuracy;
   }
-  if (text_attribute(file, "end").empty()) return;  // it is not through
+  if (text_attribute(file, "end").empty()) return outcome.rounds;  // it is not through
   if (file.has_attribute("/model", "checksum"))
     outcome.checksum = file.read_text_attribute("/model", "checksum");
   outcome.ranks = read_ranks(file);
   tracker.end(outcome);
+  return outcome.rounds;
 }
 
 }  // namespace
@@ -123,9 +124,6 @@ int run_export(const std::vector<std::string>& arguments) {
   }
   const std::string name = words[0];
   plugin_info("tracker", name);
-  FL_CHECK(name != "models",
-           "tracker models writes the models of chosen rounds, and a results file has the last one "
-           "alone (--track models:FOLDER while the run runs)");
   words.erase(words.begin());
   const std::string to = take_option(words, "--to").value_or("");
   FL_CHECK(!to.empty(), "export needs --to FOLDER (fl_sim export --help)");
@@ -162,8 +160,10 @@ int run_export(const std::vector<std::string>& arguments) {
     const Job job = Job::parse(own);
     const auto [unused, argument] = split_name(job.names("track").front());
     const auto tracker = make<Tracker>(name, {job, argument});
-    tell_all(*tracker, file, job);
-    std::cout << path << "  " << read_rounds(file).size() << " rounds\n";
+    FL_CHECK(!tracker->wants_models(), "tracker ", name,
+             " writes models of rounds, and a results file has the last one alone (--track ", name,
+             ":FOLDER while the run runs)");
+    std::cout << path << "  " << tell_all(*tracker, file, job) << " rounds\n";
   }
   return 0;
 }

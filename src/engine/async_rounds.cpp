@@ -20,6 +20,19 @@ int64_t AsyncRounds::steps_of(int64_t dispatch) const {
   return local_.steps_of(e_.partition.size(task.client), task.limit);
 }
 
+// Tasks in groups of the job's size, in their order.
+std::vector<AsyncRounds::Group> AsyncRounds::cut(const std::vector<int64_t>& tasks) const {
+  std::vector<Group> groups;
+  for (size_t first = 0; first < tasks.size(); first += static_cast<size_t>(group_size_)) {
+    const size_t end = std::min(tasks.size(), first + static_cast<size_t>(group_size_));
+    Group& group = groups.emplace_back(tasks.begin() + static_cast<std::ptrdiff_t>(first),
+                                       tasks.begin() + static_cast<std::ptrdiff_t>(end));
+    std::stable_sort(group.begin(), group.end(),
+                     [&](int64_t a, int64_t b) { return steps_of(a) > steps_of(b); });
+  }
+  return groups;
+}
+
 // Groups of tasks that start from `base`, in the order of their dispatch. Who starts from it for
 // the second time has other streams than at first, and a group has one seed. Which train together
 // must not depend on where the run ends, nor on where it goes on: so those that will not count are
@@ -34,19 +47,13 @@ void AsyncRounds::make_groups_of(int64_t base, int64_t after) {
     if (!task.time.lost) by_repeat[{task.repeat, drawn ? task.version : 0}].push_back(dispatch);
   }
   for (const auto& [repeat, tasks] : by_repeat) {
-    for (size_t first = 0; first < tasks.size(); first += static_cast<size_t>(group_size_)) {
-      Group group;
+    for (Group& group : cut(tasks)) {
       int64_t due = 0;  // the first version behind `after` that it helps to make
-      std::vector<std::pair<int64_t, int64_t>> order;
-      for (size_t i = first; i < std::min(tasks.size(), first + static_cast<size_t>(group_size_));
-           ++i) {
-        order.emplace_back(-steps_of(tasks[i]), tasks[i]);
-        const int64_t version = due_of(tasks[i]);
+      for (const int64_t dispatch : group) {
+        const int64_t version = due_of(dispatch);
         if (version > after && (due == 0 || version < due)) due = version;
       }
       if (due == 0) continue;
-      std::sort(order.begin(), order.end());
-      for (const auto& [negative_steps, dispatch] : order) group.push_back(dispatch);
       ready_.emplace(due, std::ssize(groups_));
       groups_.push_back(std::move(group));
     }
@@ -62,12 +69,7 @@ void AsyncRounds::make_groups_due_in(int64_t round) {
     by_base[{table_.task(dispatch).base, table_.task(dispatch).repeat}].push_back(dispatch);
   for (auto& [base, tasks] : by_base) {
     std::sort(tasks.begin(), tasks.end());
-    for (size_t first = 0; first < tasks.size(); first += static_cast<size_t>(group_size_)) {
-      Group group(tasks.begin() + static_cast<std::ptrdiff_t>(first),
-                  tasks.begin() + static_cast<std::ptrdiff_t>(std::min(
-                                      tasks.size(), first + static_cast<size_t>(group_size_))));
-      std::stable_sort(group.begin(), group.end(),
-                       [&](int64_t a, int64_t b) { return steps_of(a) > steps_of(b); });
+    for (Group& group : cut(tasks)) {
       ready_.emplace(round, std::ssize(groups_));
       groups_.push_back(std::move(group));
     }

@@ -67,6 +67,7 @@ class AsyncRounds {
   using Group = std::vector<int64_t>;
   using Ready = std::tuple<int64_t, int64_t>;  // first version that it is due in, group
 
+  std::vector<Group> cut(const std::vector<int64_t>& tasks) const;
   void make_groups_of(int64_t base, int64_t after);
   void make_groups_due_in(int64_t round);
   PlannedGroup planned(const Group& group, const TimeModel& times) const;

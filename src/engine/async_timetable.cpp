@@ -13,6 +13,7 @@
 #include "engine/experiment.h"
 #include "engine/reachable.h"
 #include "learning/protocol.h"
+#include "learning/selection.h"
 
 namespace fl_sim {
 
@@ -139,12 +140,7 @@ class AsyncTimetable::Events final : public Course {
     const AsyncTask& task = table_.task(dispatch);
     return {.client = task.time.client, .base = task.base, .start = task.start};
   }
-  std::vector<int64_t> clients() const override {
-    std::vector<int64_t> all;
-    for (int64_t place = 0; place < table_.e_.may_train(); ++place)
-      all.push_back(table_.e_.may_train(place));
-    return all;
-  }
+  std::vector<int64_t> clients() const override { return ids_of(table_.population_); }
   double usual_seconds(int64_t client) const override {
     return seconds_of(table_.clock_.usual(client, table_.traffic_).duration());
   }
@@ -196,10 +192,6 @@ bool sampler_learns(const Experiment& e) {
   return !memory.empty();
 }
 
-Candidates those_that_may_train(const Experiment& e) {
-  return e.trained.empty() ? Candidates(e.may_train()) : Candidates(e.trained);
-}
-
 }  // namespace
 
 AsyncTimetable::AsyncTimetable(const Experiment& experiment, const VirtualClock& clock,
@@ -212,7 +204,7 @@ AsyncTimetable::AsyncTimetable(const Experiment& experiment, const VirtualClock&
                                       : clock.drawn(e_.job.get<int64_t>("cohort"))),
       wanted_(versions),
       grows_(sampler_learns(e_)),
-      population_(those_that_may_train(e_)),
+      population_(all_candidates(e_)),
       dropout_(read_options<AbsenceOptions>(e_.job).dropout),
       seed_(e_.job.seed()),
       faults_(Faults::parse(e_.job.get<std::string>("inject"))),
@@ -283,28 +275,17 @@ std::vector<Drawn> AsyncTimetable::select(const Candidates& candidates, int64_t 
                         .population = &population_,
                         .anytime = true};
   if (!grows_) return e_.sampler->sample(request, rng);
-  const auto told = [](const TimedTask& task) {
-    return PlannedTask{.down = seconds_of(task.down),
-                       .compute = seconds_of(task.compute),
-                       .up = seconds_of(task.up),
-                       .samples = task.samples};
-  };
   if (timed()) {
     request.now = seconds_of(now);
-    request.oracle.task = [=, this](int64_t client) {
+    const auto next_task = [=, this](int64_t client) {
       const auto again = of_.find({base, client});
       AsyncTask next;
       next.base = base;
       next.repeat = again == of_.end() ? 0 : again->second;
-      return told(
-          clock_.task(next.number(), now, client, 0, 0, clock_.link_share(concurrency_), traffic_));
+      return clock_.task(next.number(), now, client, 0, 0, clock_.link_share(concurrency_),
+                         traffic_);
     };
-    request.oracle.usual = [=, this](int64_t client) {
-      return told(clock_.usual(client, traffic_));
-    };
-    request.oracle.online = [this](int64_t client, double from, double to) {
-      return e_.availability->on_throughout(client, micros(from), micros(to - from));
-    };
+    request.oracle = clock_.oracle(next_task, traffic_);
   }
   FL_CHECK(!memory_->empty(), "the run that goes on has drawn clients up to version ", base,
            " of the model only (is its checkpoint of another fl_sim? Begin anew, with another "
@@ -502,14 +483,14 @@ double AsyncTimetable::staleness_of(const AsyncTask& task) {
 void AsyncTimetable::weigh(int64_t first) {
   const bool samples = e_.job.get<std::string>("weighting") == "samples";
   const bool unbiased = o_.weighting == "unbiased";
+  // By version in the order of their dispatch.
+  std::vector<AsyncTask*> due;
   for (int64_t number = first; number <= versions(); ++number) {
-    std::vector<int64_t> by_dispatch = version(number).due;
-    std::sort(by_dispatch.begin(), by_dispatch.end());
-    for (const int64_t dispatch : by_dispatch) {
-      AsyncTask& task = tasks_[static_cast<size_t>(dispatch)];
-      task.weight = staleness_weight(o_, staleness_of(task));
-    }
+    std::vector<int64_t> dispatches = version(number).due;
+    std::sort(dispatches.begin(), dispatches.end());
+    for (const int64_t dispatch : dispatches) due.push_back(&tasks_[static_cast<size_t>(dispatch)]);
   }
+  for (AsyncTask* task : due) task->weight = staleness_weight(o_, staleness_of(*task));
   std::map<int64_t, double> counts;  // by client: what is left of its tasks that count
   double all = 0;
   if (unbiased) {
@@ -519,19 +500,12 @@ void AsyncTimetable::weigh(int64_t first) {
     for (int64_t place = 0; place < e_.may_train(); ++place)
       all += samples ? static_cast<double>(e_.partition.size(e_.may_train(place))) : 1;
   }
-  for (int64_t number = first; number <= versions(); ++number) {
-    AsyncVersion& version = versions_[static_cast<size_t>(number - 1)];
-    std::vector<int64_t> due = version.due;
-    std::sort(due.begin(), due.end());
-    for (const int64_t dispatch : due) {
-      AsyncTask& task = tasks_[static_cast<size_t>(dispatch)];
-      task.mass = samples ? static_cast<double>(e_.partition.size(task.time.client)) : 1;
-      task.weight *= task.mass;
-      if (unbiased) {
-        task.weight *= static_cast<double>(versions()) / (all * counts.at(task.time.client));
-      }
-      version.weight += task.weight;
-    }
+  for (AsyncTask* task : due) {
+    const int64_t client = task->time.client;
+    task->mass = samples ? static_cast<double>(e_.partition.size(client)) : 1;
+    task->weight *= task->mass;
+    if (unbiased) task->weight *= static_cast<double>(versions()) / (all * counts.at(client));
+    versions_[static_cast<size_t>(task->version - 1)].weight += task->weight;
   }
 }
 
@@ -635,6 +609,7 @@ void check_asynchrony(const Experiment& e) {
   const auto absence = read_options<AbsenceOptions>(e.job);
   refuse(absence.stragglers > 0,
          "stragglers.fraction is of a round's cohort (let devices make clients slow)");
+  const auto protocol = make<Protocol>(o.protocol, {e.job});  // which says what it cannot do
   const int64_t concurrency = o.concurrency > 0 ? o.concurrency : e.job.get<int64_t>("cohort");
   if (o.drawn()) {
     FL_CHECK(o.max_staleness >= 0,
@@ -658,8 +633,8 @@ void check_asynchrony(const Experiment& e) {
     FL_CHECK(concurrency <= e.may_train(), "async.concurrency is ", concurrency,
              " (must be at most ", e.may_train(), ", the number of clients that may train)");
     const auto clock = read_options<ClockOptions>(e.job);
-    const bool rounds = make<Protocol>(o.protocol, {e.job})->closes_rounds();
-    refuse(!rounds && (clock.keep != "all" || clock.over_commit > 1 || clock.deadline > 0),
+    refuse(!protocol->closes_rounds() &&
+               (clock.keep != "all" || clock.over_commit > 1 || clock.deadline > 0),
            "clock.keep, clock.over-commit and clock.deadline are of rounds (leave them out, or "
            "choose --async.protocol stale-rounds)");
     refuse(clock.quorum > 0, "clock.quorum is of rounds (leave it out)");
@@ -672,7 +647,6 @@ void check_asynchrony(const Experiment& e) {
              "async.on-stale is wait, but async.buffer is ", o.buffer, " of ", concurrency,
              " clients in flight (choose a smaller one)");
   }
-  make<Protocol>(o.protocol, {e.job});  // which says what it cannot do
   FL_CHECK(o.mixing == 0 || o.normalise == "buffer", "async.mixing is ", o.mixing,
            ", but async.normalise is weights, so that staleness would be nothing (leave it out)");
   FL_CHECK(o.weighting == "job" || o.mixing == 0,

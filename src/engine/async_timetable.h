@@ -8,9 +8,9 @@
 // who is drawn follows from what was trained, too: then the timetable grows by a version at a time,
 // and who starts from a version is drawn with what the server has learnt when it was made.
 //
-// Events are ordered by
-// (time, kind, dispatch number); of one instant first what arrives, then what is lost, then the end
-// of an interval, then starts: who starts at an instant starts from what its arrivals have made.
+// Events are ordered by (time, kind, dispatch number); of one instant first what arrives, then what
+// is lost, then what a protocol is woken for, then starts: who starts at an instant starts from
+// what its arrivals have made.
 #pragma once
 
 #include <cstdint>

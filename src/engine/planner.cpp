@@ -83,7 +83,7 @@ Planner::Planner(const Experiment& experiment, int ranks)
       state_length_(state_layout(e_).length()),
       faults_(Faults::parse(e_.job.get<std::string>("inject"))),
       clock_(experiment),
-      population_(e_.trained.empty() ? Candidates(e_.may_train()) : Candidates(e_.trained)),
+      population_(all_candidates(e_)),
       times_(hosts_among(ranks)) {}
 
 void Planner::resume_after(int64_t round, int64_t saved,
@@ -206,20 +206,8 @@ SampleRequest Planner::request(const State& memory) const {
                         .answers = answers_};
   if (!clock_.runs()) return request;
   request.now = seconds_of(timetable_.start);
-  const auto told = [](const TimedTask& task) {
-    return PlannedTask{.down = seconds_of(task.down),
-                       .compute = seconds_of(task.compute),
-                       .up = seconds_of(task.up),
-                       .samples = task.samples};
-  };
-  request.oracle = {
-      .task = [=, this](int64_t client) { return told(clock_.planned(round_, client, traffic_)); },
-      .usual = [=, this](int64_t client) { return told(clock_.usual(client, traffic_)); }};
-  if (e_.availability->follows_time() || e_.availability->everybody()) {
-    request.oracle.online = [this](int64_t client, double from, double to) {
-      return e_.availability->on_throughout(client, micros(from), micros(to - from));
-    };
-  }
+  request.oracle = clock_.oracle(
+      [this](int64_t client) { return clock_.planned(round_, client, traffic_); }, traffic_);
   return request;
 }
 

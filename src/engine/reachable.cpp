@@ -6,6 +6,10 @@
 
 namespace fl_sim {
 
+Candidates all_candidates(const Experiment& e) {
+  return e.trained.empty() ? Candidates(e.may_train()) : Candidates(e.trained);
+}
+
 Candidates candidates_among(const Experiment& e, std::function<bool(int64_t client)> reached,
                             bool may_wait) {
   constexpr int64_t kListed = 1 << 14;

@@ -10,6 +10,9 @@
 
 namespace fl_sim {
 
+// Those that may train.
+Candidates all_candidates(const Experiment& experiment);
+
 // Those that may train and `reached` says of; it outlives what is returned. Listed, or where
 // `may_wait` and there are more than 16,384 that may train, not before somebody wants all of them:
 // uniform draws go without.

@@ -74,8 +74,7 @@ void check_state_memory(const Experiment& e, int64_t hosts, const Traffic& traff
   const double drawn = std::ceil(read_options<ClockOptions>(e.job).over_commit *
                                  static_cast<double>(e.job.get<int64_t>("cohort")));
   if (static_cast<double>(rounds) * drawn <= static_cast<double>(fit)) return;
-  Planner planner(e, 1);
-  planner.charge(traffic);
+  Planner planner(e, 1, traffic);
   State memory = planning_memory(e);
   std::unordered_set<int64_t> kept;
   while (planner.round() < rounds) {

@@ -162,6 +162,9 @@ const OptionSet<ClockOptions> ClockOptions::kOptions(
 
 namespace {
 
+// A product such as 1.1 * 10, or 0.55 * 100, lies a little beside the number that is meant.
+constexpr double kRounding = 1e-9;
+
 // FLOPs of the job's model over those of the one that the devices were timed with, where the job
 // asks for that.
 ClockOptions options_of(const Experiment& e) {
@@ -219,7 +222,6 @@ RoundEnd close_round(const ClosingRule& rule, Micros start, std::vector<TimedTas
   }
   const auto needed = static_cast<double>(rule.wanted) * rule.quorum;
   if (arrivals.empty() && end == start) end = std::min(deadline, last_loss);  // time goes on
-  constexpr double kRounding = 1e-9;  // 0.55 of 100 is a little more than 55
   const bool counts = static_cast<double>(arrivals.size()) + kRounding >= needed;
   if (!counts) {
     for (TimedTask* task : arrivals) task->end = End::kNotNeeded;
@@ -243,7 +245,6 @@ Micros four_fifths_of(const std::vector<Micros>& durations) {
 
 Micros share_of(const std::vector<Micros>& durations, double share) {
   if (durations.empty()) return 0;
-  constexpr double kRounding = 1e-9;  // 0.55 of 100 is a little more than 55
   const double wanted = std::ceil(share * static_cast<double>(durations.size()) - kRounding);
   return durations[static_cast<size_t>(std::max(1.0, wanted)) - 1];
 }
@@ -352,9 +353,26 @@ Device VirtualClock::device_of(int64_t client) const {
                                           : rows_[static_cast<size_t>(client)]);
 }
 
+Oracle VirtualClock::oracle(std::function<TimedTask(int64_t client)> task,
+                            const Traffic& traffic) const {
+  const auto told = [](const TimedTask& planned) {
+    return PlannedTask{.down = seconds_of(planned.down),
+                       .compute = seconds_of(planned.compute),
+                       .up = seconds_of(planned.up),
+                       .samples = planned.samples};
+  };
+  Oracle oracle = {
+      .task = [told, task = std::move(task)](int64_t client) { return told(task(client)); },
+      .usual = [this, told, traffic](int64_t client) { return told(usual(client, traffic)); }};
+  if (e_.availability->follows_time() || e_.availability->everybody()) {
+    oracle.online = [this](int64_t client, double from, double to) {
+      return e_.availability->on_throughout(client, micros(from), micros(to - from));
+    };
+  }
+  return oracle;
+}
+
 int64_t VirtualClock::drawn(int64_t cohort) const {
-  // A product such as 1.1 * 10 may lie a little below the number that is meant.
-  constexpr double kRounding = 1e-9;
   return static_cast<int64_t>(std::floor(o_.over_commit * static_cast<double>(cohort) + kRounding));
 }
 

@@ -121,6 +121,8 @@ class VirtualClock {
   // A client's task in a round, and one without the chances of a task: its phases alone.
   TimedTask planned(int64_t round, int64_t client, const Traffic& traffic) const;
   TimedTask usual(int64_t client, const Traffic& traffic) const;
+  // What samplers may ask beyond what a server knows; `task` plans one of a client's.
+  Oracle oracle(std::function<TimedTask(int64_t client)> task, const Traffic& traffic) const;
 
   // Clients are asked at `start`: they are sent the model, look, and answer. Until when, and who
   // cannot be reached any more before that.

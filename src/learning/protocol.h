@@ -32,9 +32,10 @@ class Course {
 
   virtual Micros now() const = 0;
   virtual int64_t versions() const = 0;  // of the model, made so far: the number of the newest one
-  virtual int64_t places()
-      const = 0;                      // clients that may start before async.concurrency are at work
-  virtual int64_t drawn() const = 0;  // clients of a round: the cohort times clock.over-commit
+  // Clients that may start before async.concurrency are at work; and those of a round, the cohort
+  // times clock.over-commit.
+  virtual int64_t places() const = 0;
+  virtual int64_t drawn() const = 0;
   virtual Dispatch task(int64_t dispatch) const = 0;
   // Those that may train, ascending, and how long a task of theirs usually takes in virtual
   // seconds, without the chances of one task. An oracle: no server knows that before it has asked.
@@ -69,9 +70,8 @@ class Protocol {
   // Whether it has rounds, and heeds clock.keep, clock.over-commit and clock.deadline.
   virtual bool closes_rounds() const { return false; }
 
-  // One makes one timetable. If it reads async.mixing, all of a version must have the same base.
-  // At its begin; and at the end of each instant at which something
-  // happened: who starts now.
+  // One makes one timetable. If it reads async.mixing, all of a version must have the same base. At
+  // its begin; and at the end of each instant at which something happened: who starts now.
   virtual void begin(Course& course) { (void)course; }
   virtual void start(Course& course) = 0;
 

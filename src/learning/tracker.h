@@ -85,6 +85,9 @@ class Tracker {
 
   virtual ~Tracker() = default;
 
+  // Whether it wants the models of rounds, which no results file has.
+  virtual bool wants_models() const { return false; }
+
   // Before the first round. Rows of rounds up to `after` have been told to a tracker of the former
   // run; what that told of later ones does not count. Throws Error where it cannot go on from
   // there.

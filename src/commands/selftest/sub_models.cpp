@@ -374,8 +374,15 @@ FL_CLOSED_FORM("heterofl", "masked labels, whole models, momentum and decay", cl
 
 // fjord ----------------------------------------------------------------------------------------
 
-Vector fjord(const Problem& problem, const Local& local, int64_t rounds,
-             const std::vector<double>& rates, bool uniform) {
+// What a step adds to the gradient of client k's own width at y: of the width that was drawn, a
+// gradient of its own numbers.
+using OfDrawn = std::function<Vector(int64_t k, const Vector& y, const Problem& narrow,
+                                     const Problem& drawn, const Vector& student)>;
+
+// Each step draws one of the client's widths; `without_own`: the own one's gradient does not count.
+Vector fjord_steps(const Problem& problem, const Local& local, int64_t rounds,
+                   const std::vector<double>& rates, bool uniform, bool without_own,
+                   const OfDrawn& gradient) {
   const std::vector<double> of = dealt(rates, problem.population());
   return mean_of_those(problem, rounds, uniform, [&](int64_t k, int64_t t, const Vector& w) {
     const double own = of[static_cast<size_t>(k)];
@@ -385,17 +392,25 @@ Vector fjord(const Problem& problem, const Local& local, int64_t rounds,
     const Problem narrow = narrowed(problem, units);
     Rng rng(kSeed, "fjord", t, k);
     const Vector start = part_of(w, places);
+    // What train() goes down is the own width's cross-entropy; this comes beside it.
     const Vector end = narrow.train(k, start, local, [&](const Vector& y) {
       const auto level = widest + rng.below(std::ssize(rates) - widest);
       const size_t drawn = kept(rates[static_cast<size_t>(level)], problem.classifier->hidden);
       const std::vector<size_t> inner = places_of(*narrow.classifier, first_units(drawn));
-      const Vector g = narrowed(problem, drawn).gradient(k, part_of(y, inner));
+      const Vector g = gradient(k, y, narrow, narrowed(problem, drawn), part_of(y, inner));
       Vector whole(0.0, y.size());
       for (size_t i = 0; i < inner.size(); ++i) whole[inner[i]] = g[i];
-      return Vector(whole - narrow.gradient(k, y));
+      return without_own ? Vector(whole - narrow.gradient(k, y)) : whole;
     });
     return Trained{places, end - start};
   });
+}
+
+Vector fjord(const Problem& problem, const Local& local, int64_t rounds,
+             const std::vector<double>& rates, bool uniform) {
+  return fjord_steps(problem, local, rounds, rates, uniform, /*without_own=*/true,
+                     [](int64_t k, const Vector&, const Problem&, const Problem& drawn,
+                        const Vector& student) { return drawn.gradient(k, student); });
 }
 
 FL_CLOSED_FORM("fjord", "four widths, weights by samples", classifier_problem(), Local{.steps = 4},
@@ -409,41 +424,23 @@ FL_CLOSED_FORM("fjord", "two widths, uniform weights, momentum and decay", class
 // With the own width as a teacher, whose probabilities are those before the step.
 Vector fjord_distilled(const Problem& problem, const Local& local, int64_t rounds,
                        const std::vector<double>& rates, double alpha, double temperature) {
-  const std::vector<double> of = dealt(rates, problem.population());
-  return mean_of_those(problem, rounds, false, [&](int64_t k, int64_t t, const Vector& w) {
-    const double own = of[static_cast<size_t>(k)];
-    const auto widest = std::find(rates.begin(), rates.end(), own) - rates.begin();
-    const size_t units = kept(own, problem.classifier->hidden);
-    const std::vector<size_t> places = places_of(*problem.classifier, first_units(units));
-    const Problem narrow = narrowed(problem, units);
-    Rng rng(kSeed, "fjord", t, k);
-    const Vector start = part_of(w, places);
-    // The teacher's own cross-entropy is what train() goes down; this comes beside it.
-    const Vector end = narrow.train(k, start, local, [&](const Vector& y) {
-      const auto level = widest + rng.below(std::ssize(rates) - widest);
-      const size_t drawn = kept(rates[static_cast<size_t>(level)], problem.classifier->hidden);
-      const std::vector<size_t> inner = places_of(*narrow.classifier, first_units(drawn));
-      const Classifier small = *narrowed(problem, drawn).classifier;
-      const Vector student = part_of(y, inner);
-      Vector g(0.0, student.size());
-      for (const Point& point : problem.clients[static_cast<size_t>(k)]) {
-        const Vector scores = small.scores(student, point.a);
-        const Vector taught = narrow.classifier->scores(y, point.a);
-        Vector by_scores = softmax(scores);
-        by_scores[static_cast<size_t>(point.label)] -= 1;
-        by_scores *= 1 - alpha;
-        by_scores +=
-            alpha * temperature *
-            (softmax(Vector(scores / temperature)) - softmax(Vector(taught / temperature)));
-        g += small.backward(student, point.a, by_scores);
-      }
-      g /= static_cast<double>(problem.size(k));
-      Vector whole(0.0, y.size());
-      for (size_t i = 0; i < inner.size(); ++i) whole[inner[i]] = g[i];
-      return whole;
-    });
-    return Trained{places, end - start};
-  });
+  const auto gradient = [&](int64_t k, const Vector& y, const Problem& narrow, const Problem& drawn,
+                            const Vector& student) {
+    Vector g(0.0, student.size());
+    for (const Point& point : problem.clients[static_cast<size_t>(k)]) {
+      const Vector scores = drawn.classifier->scores(student, point.a);
+      const Vector taught = narrow.classifier->scores(y, point.a);
+      Vector by_scores = softmax(scores);
+      by_scores[static_cast<size_t>(point.label)] -= 1;
+      by_scores *= 1 - alpha;
+      by_scores += alpha * temperature *
+                   (softmax(Vector(scores / temperature)) - softmax(Vector(taught / temperature)));
+      g += drawn.classifier->backward(student, point.a, by_scores);
+    }
+    return Vector(g / static_cast<double>(problem.size(k)));
+  };
+  return fjord_steps(problem, local, rounds, rates, /*uniform=*/false, /*without_own=*/false,
+                     gradient);
 }
 
 FL_CLOSED_FORM("fjord", "the own width teaches, as in the paper", classifier_problem(),

@@ -39,6 +39,8 @@ class Models final : public Tracker {
             .takes_argument = true};
   }
 
+  bool wants_models() const override { return true; }
+
   void begin(const RunFacts& facts) override {
     std::error_code error;
     fs::create_directories(folder_, error);

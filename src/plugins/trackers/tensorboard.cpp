@@ -96,8 +96,11 @@ class TensorBoard final : public Tracker {
     std::snprintf(name, sizeof name, "events.out.tfevents.%010lld.fl_sim.%ld.0",
                   static_cast<long long>(start_), static_cast<long>(getpid()));
     // Who reads on from a former file finds a new one, and what that says in place of the former.
-    std::vector<EventRecord> kept;
-    if (facts.after > 0) kept = former_records(facts.after);
+    std::string kept;
+    constexpr size_t kHeads = 2;  // records that each file begins with
+    for (const std::string& former : files()) {
+      if (facts.after > 0) kept += records_until(former, facts.after, kHeads);
+    }
     remove_files();
     path_ = folder_ + "/" + name;
     std::ofstream(path_, std::ios::trunc | std::ios::binary);
@@ -105,9 +108,7 @@ class TensorBoard final : public Tracker {
     write(record_of(version_event(start_)) +
           record_of(Message().number(1, start_).message(7, Message().integer(1, kStart))));
     if (facts.after > 0) {
-      std::string all;
-      for (const EventRecord& record : kept) all += record.bytes;
-      write(all);
+      write(kept);
     } else {
       describe_run(facts.job);
     }
@@ -139,10 +140,7 @@ class TensorBoard final : public Tracker {
   }
 
   void forget_after(int64_t round) override {
-    std::string kept;
-    for (const EventRecord& record : whole_records(bytes_of_file(path_))) {
-      if (record.step <= round) kept += record.bytes;
-    }
+    const std::string kept = records_until(path_, round, 0);
     replace_file(path_, [&](const std::string& place) {
       std::ofstream out(place, std::ios::trunc | std::ios::binary);
       out << kept << std::flush;
@@ -184,11 +182,6 @@ class TensorBoard final : public Tracker {
           record_of(event(start_, 0, session_start_summary(settings, group.text(), start_))));
   }
 
-  static std::string bytes_of_file(const std::string& path) {
-    std::ifstream file(path, std::ios::binary);
-    return {std::istreambuf_iterator<char>(file), {}};
-  }
-
   std::vector<std::string> files() const {
     std::vector<std::string> found;
     for (const auto& entry : fs::directory_iterator(folder_)) {
@@ -199,15 +192,14 @@ class TensorBoard final : public Tracker {
     return found;
   }
 
-  // Of this run up to a round, but for how each file begins.
-  std::vector<EventRecord> former_records(int64_t after) const {
-    std::vector<EventRecord> kept;
-    for (const std::string& path : files()) {
-      std::vector<EventRecord> records = whole_records(bytes_of_file(path));
-      constexpr size_t kHeads = 2;
-      for (size_t i = kHeads; i < records.size(); ++i) {
-        if (records[i].step <= after) kept.push_back(records[i]);
-      }
+  // What a file has of rounds up to this one, less its first records.
+  static std::string records_until(const std::string& path, int64_t round, size_t without) {
+    std::ifstream file(path, std::ios::binary);
+    const std::vector<EventRecord> records =
+        whole_records({std::istreambuf_iterator<char>(file), {}});
+    std::string kept;
+    for (size_t i = without; i < records.size(); ++i) {
+      if (records[i].step <= round) kept += records[i].bytes;
     }
     return kept;
   }
